@@ -1,0 +1,200 @@
+"""Validation of patch tokens: every form a scorer accepts, brought to one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils import check_array
+
+_FORMS = (
+    "(n_images, dim), (n_images, patches, dim), (n_images, grid_h, grid_w, dim), "
+    "(n_images, n_views, grid_h, grid_w, dim), or a 1-D object array of (grid_h, grid_w, dim)"
+)
+
+
+@dataclass(frozen=True)
+class PatchTokens:
+    """Patch tokens of several images, one token a row.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_tokens, dim), float32 or float64
+        C-contiguous. The tokens of image `i` are the rows ``offsets[i]`` to ``offsets[i + 1]``,
+        view by view, and row by row of its grid.
+    valid : ndarray of shape (n_tokens,), bool
+        False for masked patches.
+    offsets : ndarray of shape (n_images + 1,), int
+    grids : list of tuple
+        Shape of each image's patches: ``(grid_h, grid_w)``, ``(patches,)`` or ``()``.
+    n_views : int
+        Views of each image.
+    """
+
+    values: np.ndarray
+    valid: np.ndarray
+    offsets: np.ndarray
+    grids: list
+    n_views: int = 1
+
+    @property
+    def n_images(self):
+        return len(self.grids)
+
+    @property
+    def dim(self):
+        return self.values.shape[1]
+
+    def rows(self, image):
+        """Slice of the rows of one image."""
+        return slice(self.offsets[image], self.offsets[image + 1])
+
+    def image_of_row(self):
+        """Number of the image of each row."""
+        return np.repeat(np.arange(self.n_images), np.diff(self.offsets))
+
+    def select(self, images):
+        """The tokens of some images, in that order."""
+        images = np.asarray(images, dtype=np.intp)
+        if np.array_equal(images, np.arange(self.n_images)):
+            return self
+        lengths = np.diff(self.offsets)[images]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.repeat(self.offsets[images] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        grids = [self.grids[i] for i in images]
+        return PatchTokens(self.values[rows], self.valid[rows], offsets, grids, self.n_views)
+
+    def select_view(self, view):
+        """The tokens of one view of every image."""
+        if self.n_views == 1:
+            return self
+        lengths = np.diff(self.offsets) // self.n_views
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.repeat(self.offsets[:-1] + view * lengths - offsets[:-1], lengths)
+        rows += np.arange(offsets[-1])
+        return PatchTokens(self.values[rows], self.valid[rows], offsets, self.grids)
+
+    def mask(self, masked):
+        """The same tokens with the rows `masked` (bool) masked too."""
+        return PatchTokens(
+            self.values, self.valid & ~masked, self.offsets, self.grids, self.n_views
+        )
+
+    def restore(self, scores):
+        """One number a token back in the images' own shapes, float32; 0 for masked patches.
+
+        Returns
+        -------
+        ndarray of shape (n_images, *grid) where all grids agree, else a 1-D object array
+        """
+        scores = np.where(self.valid, scores, 0).astype(np.float32)
+        if len(set(self.grids)) == 1:
+            return scores.reshape(self.n_images, *self.grids[0])
+        out = np.empty(self.n_images, dtype=object)
+        for i, grid in enumerate(self.grids):
+            out[i] = scores[self.rows(i)].reshape(grid)
+        return out
+
+
+def check_tokens(X, *, views=False, estimator=None):
+    """Validate patch tokens of any of the accepted forms.
+
+    Parameters
+    ----------
+    X : array-like
+        Patch tokens. A token that is NaN in all its components is a masked patch.
+    views : bool, default=False
+        Whether the 5-D form is accepted.
+    estimator : object, optional
+        Named in error messages.
+
+    Returns
+    -------
+    PatchTokens
+
+    Raises
+    ------
+    ValueError
+        For another shape, an infinite or partly NaN token (naming image and patch), an image
+        whose patches are all masked, no image, or mixed dimensions.
+    """
+    mixed = _as_mixed(X)
+    if mixed is not None:
+        values, lengths, grids, n_views = mixed
+    else:
+        ndim = getattr(X, "ndim", 2)
+        array = check_array(
+            X,
+            dtype=(np.float64, np.float32) if getattr(X, "dtype", None) != np.float16 else "f4",
+            order="C",
+            allow_nd=ndim > 2,
+            ensure_all_finite=False,
+            ensure_min_features=1,
+            input_name="X",
+            estimator=estimator,
+        )
+        if array.ndim > 5 or (array.ndim == 5 and not views):
+            what = "views are only for fit" if array.ndim == 5 else "too many dimensions"
+            raise ValueError(f"X of shape {array.shape}: {what}. Patch tokens are {_FORMS}")
+        if 0 in array.shape:
+            raise ValueError(f"X of shape {array.shape} holds no patch token")
+        n_views = array.shape[1] if array.ndim == 5 else 1
+        grids = [array.shape[2:-1] if array.ndim == 5 else array.shape[1:-1]] * len(array)
+        values = array.reshape(-1, array.shape[-1])
+        lengths = np.full(len(array), len(values) // len(array))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = PatchTokens(values, _valid_rows(values, offsets), offsets, grids, n_views)
+    empty = np.flatnonzero(np.add.reduceat(tokens.valid, offsets[:-1], dtype=int) == 0)
+    if empty.size:
+        raise ValueError(
+            f"X contains NaN: every patch of image {empty[0]} is masked, nothing is left to score"
+        )
+    return tokens
+
+
+def _as_mixed(X):
+    """Values, lengths, grids and views of the mixed form, None for any other."""
+    if isinstance(X, np.ndarray):
+        if X.dtype != object or X.ndim != 1:
+            return None
+    elif not (isinstance(X, (list, tuple)) and X and getattr(X[0], "ndim", 0) == 3):
+        return None
+    if len(X) == 0:
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
+    for i, item in enumerate(X):
+        if not isinstance(item, np.ndarray) or item.ndim != 3 or item.dtype.kind not in "fiu":
+            what = f"shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
+            raise ValueError(
+                f"element {i} of X must be a numeric array of shape (grid_h, grid_w, dim), got "
+                f"{what}. A scorer takes patch tokens; put an embedder before it for images"
+            )
+        if 0 in item.shape:
+            raise ValueError(f"element {i} of X, of shape {item.shape}, holds no patch token")
+        if item.shape[-1] != X[0].shape[-1]:
+            raise ValueError(
+                f"element {i} of X has tokens of dimension {item.shape[-1]}, element 0 of "
+                f"{X[0].shape[-1]}"
+            )
+    dtype = np.float64 if any(item.dtype.itemsize > 4 for item in X) else np.float32
+    values = np.concatenate([item.reshape(-1, item.shape[-1]) for item in X]).astype(
+        dtype, copy=False
+    )
+    lengths = np.array([item.shape[0] * item.shape[1] for item in X])
+    return values, lengths, [item.shape[:2] for item in X], 1
+
+
+def _valid_rows(values, offsets):
+    """Rows that are not masked; an error for rows that are neither finite nor masked."""
+    # The sum of a row is finite unless one of its components is not.
+    suspect = np.flatnonzero(~np.isfinite(values.sum(axis=1, dtype=np.float64)))
+    valid = np.ones(len(values), dtype=bool)
+    if suspect.size:
+        masked = np.isnan(values[suspect]).all(axis=1)
+        broken = suspect[~masked & ~np.isfinite(values[suspect]).all(axis=1)]
+        if broken.size:
+            image = int(np.searchsorted(offsets, broken[0], side="right")) - 1
+            raise ValueError(
+                f"Input X contains NaN or infinity: patch {broken[0] - offsets[image]} of image "
+                f"{image}. Only a token that is NaN in all its components, a masked patch, is "
+                "accepted"
+            )
+        valid[suspect[masked]] = False
+    return valid

@@ -1,0 +1,1 @@
+"""Numerics as pure functions on arrays: no estimators, no input or output."""

@@ -1,0 +1,83 @@
+"""Thresholds and p-values from held-out scores of normal images."""
+
+import numpy as np
+
+
+def contamination_offset(train_scores, contamination):
+    """The threshold that flags the share `contamination` of held-out normal scores.
+
+    Parameters
+    ----------
+    train_scores : array-like of shape (n_images,)
+        Held-out scores of normal images; higher is more normal.
+    contamination : float
+        Share of them to lie below the threshold, in (0, 0.5].
+
+    Returns
+    -------
+    float
+        The `contamination` quantile, linearly interpolated.
+
+    Examples
+    --------
+    >>> from skanomaly.core.calibration import contamination_offset
+    >>> contamination_offset([-4.0, -3.0, -2.0, -1.0, 0.0], 0.25)
+    -3.0
+    """
+    return float(np.quantile(np.asarray(train_scores, dtype=np.float64), contamination))
+
+
+def conformal_p_values(train_scores, scores):
+    """Conformal p-values of scores against held-out scores of normal images.
+
+    Parameters
+    ----------
+    train_scores : array-like of shape (n_images,)
+        Held-out scores of normal images; higher is more normal.
+    scores : array-like of shape (n,)
+        Scores to be judged, on the same scale.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        ``(1 + #{held-out images at least as anomalous}) / (n_images + 1)``, in
+        ``[1 / (n_images + 1), 1]``. If the scored image is exchangeable with the held-out ones,
+        the chance of a p-value of at most `a` is at most `a`.
+
+    References
+    ----------
+    .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", Springer, 2005.
+
+    Examples
+    --------
+    >>> from skanomaly.core.calibration import conformal_p_values
+    >>> conformal_p_values([-3.0, -2.0, -1.0], [-5.0, -2.0, 0.0])
+    array([0.25, 0.75, 1.  ])
+    """
+    train_scores = np.sort(np.asarray(train_scores, dtype=np.float64))
+    at_most = np.searchsorted(train_scores, np.asarray(scores, dtype=np.float64), side="right")
+    return (1 + at_most) / (train_scores.size + 1)
+
+
+def calibration_folds(n_images, n_folds):
+    """Fold of each image for cross-fitting: as equal as can be, every image held out once.
+
+    Parameters
+    ----------
+    n_images : int
+        At least 2.
+    n_folds : int
+        At most this many folds; with fewer images each is a fold of its own.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), int
+        Fold numbers. Neighbouring images go to different folds.
+
+    Examples
+    --------
+    >>> from skanomaly.core.calibration import calibration_folds
+    >>> calibration_folds(5, 3)
+    array([0, 1, 2, 0, 1])
+    """
+    return np.arange(n_images) % min(n_images, n_folds)

@@ -1,0 +1,84 @@
+"""Recognition of training images by their patch tokens."""
+
+import numpy as np
+
+# Relative to the largest token: what float32 leaves between two runs of one model on one image.
+_TOLERANCE = 1e-5
+_N_PROJECTIONS = 3
+
+
+class ImageFingerprints:
+    """Fingerprints of images, to tell which of them is seen again.
+
+    An image is recognised when every one of its patches lies within float noise of the same
+    image's patch. To compare without keeping the tokens, each token is reduced to a few random
+    projections.
+
+    Parameters
+    ----------
+    tokens : PatchTokens
+        The images to be recognised later.
+    ordered : bool
+        Whether a patch's position matters. If not, an image is recognised with its patches in any
+        order: each projection is compared in sorted order, which float noise changes by no more
+        than itself.
+    """
+
+    def __init__(self, tokens, ordered):
+        self.ordered = ordered
+        directions = np.random.RandomState(0).standard_normal((tokens.dim, _N_PROJECTIONS))
+        self.directions = directions / np.linalg.norm(directions, axis=0)
+        self.tolerance = _TOLERANCE * _largest_norm(tokens)
+        self.prints = self._reduce(tokens)
+        means = np.array([fingerprint[:, 0].mean() for fingerprint in self.prints])
+        self.by_mean = np.argsort(means, kind="stable")
+        self.means = means[self.by_mean]
+
+    def match(self, tokens):
+        """Which known image each image is.
+
+        Parameters
+        ----------
+        tokens : PatchTokens
+            Without views.
+
+        Returns
+        -------
+        ndarray of shape (n_images,), int
+            Number of the known image, of several the lowest; -1 for an unknown image.
+        """
+        found = np.full(tokens.n_images, -1)
+        for i, fingerprint in enumerate(self._reduce(tokens)):
+            mean = fingerprint[:, 0].mean()
+            first = np.searchsorted(self.means, mean - self.tolerance, side="left")
+            last = np.searchsorted(self.means, mean + self.tolerance, side="right")
+            for known in np.sort(self.by_mean[first:last]):
+                if (
+                    fingerprint.shape == self.prints[known].shape
+                    and np.abs(fingerprint - self.prints[known]).max() <= self.tolerance
+                ):
+                    found[i] = known
+                    break
+        return found
+
+    def _reduce(self, tokens):
+        projected = np.where(tokens.valid[:, None], tokens.values, 0) @ self.directions
+        prints = []
+        for i in range(tokens.n_images):
+            rows = tokens.rows(i)
+            fingerprint = projected[rows][tokens.valid[rows]]
+            prints.append(fingerprint if self.ordered else np.sort(fingerprint, axis=0))
+        return prints
+
+    def order(self, tokens, image):
+        """Order of the valid patches of one image that is the same for every permutation."""
+        rows = tokens.rows(image)
+        values = tokens.values[rows][tokens.valid[rows]]
+        if self.ordered:
+            return np.arange(len(values))
+        return np.argsort(values @ self.directions[:, 0], kind="stable")
+
+
+def _largest_norm(tokens):
+    values = tokens.values[tokens.valid]
+    return float(np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64).max()))

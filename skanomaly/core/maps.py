@@ -1,0 +1,71 @@
+"""From a grid of patch scores to a heat map of the image's own size."""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+
+def upsample_map(grid_scores, size, sigma=4.0):
+    """Bilinear upsampling of a grid of patch scores, then a Gaussian in the image's pixels.
+
+    Parameters
+    ----------
+    grid_scores : array-like of shape (grid_h, grid_w)
+        Patch scores, finite.
+    size : tuple of int
+        ``(height, width)`` of the map in pixels.
+    sigma : float, default=4.0
+        Standard deviation of the Gaussian in pixels of the map; 0 for none.
+
+    Returns
+    -------
+    ndarray of shape (height, width), float32
+        The map. Its values stay within the range of `grid_scores`, and a constant stays that
+        constant.
+
+    Notes
+    -----
+    Patch ``(i, j)`` is centred on its cell, as in ``align_corners=False``; outside the outermost
+    centres the map is constant. Both steps are linear and separable, so that the map is
+    ``A @ grid_scores @ B.T``, where `A` is the blur applied to the upsampling of the identity.
+
+    Examples
+    --------
+    >>> from skanomaly.core.maps import upsample_map
+    >>> upsample_map([[0.0, 1.0]], (1, 4), sigma=0)
+    array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
+    """
+    grid = np.asarray(grid_scores, dtype=np.float32)
+    if grid.ndim != 2 or grid.size == 0:
+        raise ValueError(f"grid_scores must be a non-empty 2-D grid, got shape {grid.shape}")
+    if not np.isfinite(grid).all():
+        raise ValueError("grid_scores must be finite")
+    height, width = (int(side) for side in size)
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be (height, width) of at least one pixel, got {tuple(size)}")
+    if not sigma >= 0:
+        raise ValueError(f"sigma must be >= 0, got {sigma}")
+    rows = _operator(grid.shape[0], height, float(sigma))
+    columns = _operator(grid.shape[1], width, float(sigma))
+    # Rounding may leave the range by one unit in the last place; a map must not.
+    return np.clip(rows @ (grid @ columns.T), grid.min(), grid.max())
+
+
+@lru_cache(maxsize=64)
+def _operator(n_cells, n_pixels, sigma):
+    """(n_pixels, n_cells) float32 matrix: linear interpolation, then the blur, along one axis."""
+    centres = (np.arange(n_pixels) + 0.5) * (n_cells / n_pixels) - 0.5
+    position = np.clip(centres, 0, n_cells - 1)
+    left = np.minimum(position.astype(int), max(n_cells - 2, 0))
+    fraction = position - left
+    operator = np.zeros((n_pixels, n_cells))
+    pixels = np.arange(n_pixels)
+    operator[pixels, left] = 1 - fraction
+    if n_cells > 1:
+        operator[pixels, left + 1] = fraction
+    if sigma > 0:
+        operator = gaussian_filter1d(operator, sigma, axis=0, mode="reflect")
+    operator = operator.astype(np.float32)
+    operator.setflags(write=False)
+    return operator

@@ -1,0 +1,215 @@
+"""Exact nearest patches in blocks of bounded memory."""
+
+import numpy as np
+
+_BANK_BLOCK = 8192  # rows of the bank in one matrix product
+
+# Candidates of one query in one block that are measured again. Only duplicates, or patches nearer
+# to each other than the dtype can tell, ever get that many.
+_MAX_TIES = 32
+
+
+def prepare_bank(tokens, metric):
+    """Tokens as the search wants them: unit vectors for the cosine, unchanged otherwise.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (n, dim), float32 or float64
+        Finite patch tokens.
+    metric : {"cosine", "euclidean"}
+        Norms are taken in float64, so that neither tiny nor huge tokens over- or underflow.
+
+    Returns
+    -------
+    ndarray of shape (n, dim)
+        C-contiguous, of the dtype of `tokens`. The zero vector stays zero.
+    """
+    if metric == "euclidean":
+        return np.ascontiguousarray(tokens)
+    if metric != "cosine":
+        raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
+    out = np.empty(tokens.shape, dtype=tokens.dtype)
+    for start in range(0, len(tokens), 65536):
+        block = tokens[start : start + 65536].astype(np.float64)
+        peak = np.abs(block).max(axis=1, keepdims=True, initial=0)
+        block /= np.where(peak > 0, peak, 1)
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
+        out[start : start + 65536] = block / np.where(norms > 0, norms, 1)
+    return out
+
+
+def nearest_patches(
+    queries,
+    bank,
+    n_neighbors=1,
+    metric="cosine",
+    query_groups=None,
+    bank_groups=None,
+    block_bytes=2**26,
+):
+    """Exact nearest neighbours of patch tokens in a memory bank.
+
+    Parameters
+    ----------
+    queries : ndarray of shape (n_queries, dim)
+        Finite tokens; prepared by :func:`prepare_bank` for the cosine.
+    bank : ndarray of shape (n_bank, dim)
+        The memory bank, prepared likewise, of the same dtype.
+    n_neighbors : int, default=1
+        How many neighbours.
+    metric : {"cosine", "euclidean"}, default="cosine"
+        The cosine distance is ``1 - cos``, in [0, 2]. A zero vector is at distance 0 from a zero
+        vector and 1 from any other.
+    query_groups, bank_groups : ndarray of int, optional
+        A query never finds a bank row of its own group (leave-one-image-out); group -1 excludes
+        nothing.
+    block_bytes : int, default=2**26
+        Bound on the memory of one block of inner products.
+
+    Returns
+    -------
+    distances : ndarray of shape (n_queries, n_neighbors), float64
+        Ascending.
+    indices : ndarray of shape (n_queries, n_neighbors), int64
+        Rows of the bank; of equal distances the lower row comes first.
+
+    Raises
+    ------
+    ValueError
+        When a query is left with fewer than `n_neighbors` rows.
+
+    Notes
+    -----
+    One matrix product per block ranks the candidates in the dtype of the bank. All that come
+    within its rounding error of the best are measured again in float64, as differences, so that
+    the result does not depend on how the queries are batched and identical tokens are at
+    distance 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.core.neighbors import nearest_patches
+    >>> bank = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> distances, indices = nearest_patches(np.array([[0.0, 1.0]]), bank)
+    >>> distances, indices
+    (array([[0.]]), array([[1]]))
+    """
+    order = None
+    if query_groups is not None and (np.diff(bank_groups) < 0).any():
+        order = np.argsort(bank_groups, kind="stable")
+        bank, bank_groups = bank[order], bank_groups[order]
+    half_norms = None if metric == "cosine" else 0.5 * _squared_norms(bank)
+    query_block = max(1, min(2048, block_bytes // (_BANK_BLOCK * bank.itemsize)))
+    distances = np.empty((len(queries), n_neighbors))
+    indices = np.empty((len(queries), n_neighbors), dtype=np.int64)
+    for start in range(0, len(queries), query_block):
+        rows = slice(start, start + query_block)
+        groups = None if query_groups is None else query_groups[rows]
+        pairs = _candidates(queries[rows], bank, half_norms, n_neighbors, groups, bank_groups)
+        distances[rows], indices[rows] = _refine(queries[rows], bank, pairs, n_neighbors, metric)
+    return distances, (indices if order is None else order[indices])
+
+
+def _squared_norms(tokens):
+    return np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64)
+
+
+def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_groups):
+    """Pairs (query, row of the bank) among which every one of the nearest is.
+
+    They are ranked by q.b for the cosine and by q.b - |b|^2 / 2 otherwise: as by the distance.
+    """
+    dtype = bank.dtype
+    slack = _rounding_bound(queries, half_norms, bank)
+    best = np.full((len(queries), n_neighbors), -np.inf, dtype=dtype)
+    found = []
+    for start in range(0, len(bank), _BANK_BLOCK):
+        block = slice(start, start + _BANK_BLOCK)
+        similarity = queries @ bank[block].T
+        if half_norms is not None:
+            similarity -= half_norms[block].astype(dtype)
+        if query_groups is not None:
+            _exclude_groups(similarity, query_groups, bank_groups[block])
+        top = _largest(similarity, n_neighbors)
+        best = _largest(np.concatenate([best, top], axis=1), n_neighbors)
+        threshold = np.maximum(best[:, 0] - slack, np.finfo(dtype).min)
+        # Most blocks hold a candidate of few queries: look for the pairs of those only.
+        hit = np.flatnonzero(top[:, -1] >= threshold)
+        similarity = similarity[hit]
+        q, r = np.nonzero(similarity >= threshold[hit, None])
+        found.append(_limit_ties(hit[q], r + start, similarity[q, r], n_neighbors))
+    q, r, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    keep = value >= threshold[q]
+    return q[keep], r[keep]
+
+
+def _rounding_bound(queries, half_norms, bank):
+    """Twice a bound on the rounding error of a similarity: a number, or one a query."""
+    bound = (bank.shape[1] + 4) * np.finfo(bank.dtype).eps
+    if half_norms is None:
+        return bound
+    largest = np.sqrt(2 * half_norms.max())
+    return bound * largest * (np.sqrt(_squared_norms(queries)) + largest)
+
+
+def _exclude_groups(similarity, query_groups, bank_groups):
+    for group in np.unique(query_groups):
+        if group < 0:
+            continue
+        left, right = np.searchsorted(bank_groups, [group, group + 1])
+        if left < right:
+            similarity[query_groups == group, left:right] = -np.inf
+
+
+def _largest(values, count):
+    """The `count` largest of each row in ascending order, padded with -inf."""
+    if count == 1:
+        return values.max(axis=1, keepdims=True)
+    if values.shape[1] > count:
+        values = np.partition(values, values.shape[1] - count, axis=1)[:, -count:]
+    top = np.sort(values, axis=1)
+    missing = count - top.shape[1]
+    return np.pad(top, ((0, 0), (missing, 0)), constant_values=-np.inf) if missing else top
+
+
+def _limit_ties(queries, rows, values, n_neighbors):
+    """Keep at most so many pairs of each query, those of highest value; pairs come by query."""
+    limit = _MAX_TIES + n_neighbors
+    if (np.bincount(queries, minlength=1) <= limit).all():
+        return queries, rows, values
+    order = np.lexsort((-values, queries))
+    rank = np.arange(len(queries)) - np.searchsorted(queries, queries, side="left")
+    order = np.sort(order[rank < limit])
+    return queries[order], rows[order], values[order]
+
+
+def _refine(queries, bank, pairs, n_neighbors, metric):
+    """Measure the candidate pairs in float64 and keep the nearest of each query."""
+    q, r = pairs
+    distances = np.empty(len(q))
+    step = max(1, 2**22 // bank.shape[1])
+    for start in range(0, len(q), step):
+        part = slice(start, start + step)
+        difference = queries[q[part]].astype(np.float64) - bank[r[part]]
+        squared = np.einsum("ij,ij->i", difference, difference)
+        if metric == "cosine":
+            # For unit vectors 1 - cos = |u - v|^2 / 2, without the cancellation; against a zero
+            # vector that is 1/2, and the distance is 1.
+            one_is_zero = np.abs(squared - 1) < 1e-3
+            one_is_zero[one_is_zero] = ~(
+                queries[q[part][one_is_zero]].any(axis=1) & bank[r[part][one_is_zero]].any(axis=1)
+            )
+            distances[part] = np.where(one_is_zero, 1.0, np.minimum(0.5 * squared, 2.0))
+        else:
+            distances[part] = np.sqrt(squared)
+    order = np.lexsort((r, distances, q))
+    q, r, distances = q[order], r[order], distances[order]
+    rank = np.arange(len(q)) - np.searchsorted(q, q, side="left")
+    kept = rank < n_neighbors
+    if kept.sum() != len(queries) * n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} is more than the patches left to compare with; "
+            "lower n_neighbors or give more normal images"
+        )
+    shape = (len(queries), n_neighbors)
+    return distances[kept].reshape(shape), r[kept].reshape(shape)

@@ -1,0 +1,207 @@
+"""Product surfaces for the generator of inspection images, before light and camera.
+
+Lengths are in units of 1/256 of the shorter image side, so that a surface looks
+the same at any image size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft
+
+_UNITS = 256
+LIGHT = np.float32([-0.6, -0.8])  # direction (x, y) towards the light, fixed like a lamp
+
+
+class Scene(NamedTuple):
+    """A surface before light and camera: colours are float32 around 0 to 1."""
+
+    image: np.ndarray  # (H, W, 3)
+    part: np.ndarray  # (H, W), how much of a pixel the part covers, 0 to 1
+    floor: np.ndarray  # (H, W, 3), what shows where the part is missing
+
+
+def pixel_grid(size):
+    y = np.arange(size[0], dtype=np.float32)[:, None]
+    return y, np.arange(size[1], dtype=np.float32)[None, :]
+
+
+def unit_pixels(size):
+    """Pixels per unit of length."""
+    return min(size) / _UNITS
+
+
+def local_grid(size, centre, angle, scale):
+    """Coordinates (u, v) around a centre (y, x) in pixels, turned by an angle, in units."""
+    y, x = pixel_grid(size)
+    y, x = (y - np.float32(centre[0])) / scale, (x - np.float32(centre[1])) / scale
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return c * x + s * y, c * y - s * x
+
+
+def _product_frame(rng, size, shift, turn):
+    """Coordinates (u, v) of a product that lies slightly off and turned, and the turn."""
+    angle = rng.normal(0, turn)
+    centre = np.array(size) / 2 + rng.uniform(-shift, shift, 2) * unit_pixels(size)
+    return *local_grid(size, centre, angle, np.float32(unit_pixels(size))), angle
+
+
+def field(rng, size, along, across=None, angle=0.0):
+    """Smooth Gaussian random field of unit variance; correlation lengths in units."""
+    scale = unit_pixels(size)
+    across = along if across is None else across
+    fy = fft.fftfreq(size[0])[:, None].astype(np.float32)
+    fx = fft.rfftfreq(size[1])[None, :].astype(np.float32)
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    a = (c * fx + s * fy) * np.float32(along * scale)
+    b = (c * fy - s * fx) * np.float32(across * scale)
+    transfer = np.exp(np.float32(-2 * np.pi**2) * (a * a + b * b))
+    transfer[0, 0] = 0  # the mean of a field is zero
+    noise = rng.standard_normal(size, dtype=np.float32)
+    smooth = fft.irfft2(fft.rfft2(noise) * transfer, s=size)
+    return smooth / max(float(smooth.std()), 1e-6)
+
+
+def step(value, low, high):
+    """Smooth step from 0 at low to 1 at high."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def mix(a, b, weight):
+    return a + (b - a) * weight[..., None]
+
+
+def rgb(*values):
+    return np.float32(values)
+
+
+def _whole(image, floor):
+    return Scene(
+        image.astype(np.float32),
+        np.ones(image.shape[:2], dtype=np.float32),
+        floor.astype(np.float32),
+    )
+
+
+def _brushed_metal(rng, size):
+    u, v, angle = _product_frame(rng, size, 20, 0.025)
+    lines = (
+        0.075 * field(rng, size, 45, 0.45, angle)
+        + 0.05 * field(rng, size, 22, 1.1, angle)
+        + 0.03 * field(rng, size, 110, 4, angle)
+    )
+    # brushed metal mirrors a lamp as a broad band across the brush lines
+    band = 0.16 * np.exp(-(((u + 0.15 * v) / 95) ** 2)) + 0.02 * field(rng, size, 60)
+    tone = (0.52 + band) * np.exp(lines)
+    floor = 0.10 + 0.02 * field(rng, size, 3)
+    return _whole(tone[..., None] * rgb(0.97, 1.0, 1.03), floor[..., None] * rgb(1, 1, 1))
+
+
+def _fabric(rng, size):
+    u, v, angle = _product_frame(rng, size, 20, 0.03)
+    period = max(7.0, 4.5 / unit_pixels(size))  # a finer weave than 4.5 pixels would alias
+    a = (u + 1.3 * field(rng, size, 40)) / period
+    b = (v + 1.3 * field(rng, size, 40)) / period
+    i, j = np.floor(a).astype(int), np.floor(b).astype(int)
+    fa, fb = a - i - 0.5, b - j - 0.5
+    warp = (i + j) % 2 == 0
+    across, along = np.where(warp, fa, fb), np.where(warp, fb, fa)
+    # a thread is round across and bends down under its neighbours along
+    height = np.sqrt(np.clip(1 - (1.85 * across) ** 2, 0, 1)) * np.cos(1.9 * along)
+    slope = -np.where(warp, LIGHT[0], LIGHT[1]) * across
+    thread = rng.normal(0, 0.045, (2, 512))  # every thread has its own shade
+    shade = np.where(warp, thread[0][i % 512], thread[1][j % 512])
+    fibres = np.where(warp, field(rng, size, 0.5, 1.6, angle), field(rng, size, 1.6, 0.5, angle))
+    tone = (0.42 + 0.58 * height - 0.30 * slope) * (1 + shade + 0.07 * fibres)
+    tone *= 1 + 0.03 * field(rng, size, 30)
+    colour = np.where(warp[..., None], rgb(0.50, 0.57, 0.66), rgb(0.66, 0.68, 0.68))
+    floor = 0.10 + 0.02 * field(rng, size, 1.5)
+    return _whole(tone[..., None] * colour, floor[..., None] * rgb(1.0, 0.95, 0.9))
+
+
+def _wood(rng, size):
+    u, v, angle = _product_frame(rng, size, 300, 0.035)
+    bend = 9 * field(rng, size, 150, 38, angle) + 1.6 * field(rng, size, 70, 9, angle)
+    depth = (v + bend) / 17
+    ring = depth - np.floor(depth)
+    # late wood darkens slowly over a year and ends at once
+    late = ring**2.2 * (1 - step(ring, 0.90, 1.0))
+    late *= 1 + 0.35 * np.sin(2.4 * np.floor(depth) + 1.0)
+    fibre = 0.045 * field(rng, size, 28, 0.5, angle) + 0.03 * field(rng, size, 60, 2.5, angle)
+    pores = step(field(rng, size, 9, 0.55, angle), 1.7, 2.8)
+    tone = (1 + fibre + 0.03 * field(rng, size, 90, 45, angle)) * (1 - 0.28 * pores)
+    image = mix(rgb(0.80, 0.63, 0.44), rgb(0.57, 0.37, 0.21), late) * tone[..., None]
+    floor = 0.26 * (1 + 0.22 * field(rng, size, 9, 0.8, angle) + 0.1 * field(rng, size, 3))
+    return _whole(image, floor[..., None] * rgb(1.1, 0.85, 0.62))
+
+
+def _tile(rng, size):
+    image = np.empty((*size, 3), dtype=np.float32)
+    image[:] = rgb(0.63, 0.61, 0.58)
+    for length, low, colour in (
+        (2.6, 0.75, rgb(0.47, 0.46, 0.46)),
+        (3.6, 1.05, rgb(0.79, 0.77, 0.73)),
+        (1.7, 1.45, rgb(0.24, 0.24, 0.26)),
+        (2.1, 1.75, rgb(0.55, 0.40, 0.31)),
+    ):
+        grain = field(rng, size, length) + 0.25 * field(rng, size, length / 3)
+        image = mix(image, colour, step(grain, low, low + 0.35))
+    image *= (1 + 0.025 * field(rng, size, 0.6) + 0.02 * field(rng, size, 45))[..., None]
+    floor = 0.36 * (1 + 0.10 * field(rng, size, 1.2) + 0.08 * field(rng, size, 7))
+    return _whole(image, floor[..., None] * rgb(1.02, 0.98, 0.92))
+
+
+def _disc(rng, size):
+    u, v, angle = _product_frame(rng, size, 6, 0.10)
+    r = np.hypot(u, v)
+    theta = np.arctan2(v, u)
+    soft = max(0.8, 0.6 / unit_pixels(size))  # edges are about one pixel wide
+
+    def inside(distance):
+        return step(-distance, -soft, soft)
+
+    bolts = 2 * np.pi * np.arange(6) / 6
+    holes = [np.hypot(u - 74 * np.cos(t), v - 74 * np.sin(t)) - 7 for t in bolts]
+    gap = np.minimum.reduce([r - 22, *holes])  # distance to the nearest hole
+    edge = np.maximum(r - 100, -gap)
+    part = inside(edge)
+
+    turned = np.interp(r, np.arange(0, 105, 0.7), rng.normal(0, 1, 150))
+    marks = 0.035 * turned + 0.012 * field(rng, size, 0.6)
+    # turned metal mirrors a lamp as two opposite fans; they stay while the part turns
+    lamp = np.arctan2(LIGHT[1], LIGHT[0]) - angle + rng.normal(0, 0.04)
+    fan = 0.20 * np.abs(np.cos(theta - lamp)) ** 6 + 0.03 * np.cos(2 * (theta - lamp) + 1)
+    tone = (0.50 + fan) * (1 + marks) * (1 + 0.02 * field(rng, size, 25))
+    facing = np.cos(theta - lamp)  # +1 on the side towards the lamp
+    for radius, width, depth in ((51, 1.6, 0.45), (38, 1.2, 0.3)):  # grooves
+        wall = (r - radius) / width
+        tone *= 1 - depth * np.exp(-wall * wall) * (1 - 0.9 * wall * facing)
+    tone *= 1 + 0.35 * facing * step(edge, -5, -3)  # chamfers
+    # the stamped ring: a code of bars between the hub and the bolts
+    code = np.float32([1, 0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0] * 3)
+    cell = (theta / (2 * np.pi) + 0.5) * len(code)
+    bar = np.abs(cell - np.floor(cell) - 0.5) * 2 * np.pi * r / len(code)
+    stamp = inside(np.maximum(bar - 2.2, np.abs(r - 59) - 4)) * code[cell.astype(int) % len(code)]
+    tone *= 1 - 0.45 * stamp
+
+    cloth = 0.15 * (1 + 0.10 * field(rng, size, 0.7) + 0.08 * field(rng, size, 20))
+    floor = cloth[..., None] * rgb(0.85, 0.98, 1.10)
+    drop = np.array(-LIGHT * 5)  # the shadow falls away from the light
+    c, s = np.cos(angle), np.sin(angle)
+    du, dv = c * drop[0] + s * drop[1], c * drop[1] - s * drop[0]
+    shadow = step(-(np.hypot(u - du, v - dv) - 101), -7, 7)
+    floor *= (1 - 0.55 * shadow)[..., None]
+    image = mix(floor, tone[..., None] * rgb(1.02, 1.0, 0.96), part)
+    return Scene(image.astype(np.float32), part.astype(np.float32), floor.astype(np.float32))
+
+
+SURFACES = {
+    "brushed_metal": _brushed_metal,
+    "disc": _disc,
+    "fabric": _fabric,
+    "tile": _tile,
+    "wood": _wood,
+}

@@ -1,0 +1,91 @@
+"""The embedder that needs no download: a bank of fixed filters."""
+
+from joblib import Parallel, delayed
+
+from skanomaly.core.filter_bank import filter_bank_features
+from skanomaly.embedders._base import BasePatchEmbedder
+
+STRIDE = 8  # side of a patch in pixels
+# Stands for the weights in the keys of cached tokens: to be raised whenever a feature changes.
+FILTERS_VERSION = 1
+
+
+class FilterBankPatches(BasePatchEmbedder):
+    """Patch tokens of colour, texture and edges from a fixed bank of filters.
+
+    Needs nothing but NumPy and SciPy, and no weights.
+
+    Parameters
+    ----------
+    image_size : int or None, default=256
+        Side of the square, or the shortest side, in pixels; a multiple of 8. None: 256.
+    resize : {"squash", "shortest_edge"}, default="squash"
+        ``"squash"`` resizes the whole image to a square; ``"shortest_edge"`` keeps the aspect but
+        for rounding both sides to a multiple of 8. The image is never cropped.
+    augmentation : {None, "rotate90", "dihedral"}, default=None
+        Views that `fit_transform` adds: rotations by quarter turns, or these and their mirror
+        images.
+    batch_size : int, default=8
+        Images read at a time.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder for tokens, one file an image; each image is then embedded once.
+    cache_size : int, default=20_000_000_000
+        Bytes that folder may hold before the least recently used files are removed.
+    n_jobs : int or None, default=None
+        Threads.
+    verbose : bool or int, default=False
+        Show a progress bar.
+
+    See Also
+    --------
+    skanomaly.core.filter_bank.filter_bank_features : The features themselves.
+
+    Examples
+    --------
+    >>> from skanomaly import FilterBankPatches
+    >>> from skanomaly.datasets import make_surfaces
+    >>> surfaces = make_surfaces(2, image_size=64, random_state=0)
+    >>> FilterBankPatches(image_size=64).transform(surfaces.images).shape[:3]
+    (2, 8, 8)
+    """
+
+    _parameter_constraints: dict = BasePatchEmbedder._parameter_constraints
+
+    def __init__(
+        self,
+        *,
+        image_size=256,
+        resize="squash",
+        augmentation=None,
+        batch_size=8,
+        cache_dir=None,
+        cache_size=20_000_000_000,
+        n_jobs=None,
+        verbose=False,
+    ):
+        self.image_size = image_size
+        self.resize = resize
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.cache_dir = cache_dir
+        self.cache_size = cache_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _cell(self):
+        return STRIDE
+
+    def _default_image_size(self):
+        return 256
+
+    def _fingerprint(self):
+        return {
+            "weights": FILTERS_VERSION,
+            "image_size": self.image_size or self._default_image_size(),
+            "resize": self.resize,
+            "interpolation": self._interpolation,
+        }
+
+    def _embed_batch(self, images):
+        pool = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        return pool(delayed(filter_bank_features)(image, STRIDE) for image in images)

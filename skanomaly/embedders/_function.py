@@ -1,0 +1,88 @@
+"""A user's own function as an embedder."""
+
+from numbers import Integral
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.utils._param_validation import HasMethods
+from tqdm.auto import tqdm
+
+from skanomaly._images import check_images, load_image
+from skanomaly.embedders._base import BasePatchEmbedder, _check_output
+
+
+class FunctionPatches(BasePatchEmbedder):
+    """Patch tokens from a function of one's own.
+
+    Parameters
+    ----------
+    func : callable or object with a method ``embed``
+        A callable takes an image, an array of shape (H, W, 3), uint8 or float32 in [0, 1], and
+        returns its tokens: an array of shape (grid_h, grid_w, dim), or a tuple
+        ``(patches, (grid_h, grid_w))`` with `patches` of shape (grid_h * grid_w, dim). An object
+        with ``embed(path) -> (patches, (grid_h, grid_w), (height, width))`` is given each element
+        of `X` as it is.
+    n_jobs : int or None, default=None
+        Threads that call it.
+    verbose : bool or int, default=False
+        Show a progress bar.
+
+    Notes
+    -----
+    Nothing is cached on disk, because the content of a function is not known: put
+    ``Pipeline(memory=...)`` around it. A lambda cannot be pickled.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import FunctionPatches
+    >>> def mean_colour(image):
+    ...     cells = image.reshape(2, image.shape[0] // 2, 2, image.shape[1] // 2, 3)
+    ...     return cells.mean(axis=(1, 3))
+    >>> images = np.zeros((5, 32, 32, 3), dtype=np.uint8)
+    >>> FunctionPatches(mean_colour).transform(images).shape
+    (5, 2, 2, 3)
+    """
+
+    _parameter_constraints: dict = {
+        "func": [callable, HasMethods("embed")],
+        "n_jobs": [None, Integral],
+        "verbose": ["verbose"],
+    }
+
+    # There are no views of images that are handed on unread.
+    augmentation = None
+
+    def __init__(self, func, *, n_jobs=None, verbose=False):
+        self.func = func
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def _embed(self, X, views):
+        items = check_images(X)
+        calls = (delayed(self._call)(item, i) for i, item in enumerate(items))
+        results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(calls)
+        bar = tqdm(results, total=len(items), desc="embed", unit="image", disable=not self.verbose)
+        return [[tokens] for tokens in bar]
+
+    def _call(self, item, index):
+        if hasattr(self.func, "embed"):
+            patches, grid, _ = self.func.embed(item)
+        else:
+            result = self.func(load_image(item, index))
+            patches, grid = result if isinstance(result, tuple) else (result, None)
+        patches = np.asarray(patches)
+        if grid is not None and patches.ndim == 2:
+            if len(patches) != grid[0] * grid[1]:
+                raise ValueError(
+                    f"func returned {len(patches)} patches for a grid of {tuple(grid)}, image "
+                    f"{index}"
+                )
+            patches = patches.reshape(*grid, patches.shape[1])
+        if patches.ndim != 3 or 0 in patches.shape or patches.dtype.kind not in "fiub":
+            raise ValueError(
+                f"func must return tokens of shape (grid_h, grid_w, dim), or patches of shape "
+                f"(grid_h * grid_w, dim) with their grid; got shape {patches.shape} of dtype "
+                f"{patches.dtype} for image {index}"
+            )
+        return _check_output(patches, index)

@@ -1,0 +1,231 @@
+"""Loading of models: a bounded cache of them, weight files, devices."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from skanomaly._optional import import_optional
+
+# Models kept in memory by the process. They are keyed by what was asked for and live here rather
+# than on the estimators, which stay small to pickle and cheap to clone.
+MAX_MODELS = 3
+_models = OrderedDict()
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for inference and the preprocessing it was trained with.
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        On its device, in its dtype, in evaluation mode.
+    mean, std : tuple of float
+        Of RGB values in [0, 1].
+    interpolation : str
+        Resampling filter.
+    image_size : int
+        Side of the square it was trained on, in pixels.
+    cell : int
+        Sides of an input must be multiples of this.
+    hierarchical : bool
+        Whether its layers have grids of different sizes (convolutional networks, Swin).
+    """
+
+    module: object
+    mean: tuple
+    std: tuple
+    interpolation: str
+    image_size: int
+    cell: int
+    hierarchical: bool
+
+    @cached_property
+    def digest(self):
+        """sha256 of the weights, as they are used."""
+        torch = import_optional("torch", "torch", "a pretrained model")
+        digest = sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def load_once(key, build):
+    """The model of that key, built at first use; the least recently used make room.
+
+    Parameters
+    ----------
+    key : tuple
+        Everything the model depends on.
+    build : callable
+        Builds it. Called under a lock: threads that ask for one model wait for one load.
+    """
+    with _lock:
+        if key not in _models:
+            _models[key] = build()
+        _models.move_to_end(key)
+        while len(_models) > MAX_MODELS:
+            _models.popitem(last=False)
+        return _models[key]
+
+
+def weights_key(weights):
+    """What identifies `weights`: the word, or the file with its size and time of change."""
+    if weights in ("pretrained", "random"):
+        return weights
+    path = _existing(weights)
+    stat = path.stat()
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+
+
+def read_weights(weights, user):
+    """Read the tensors of a local weight file without running any code from it.
+
+    Parameters
+    ----------
+    weights : str or os.PathLike
+        A ``.safetensors`` file, or a ``.pth``/``.pt``/``.bin`` file, which is read with
+        ``weights_only=True``.
+    user : str
+        What reads it, for error messages.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ValueError
+        When it is not a weight file, or needs code to be run.
+    """
+    torch = import_optional("torch", "torch", user)
+    path = _existing(weights)
+    if path.suffix == ".safetensors":
+        safetensors = import_optional("safetensors.torch", "torch", user)
+        try:
+            return safetensors.load_file(path)
+        except Exception as exc:
+            raise ValueError(f"{path} is not a readable safetensors file: {exc}") from exc
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as exc:
+        raise ValueError(
+            f"{path} could not be read as plain tensors ({type(exc).__name__}); it is damaged, or "
+            "a pickle that runs code, which is refused. Save the state_dict as .safetensors"
+        ) from exc
+    for wrapper in ("state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise ValueError(f"{path} does not hold a state_dict: a dictionary of tensors by name")
+    return state
+
+
+def resolve_device(device):
+    """A ``torch.device``; ``"auto"`` is CUDA, then Apple's MPS, then the CPU."""
+    torch = import_optional("torch", "torch", "device")
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as exc:
+        raise ValueError(f"device={device!r} is not one torch knows: {exc}") from exc
+
+
+def _existing(weights):
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights={str(weights)!r} is neither 'pretrained' nor 'random' nor an existing file"
+        )
+    return path
+
+
+def build_timm(name, weights, square, any_size, user):
+    """Build a timm model with its weights.
+
+    Parameters
+    ----------
+    name : str
+        A name timm knows.
+    weights : str or os.PathLike
+        ``"pretrained"``, ``"random"`` or a local file.
+    square : int or None
+        Side of the square input; None for the model's own.
+    any_size : bool
+        Whether inputs of other sizes, and other than squares, will come.
+    user : str
+        What needs it, for error messages.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        For a name that timm does not have, a size the model cannot take, or a file that is not
+        exactly this model's weights.
+    OSError
+        When the weights cannot be downloaded.
+    """
+    timm = import_optional("timm", "torch", user)
+    torch = import_optional("torch", "torch", user)
+    if not timm.is_model(name):
+        close = get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ValueError(f"timm has no model named {name!r}{hint} See timm.list_models()")
+    options = {"pretrained": weights == "pretrained"}
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is not None and cfg.fixed_input_size:
+        if any_size:
+            options["dynamic_img_size"] = True
+        elif square not in (None, cfg.input_size[-1]):
+            options["img_size"] = square
+    if weights not in ("pretrained", "random"):
+        state = read_weights(weights, user)
+        classifier = cfg.classifier[0] if isinstance(cfg.classifier, tuple) else cfg.classifier
+        head = state.get(f"{classifier}.weight")
+        n_classes = 0 if head is None else len(head)
+        # The number of classes is the file's own, so that timm demands every tensor.
+        options["pretrained"], options["num_classes"] = True, n_classes
+        options["pretrained_cfg_overlay"] = {"state_dict": state, "num_classes": n_classes}
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return timm.create_model(name, **options)
+    except TypeError as exc:
+        raise ValueError(
+            f"{name} takes images of {cfg.input_size[-1]} pixels only, squashed ({exc}); leave "
+            "image_size=None and resize='squash'"
+        ) from exc
+    except (RuntimeError, KeyError) as exc:
+        if weights in ("pretrained", "random"):
+            raise _download_error(name, exc) from exc
+        raise ValueError(f"{weights} does not hold the weights of {name}: {exc}") from exc
+    except OSError as exc:
+        raise _download_error(name, exc) from exc
+
+
+def _download_error(name, exc):
+    return OSError(
+        f"the pretrained weights of {name} could not be had ({type(exc).__name__}: "
+        f"{str(exc).splitlines()[0] if str(exc) else exc!r}). Connect once to download them into "
+        "HF_HOME, or pass the path of a local file as weights="
+    )
+
+
+def feature_info(module):
+    """What timm says of each layer: a list of dicts with ``reduction`` and ``num_chs``."""
+    info = module.feature_info
+    return info if isinstance(info, list) else info.info

@@ -1,0 +1,177 @@
+"""Where in an image the anomaly is: heat maps and overlays."""
+
+from numbers import Integral
+
+import numpy as np
+from scipy.ndimage import binary_erosion
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from skanomaly._images import check_images, image_size, load_image
+from skanomaly.core.maps import upsample_map
+
+_CHUNK = 64  # images whose tokens are in memory at a time
+
+
+def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, return_scores=False):
+    """Heat map of each image at the image's own size.
+
+    Parameters
+    ----------
+    estimator : Pipeline or detector
+        A fitted Pipeline of an embedder (after it, any transformers of tokens) and a scorer with
+        `score_patches`, or an image detector with `score_maps`.
+    images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        Paths, bytes, PIL images or arrays.
+    sigma : float, default=4.0
+        Standard deviation, in pixels of the map, of the Gaussian that smooths it; 0 for none.
+    size : "image" or tuple of int, default="image"
+        Size of the maps: each image's own, or ``(height, width)`` for all.
+    stack : bool or None, default=None
+        True: one array, an error where sizes differ. False: a list. None: one array where the
+        sizes agree, else a list.
+    return_scores : bool, default=False
+        Return `score_samples` too, from the same computation.
+
+    Returns
+    -------
+    maps : ndarray of shape (n_images, height, width), or list of ndarray of shape (height, width)
+        float32; higher is more anomalous, in the unit of the patch scores.
+    scores : ndarray of shape (n_images,), float64
+        Only with `return_scores`; higher is more normal.
+
+    Raises
+    ------
+    ValueError
+        When a stack is asked for and the sizes differ.
+    TypeError
+        When the estimator has no patch scores.
+
+    Notes
+    -----
+    The map of a training image shows its held-out patch scores.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import FilterBankPatches, PatchKNNScorer, anomaly_maps
+    >>> from skanomaly.datasets import make_surfaces
+    >>> surfaces = make_surfaces(8, 2, image_size=64, random_state=0)
+    >>> good, bad = surfaces.images[:8], surfaces.images[8:]
+    >>> pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(good)
+    >>> anomaly_maps(pipe, bad).shape
+    (2, 64, 64)
+    """
+    items = check_images(images)
+    if isinstance(size, str):
+        if size != "image":
+            raise ValueError(f"size must be 'image' or (height, width), got {size!r}")
+        sizes = [image_size(item, i) for i, item in enumerate(items)]
+    else:
+        sizes = [_check_size(size)] * len(items)
+    if stack and len(set(sizes)) > 1:
+        other = next(i for i, s in enumerate(sizes) if s != sizes[0])
+        raise ValueError(
+            f"maps of different sizes cannot be stacked: image 0 is {sizes[0]}, image {other} is "
+            f"{sizes[other]} (height, width). Pass size=(height, width), or stack=False"
+        )
+    scores, grids = score_images(estimator, items)
+    maps = [upsample_map(grid, s, sigma) for grid, s in zip(grids, sizes, strict=True)]
+    if stack or (stack is None and len(set(sizes)) == 1):
+        maps = np.stack(maps)
+    return (maps, scores) if return_scores else maps
+
+
+def score_images(estimator, images):
+    """Image scores and patch scores from one pass, a bounded number of images at a time.
+
+    Parameters
+    ----------
+    estimator : Pipeline or detector
+        As for :func:`anomaly_maps`.
+    images : list of images
+        Paths, bytes, PIL images or arrays.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_images,), float64
+        As from `score_samples`: higher is more normal.
+    grids : list of ndarray of shape (grid_h, grid_w), float32
+        Patch scores: higher is more anomalous.
+    """
+    check_is_fitted(estimator)
+    scores, grids = [], []
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK]
+        if hasattr(estimator, "score_maps"):
+            chunk_grids, chunk_scores = estimator.score_maps(chunk), estimator.score_samples(chunk)
+        else:
+            chunk_grids, chunk_scores = _score_pipeline(estimator, chunk)
+        scores.append(chunk_scores)
+        grids.extend(chunk_grids)
+    return np.concatenate(scores), grids
+
+
+def _score_pipeline(pipeline, images):
+    scorer = pipeline[-1] if isinstance(pipeline, Pipeline) else pipeline
+    if scorer is pipeline or not hasattr(scorer, "score_patches"):
+        raise TypeError(
+            f"{type(scorer).__name__} gives no maps of images: pass a fitted Pipeline that ends in "
+            "a scorer with score_patches, or a detector with score_maps"
+        )
+    grids, scores = scorer.score_patches(pipeline[:-1].transform(images), return_scores=True)
+    if any(grid.ndim != 2 for grid in grids):
+        raise TypeError("maps need tokens of shape (n_images, grid_h, grid_w, dim)")
+    return grids, scores
+
+
+def _check_size(size):
+    size = tuple(size)
+    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
+        raise ValueError(f"size must be 'image' or (height, width) in pixels, got {size}")
+    return size
+
+
+def overlay_map(image, heat_map, limits, mask=None):
+    """Paint a heat map over its image, from clear through yellow to red.
+
+    Parameters
+    ----------
+    image : image
+        Path, bytes, PIL image or array.
+    heat_map : ndarray of shape (height, width)
+        Of the image's size; higher is more anomalous.
+    limits : tuple of float
+        ``(low, high)``: values up to `low` are clear, from `high` on red. Use one pair for all
+        images that are to be compared.
+    mask : ndarray of shape (height, width), bool, optional
+        True defect; its outline is drawn in white on black.
+
+    Returns
+    -------
+    ndarray of shape (height, width, 3), uint8
+        The picture.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.inspection import overlay_map
+    >>> image = np.zeros((1, 2, 3), dtype=np.uint8)
+    >>> overlay_map(image, np.array([[0.0, 1.0]]), (0, 1)).tolist()
+    [[[0, 0, 0], [178, 0, 0]]]
+    """
+    image = load_image(image)
+    image = image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)
+    heat_map = np.asarray(heat_map)
+    if heat_map.shape != image.shape[:2]:
+        raise ValueError(f"the map is {heat_map.shape}, the image {image.shape[:2]}")
+    low, high = limits
+    heat = np.clip((heat_map - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)[..., None]
+    colour = np.concatenate([np.ones_like(heat), 1 - heat, np.zeros_like(heat)], axis=-1)
+    out = image + 0.7 * heat * (colour - image)
+    if mask is not None:
+        width = max(1, round(min(heat_map.shape) / 200))
+        inner = binary_erosion(mask, iterations=width)
+        outline = binary_erosion(inner, iterations=width) ^ inner
+        out[outline], out[mask & ~inner] = 0, 1
+    return (out * 255).astype(np.uint8)

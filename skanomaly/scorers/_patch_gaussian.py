@@ -1,0 +1,198 @@
+"""Mahalanobis distance to Gaussians of normal patches."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skanomaly.core.gaussian import (
+    fit_gaussians,
+    fit_shared_gaussian,
+    mahalanobis,
+    reduce_components,
+)
+from skanomaly.scorers._base import BasePatchScorer
+
+
+class PatchGaussianScorer(BasePatchScorer):
+    """Mahalanobis distance of each patch to a Gaussian of normal patches at its position.
+
+    PaDiM [1]_, with the covariance of each position shrunk towards the one pooled over all
+    positions. For parts that lie in the same place in every image; for others take one shared
+    Gaussian, or :class:`PatchKNNScorer`.
+
+    Parameters
+    ----------
+    covariance : {"position", "shared"}, default="position"
+        One Gaussian for each position of the grid, or one for all.
+    neighborhood : int, default=1
+        Odd. The Gaussian of a position is fitted to the patches of a square of so many positions
+        around it, which tolerates parts that are misplaced by that much. More than 1 needs tokens
+        of shape (n_images, grid_h, grid_w, dim).
+    shrinkage : float, default=0.0
+        Share of the pooled covariance in that of a position, in [0, 1].
+    regularization : float, default=0.1
+        Added to the diagonal, in units of the variance of each component.
+    n_components : int or None, default=100
+        Components of a token that are kept; None for all. Memory grows with their square times
+        the number of positions.
+    reduction : {"random", "pca"}, default="random"
+        How: components at random (PaDiM), or the principal ones.
+    topk : float or int, default=0.01
+        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
+        scores.
+    aggregation : {"topk_mean", "max", "mean"} or float, default="topk_mean"
+        From patch scores to the image score; a float in [0, 1] is a quantile.
+    contamination : float, default=0.1
+        Share of normal images the threshold may flag, in (0, 0.5].
+    random_state : int, RandomState instance or None, default=None
+        Only for ``reduction="random"`` of tokens with more than `n_components` components. None
+        draws anew at each fit.
+
+    Attributes
+    ----------
+    train_scores_ : ndarray of shape (n_images,)
+        Held-out scores of the training images, as from `score_samples`.
+    offset_ : float
+        The `contamination` quantile of `train_scores_`.
+    n_features_in_ : int
+        Dimension of a token.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where `X` is a DataFrame with string column names.
+
+    Notes
+    -----
+    Training images are scored, in `fit` and whenever they are seen again, by cross-fitting with
+    10 folds: by Gaussians that were fitted without them. `fit` therefore costs eleven fits.
+
+    Per-position Gaussians need three normal images, all of one grid.
+
+    References
+    ----------
+    .. [1] Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection
+       and Localization", ICPR 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import PatchGaussianScorer
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.normal(size=(40, 8, 8, 5))
+    >>> bad = rng.normal(size=(1, 8, 8, 5))
+    >>> bad[0, 2, 3] += 5
+    >>> scorer = PatchGaussianScorer().fit(good)
+    >>> scorer.predict(bad)
+    array([-1])
+    >>> np.unravel_index(scorer.score_patches(bad)[0].argmax(), (8, 8))
+    (np.int64(2), np.int64(3))
+    """
+
+    _parameter_constraints: dict = {
+        **BasePatchScorer._parameter_constraints,
+        "covariance": [StrOptions({"position", "shared"})],
+        "neighborhood": [Interval(Integral, 1, None, closed="left")],
+        "shrinkage": [Interval(Real, 0, 1, closed="both")],
+        "regularization": [Interval(Real, 0, None, closed="neither")],
+        "n_components": [None, Interval(Integral, 1, None, closed="left")],
+        "reduction": [StrOptions({"random", "pca"})],
+        "random_state": ["random_state"],
+    }
+
+    _n_folds = 10
+
+    def __init__(
+        self,
+        covariance="position",
+        *,
+        neighborhood=1,
+        shrinkage=0.0,
+        regularization=0.1,
+        n_components=100,
+        reduction="random",
+        topk=0.01,
+        aggregation="topk_mean",
+        contamination=0.1,
+        random_state=None,
+    ):
+        self.covariance = covariance
+        self.neighborhood = neighborhood
+        self.shrinkage = shrinkage
+        self.regularization = regularization
+        self.n_components = n_components
+        self.reduction = reduction
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+        self.random_state = random_state
+
+    @property
+    def _positional(self):
+        return self.covariance == "position"
+
+    @property
+    def _min_images(self):
+        return 3 if self._positional else 1
+
+    def _fit_model(self, tokens):
+        values = tokens.values[tokens.valid]
+        basis = None
+        if self.n_components is not None and self.n_components < tokens.dim:
+            rng = check_random_state(self.random_state)
+            basis = reduce_components(values, self.n_components, self.reduction, rng)
+        if not self._positional:
+            reduced = values if basis is None else values @ basis
+            return {
+                "basis": basis,
+                "grid": None,
+                "gaussian": fit_shared_gaussian(reduced, self.regularization),
+            }
+        grid = self._one_grid(tokens)
+        if self.neighborhood % 2 == 0:
+            raise ValueError(f"neighborhood must be odd, got {self.neighborhood}")
+        if self.neighborhood > 1 and len(grid) == 1:
+            raise ValueError(
+                "neighborhood > 1 needs the grid: tokens of shape (n_images, grid_h, grid_w, dim)"
+            )
+        shape = (tokens.n_images * tokens.n_views, int(np.prod(grid)))
+        gaussian = fit_gaussians(
+            _reduce(tokens, basis).reshape(*shape, -1),
+            tokens.valid.reshape(shape),
+            grid if len(grid) == 2 else (1, shape[1]),
+            self.shrinkage,
+            self.regularization,
+            self.neighborhood,
+        )
+        return {"basis": basis, "grid": grid, "gaussian": gaussian}
+
+    def _score_model(self, model, tokens, known=None):
+        values = _reduce(tokens, model["basis"])
+        if model["grid"] is None:
+            return mahalanobis(model["gaussian"], values[:, None]).ravel()
+        if self._one_grid(tokens) not in _same_positions(model["grid"]):
+            raise ValueError(
+                f"the grid of the images is {tokens.grids[0]}, that of the training images was "
+                f"{model['grid']}: per-position Gaussians need one grid"
+            )
+        values = values.reshape(tokens.n_images, -1, values.shape[1])
+        return mahalanobis(model["gaussian"], values).ravel()
+
+    def _one_grid(self, tokens):
+        grids = set(tokens.grids)
+        if len(grids) > 1:
+            raise ValueError(
+                f"per-position Gaussians need images of one grid, got {sorted(grids)}; use "
+                "resize='squash' in the embedder, or covariance='shared'"
+            )
+        return tokens.grids[0]
+
+
+def _reduce(tokens, basis):
+    values = np.where(tokens.valid[:, None], tokens.values, 0)
+    return values if basis is None else values @ basis
+
+
+def _same_positions(grid):
+    """The forms in which the same patches may come."""
+    n_patches = int(np.prod(grid))
+    return {grid, (n_patches,)} | ({(), (1,), (1, 1)} if n_patches == 1 else set())

@@ -1,0 +1,174 @@
+"""Nearest-neighbour distance to a memory bank of normal patches."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+
+from skanomaly.core.coreset import coreset_size, greedy_k_center
+from skanomaly.core.neighbors import nearest_patches, prepare_bank
+from skanomaly.scorers._base import BasePatchScorer
+
+# Patches of training images that are searched for the threshold: 256 images of 1024 patches. With
+# more, images are taken at even steps, which bounds the cost of calibration.
+MAX_CALIBRATION_PATCHES = 2**18
+
+
+class PatchKNNScorer(BasePatchScorer):
+    """Distance of each patch to its nearest patches in a memory bank of normal images.
+
+    With the cosine distance and the mean of the top 1% this is AnomalyDINO [1]_; with the
+    Euclidean distance, `aggregation="max"` and a coreset, PatchCore [2]_ without its re-weighting.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=1
+        A patch's score is the mean distance to so many nearest patches of the bank.
+    metric : {"cosine", "euclidean"}, default="cosine"
+        The cosine distance is 1 - cos, in [0, 2]; a zero token is at distance 1 from any other
+        than a zero token.
+    topk : float or int, default=0.01
+        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
+        scores.
+    aggregation : {"topk_mean", "max", "mean"} or float, default="topk_mean"
+        From patch scores to the image score; a float in [0, 1] is a quantile.
+    contamination : float, default=0.1
+        Share of normal images the threshold may flag, in (0, 0.5].
+    coreset : float, int or None, default=None
+        Share (float in (0, 1]) or number (int) of training patches to keep in the bank; None for
+        all.
+    coreset_method : {"k_center", "random"}, default="k_center"
+        How they are chosen: greedy k-center, or at random.
+    random_state : int, RandomState instance or None, default=None
+        Only for ``coreset_method="random"``. None draws anew at each fit.
+
+    Attributes
+    ----------
+    bank_ : ndarray of shape (n_bank, dim)
+        The memory bank; unit vectors for the cosine.
+    coverage_radius_ : float
+        Euclidean distance in the bank's space within which every training patch has a patch of the
+        bank; 0 without coreset, NaN for a random one.
+    train_scores_ : ndarray of shape (n_calibration_images,)
+        Held-out scores of the training images, as from `score_samples`: of all images up to 2**18
+        patches, beyond that of images at even steps.
+    offset_ : float
+        The `contamination` quantile of `train_scores_`.
+    n_features_in_ : int
+        Dimension of a token.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where `X` is a DataFrame with string column names.
+
+    Notes
+    -----
+    A bank that holds an image's own patches scores that image 0. Training images are therefore
+    scored, in `fit` and whenever they are seen again, without their own patches and views: exactly
+    so (leave-one-image-out) without coreset, and by 5-fold cross-fitting, which builds five more
+    coresets, with one. The model is for scoring new images; `fit_predict` returns these held-out
+    decisions.
+
+    The search is exact. It takes memory for the bank, and some 200 MB for blocks.
+
+    References
+    ----------
+    .. [1] Damm et al., "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with
+       DINOv2", WACV 2025.
+    .. [2] Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import PatchKNNScorer
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.normal(size=(20, 8, 8, 16)) + 3
+    >>> bad = good[:1] + rng.normal(size=(1, 8, 8, 16)) + 0.1
+    >>> bad[0, 2, 3] = -5
+    >>> scorer = PatchKNNScorer(contamination=0.1).fit(good)
+    >>> scorer.predict(bad)
+    array([-1])
+    >>> np.unravel_index(scorer.score_patches(bad)[0].argmax(), (8, 8))
+    (np.int64(2), np.int64(3))
+    """
+
+    _parameter_constraints: dict = {
+        **BasePatchScorer._parameter_constraints,
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "metric": [StrOptions({"cosine", "euclidean"})],
+        "coreset": [
+            None,
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
+        "coreset_method": [StrOptions({"k_center", "random"})],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_neighbors=1,
+        *,
+        metric="cosine",
+        topk=0.01,
+        aggregation="topk_mean",
+        contamination=0.1,
+        coreset=None,
+        coreset_method="k_center",
+        random_state=None,
+    ):
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+        self.coreset = coreset
+        self.coreset_method = coreset_method
+        self.random_state = random_state
+
+    @property
+    def bank_(self):
+        return self._model["bank"]
+
+    @property
+    def coverage_radius_(self):
+        return self._model["radius"]
+
+    def _fit_model(self, tokens):
+        bank = prepare_bank(tokens.values[tokens.valid], self.metric)
+        if self.coreset is None:
+            return {"bank": bank, "image": tokens.image_of_row()[tokens.valid], "radius": 0.0}
+        size = coreset_size(self.coreset, len(bank))
+        if self.coreset_method == "random":
+            rng = check_random_state(self.random_state)
+            chosen, radius = np.sort(rng.choice(len(bank), size, replace=False)), np.nan
+        else:
+            chosen, radius = greedy_k_center(bank, size)
+        return {"bank": bank[chosen], "image": None, "radius": radius}
+
+    def _score_model(self, model, tokens, known=None):
+        """Scores of the patches; images `known` are compared to all but their own patches."""
+        bank, image_of_bank_row = model["bank"], model["image"]
+        valid = tokens.valid
+        queries = prepare_bank(tokens.values[valid].astype(bank.dtype, copy=False), self.metric)
+        groups = None
+        if image_of_bank_row is not None and known is not None and (known >= 0).any():
+            groups = known[tokens.image_of_row()[valid]]
+        distances, _ = nearest_patches(
+            queries,
+            bank,
+            n_neighbors=self.n_neighbors,
+            metric=self.metric,
+            query_groups=groups,
+            bank_groups=image_of_bank_row,
+        )
+        scores = np.zeros(len(tokens.values))
+        scores[valid] = distances.mean(axis=1)
+        return scores
+
+    def _held_out(self, tokens):
+        if self.coreset is not None or tokens.n_images == 1:
+            return super()._held_out(tokens)
+        base = tokens.select_view(0)
+        step = -(-len(base.values) // MAX_CALIBRATION_PATCHES)
+        images = np.arange(0, tokens.n_images, step)
+        return images, self._score_model(self._model, base.select(images), images)
