@@ -1,5 +1,6 @@
 """The command ``skanomaly``."""
 
+import csv
 import json
 import sys
 from contextlib import contextmanager
@@ -48,7 +49,8 @@ def demo(
     with _one_line_errors():
         from skanomaly.datasets import read_mvtec
 
-        data = output / "data"
+        # One folder for each set of options, so that no run finds the images of another.
+        data = output / f"{surface}-{size}px-{images}-seed{seed}"
         _write_surfaces(data, surface, images, size, seed)
         pipeline = build_pipeline("filterbank", verbose=sys.stderr.isatty())
         _evaluate(pipeline, read_mvtec(data), output / "heatmaps", json_file)
@@ -168,8 +170,8 @@ def _evaluate(pipeline, split, output, json_file):
     if json_file != "-":
         _print_table(result)
     if output is not None:
-        written = _write_heat_maps(result, split.test, output)
-        print(f"{written} heat maps in {output}", file=sys.stderr)
+        _write_heat_maps(result, split.test, output)
+        print(f"{len(split.test)} heat maps and scores.csv in {output}", file=sys.stderr)
     if json_file is not None:
         text = json.dumps(result.to_dict(), indent=2)
         if json_file == "-":
@@ -200,22 +202,27 @@ def _print_table(result):
 
 
 def _write_heat_maps(result, images, output):
-    """Write image and overlay side by side; one scale for all, from the test images' scores."""
-    from skanomaly._images import image_size, load_image
+    """Write image and overlay side by side, on one scale for all, and a table of the scores."""
+    from skanomaly._images import image_size
     from skanomaly.core.maps import upsample_map
     from skanomaly.inspection import overlay_map
 
-    scores = np.concatenate([grid.ravel() for grid in result.patch_scores])
-    limits = np.quantile(scores, [0.5, 0.999])
-    for path, kind, i in zip(images.images, images.defect_types, range(len(images)), strict=True):
-        heat = upsample_map(result.patch_scores[i], image_size(path), sigma=4)
-        clear = overlay_map(path, np.zeros_like(heat), (0, 1))
-        picture = np.hstack([clear, overlay_map(path, heat, limits, images.load_mask(i))])
-        verdict = "flagged" if result.predictions[i] == -1 else "passed"
-        target = output / kind / f"{path.stem}_{verdict}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(target)
-    return len(images)
+    patch_scores = np.concatenate([grid.ravel() for grid in result.patch_scores])
+    limits = np.quantile(patch_scores, [0.5, 0.999])
+    output.mkdir(parents=True, exist_ok=True)
+    with open(output / "scores.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "heat_map", "defect_type", "score", "threshold", "verdict"])
+        for i, (path, kind) in enumerate(zip(images.images, images.defect_types, strict=True)):
+            heat = upsample_map(result.patch_scores[i], image_size(path), sigma=4)
+            plain = overlay_map(path, np.zeros_like(heat), (0, 1))
+            picture = np.hstack([plain, overlay_map(path, heat, limits, images.load_mask(i))])
+            target = output / kind / f"{path.stem}.png"
+            target.parent.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(target)
+            verdict = "anomalous" if result.predictions[i] == -1 else "normal"
+            name = target.relative_to(output).as_posix()
+            table.writerow([path, name, kind, result.scores[i], result.threshold, verdict])
 
 
 def _write_surfaces(root, surface, n_train, size, seed):

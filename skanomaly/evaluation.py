@@ -25,6 +25,8 @@ class EvaluationResult:
         See :mod:`skanomaly.metrics`; `image_f1_max` knows the test labels.
     contamination : float
         The nominal share of normal images to be flagged.
+    threshold : float
+        `offset_` of the detector: lower scores are flagged.
     false_positive_rate, recall : float
         Share of the normal and of the anomalous test images that the detector flags, by the
         threshold it took from training images alone.
@@ -46,6 +48,7 @@ class EvaluationResult:
     image_average_precision: float
     image_f1_max: float
     contamination: float
+    threshold: float
     false_positive_rate: float
     recall: float
     fit_seconds: float
@@ -120,6 +123,7 @@ def evaluate_split(estimator, split):
         image_average_precision=image_average_precision(test.y, scores),
         image_f1_max=image_f1_max(test.y, scores)[0],
         contamination=float(scorer.contamination),
+        threshold=float(scorer.offset_),
         false_positive_rate=float(flagged[normal].mean()),
         recall=float(flagged[~normal].mean()),
         fit_seconds=fitted - start,

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skanomaly.core._products import product
+
 
 def greedy_k_center(tokens, n_centers, start=0):
     """Farthest-first traversal: the subset of PatchCore's memory bank.
@@ -52,7 +54,7 @@ def greedy_k_center(tokens, n_centers, start=0):
     row = start
     for step in range(n_centers):
         chosen[step] = row
-        squared = norms + (norms[row] - 2 * (tokens @ tokens[row]))
+        squared = norms + (norms[row] - 2 * product(tokens, tokens[row]))
         np.minimum(nearest, squared, out=nearest)
         nearest[row] = -np.inf
         row, distance = _farthest(tokens, nearest, chosen[: step + 1], rounding)

@@ -4,6 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from skanomaly.core._products import product
+
 # Products of (1 + z) and (1 - z): binomial smoothing with a standard deviation of one pixel and
 # its first two derivatives, normalised to answer 1 to x and to x**2 / 2.
 _SMOOTH = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
@@ -154,12 +156,12 @@ def _rectified_responses(planes):
     for index in range(n_planes):
         name = "chroma" if index else "luma"
         gradient = np.stack([d_x[index], d_y[index]]).reshape(2, -1)
-        responses = _product(_EDGE_STEERING[name], gradient).reshape(-1, height, width)
+        responses = product(_EDGE_STEERING[name], gradient).reshape(-1, height, width)
         yield f"{name} edges", np.maximum(responses, 0, out=responses)
     d_xx, d_yy = _filter(smooth_y, _SECOND, 2), _filter(smooth_x, _SECOND, 1)
     d_xy = _filter(_filter(planes[:1], _FIRST, 1), _FIRST, 2)
     hessian = np.stack([d_xx[0], d_xy[0], d_yy[0]]).reshape(3, -1)
-    lines = _product(_LINE_STEERING, hessian).reshape(-1, height, width)
+    lines = product(_LINE_STEERING, hessian).reshape(-1, height, width)
     yield "luma lines", np.concatenate([np.maximum(lines, 0), np.maximum(-lines, 0)])
     blobs = d_xx[1:] + d_yy[1:]
     yield "chroma blobs", np.concatenate([np.maximum(blobs, 0), np.maximum(-blobs, 0)])
@@ -203,15 +205,7 @@ def _pool(channels, size, grid, window, level=0):
     """Gaussian means of (n, height, width) channels around the centres of the cells."""
     rows = _pooling_matrix(channels.shape[1], size[0], grid[0], window, level)
     columns = _pooling_matrix(channels.shape[2], size[1], grid[1], window, level)
-    return _product(rows, _product(channels, columns.T))
-
-
-def _product(left, right):
-    """``left @ right``, both finite."""
-    # BLAS kernels for small matrices may compute on whatever lies beyond the end of an array and
-    # drop the result: the product is right, but NumPy sees the floating-point flag and warns.
-    with np.errstate(invalid="ignore", over="ignore"):
-        return left @ right
+    return product(rows, product(channels, columns.T))
 
 
 @lru_cache(maxsize=128)

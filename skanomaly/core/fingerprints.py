@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skanomaly.core._products import product
+
 # Relative to the largest token: what float32 leaves between two runs of one model on one image.
 _TOLERANCE = 1e-5
 _N_PROJECTIONS = 3
@@ -62,7 +64,8 @@ class ImageFingerprints:
         return found
 
     def _reduce(self, tokens):
-        projected = np.where(tokens.valid[:, None], tokens.values, 0) @ self.directions
+        values = np.where(tokens.valid[:, None], tokens.values, 0)
+        projected = product(values, self.directions)
         prints = []
         for i in range(tokens.n_images):
             rows = tokens.rows(i)
@@ -76,7 +79,7 @@ class ImageFingerprints:
         values = tokens.values[rows][tokens.valid[rows]]
         if self.ordered:
             return np.arange(len(values))
-        return np.argsort(values @ self.directions[:, 0], kind="stable")
+        return np.argsort(product(values, self.directions[:, 0]), kind="stable")
 
 
 def _largest_norm(tokens):

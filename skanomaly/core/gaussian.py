@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import strtrs
 
+from skanomaly.core._products import product
+
 
 @dataclass(frozen=True)
 class PatchGaussian:
@@ -70,7 +72,7 @@ def fit_gaussians(tokens, valid, grid, shrinkage, regularization, neighborhood=1
     x = x.transpose(1, 2, 0)  # (n_positions, dim, n)
     count = valid.sum(axis=0).astype(np.float64)
     total = x.sum(axis=2, dtype=np.float64)
-    second = np.matmul(x, x.transpose(0, 2, 1))
+    second = product(x, x.transpose(0, 2, 1))
     pooled = second.sum(axis=0, dtype=np.float64)
     pooled -= np.einsum("pd,pe->de", total / np.maximum(count, 1)[:, None], total)
     pooled /= count.sum()
@@ -111,7 +113,7 @@ def fit_shared_gaussian(tokens, regularization):
     """
     centre, scale = _standardisation(tokens)
     x = ((tokens - centre) / scale).astype(np.float32)
-    covariance = (x.T @ x).astype(np.float64) / len(x) + regularization * np.eye(x.shape[1])
+    covariance = product(x.T, x).astype(np.float64) / len(x) + regularization * np.eye(x.shape[1])
     return PatchGaussian(
         mean=centre[None].astype(np.float32),
         scale=scale.astype(np.float32),
@@ -216,7 +218,7 @@ def reduce_components(tokens, n_components, method, rng):
     if method == "random":
         return np.eye(dim, dtype=np.float32)[:, np.sort(rng.permutation(dim)[:n_components])]
     x = tokens - tokens.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh(x.T @ x)
+    _, axes = np.linalg.eigh(product(x.T, x))
     axes = axes[:, ::-1][:, :n_components]
     # The sign of an axis is arbitrary: fix it, so that it does not depend on the library.
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])

@@ -5,6 +5,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from skanomaly.core._products import product
+
 
 def upsample_map(grid_scores, size, sigma=4.0):
     """Bilinear upsampling of a grid of patch scores, then a Gaussian in the image's pixels.
@@ -49,7 +51,7 @@ def upsample_map(grid_scores, size, sigma=4.0):
     rows = _operator(grid.shape[0], height, float(sigma))
     columns = _operator(grid.shape[1], width, float(sigma))
     # Rounding may leave the range by one unit in the last place; a map must not.
-    return np.clip(rows @ (grid @ columns.T), grid.min(), grid.max())
+    return np.clip(product(rows, product(grid, columns.T)), grid.min(), grid.max())
 
 
 @lru_cache(maxsize=64)

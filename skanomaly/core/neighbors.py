@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skanomaly.core._products import product
+
 _BANK_BLOCK = 8192  # rows of the bank in one matrix product
 
 # Candidates of one query in one block that are measured again. Only duplicates, or patches nearer
@@ -125,7 +127,7 @@ def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_group
     found = []
     for start in range(0, len(bank), _BANK_BLOCK):
         block = slice(start, start + _BANK_BLOCK)
-        similarity = queries @ bank[block].T
+        similarity = product(queries, bank[block].T)
         if half_norms is not None:
             similarity -= half_norms[block].astype(dtype)
         if query_groups is not None:

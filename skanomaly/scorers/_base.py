@@ -1,5 +1,6 @@
 """What every scorer of patch tokens shares: validation, calibration, signs and masks."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -70,6 +71,16 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             raise ValueError(
                 "cannot calibrate on n_samples = 1 image of one patch: nothing can be held out; "
                 "give more normal images"
+            )
+        if tokens.n_images == 1:
+            stand_in = "its other views" if tokens.n_views > 1 else "its other quarters"
+            warnings.warn(
+                f"calibrated on a single image, scored against {stand_in} in place of other "
+                "images: the threshold says how much that image varies in itself, not how parts "
+                "differ, and holds no nominal false-positive rate. Give more normal images, or "
+                "rank by score_samples",
+                UserWarning,
+                stacklevel=3,
             )
         self._model = self._fit_model(tokens)
         images, scores = self._held_out(tokens)

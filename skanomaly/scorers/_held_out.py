@@ -1,7 +1,5 @@
 """Held-out patch scores of training images by cross-fitting."""
 
-import warnings
-
 import numpy as np
 
 from skanomaly.core.calibration import calibration_folds
@@ -46,11 +44,9 @@ def _parts_of_one_image(tokens):
     """(tokens without a part, rows of that part) for the parts of a single image."""
     n_rows = len(tokens.values) // tokens.n_views
     if tokens.n_views > 1:
-        stand_in = "its other views"
         rows = np.arange(len(tokens.values)) < n_rows
         parts = [(tokens.mask(rows), np.ones(n_rows, dtype=bool))]
     else:
-        stand_in = "the rest of the image, a quarter of it at a time,"
         quarter = _quarters(tokens.grids[0])
         present = np.unique(quarter[tokens.valid])
         if len(present) < 2:
@@ -59,13 +55,6 @@ def _parts_of_one_image(tokens):
                 "nothing can be held out; give more normal images"
             )
         parts = [(tokens.mask(quarter == part), quarter == part) for part in present]
-    warnings.warn(
-        f"calibrated on a single image, scored against {stand_in} in place of other images: the "
-        "threshold says how much that image varies in itself, not how parts differ, and holds no "
-        "nominal false-positive rate. Give more normal images, or rank by score_samples",
-        UserWarning,
-        stacklevel=5,
-    )
     return parts
 
 

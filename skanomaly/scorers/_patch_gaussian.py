@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skanomaly.core._products import product
 from skanomaly.core.gaussian import (
     fit_gaussians,
     fit_shared_gaussian,
@@ -141,7 +142,7 @@ class PatchGaussianScorer(BasePatchScorer):
             rng = check_random_state(self.random_state)
             basis = reduce_components(values, self.n_components, self.reduction, rng)
         if not self._positional:
-            reduced = values if basis is None else values @ basis
+            reduced = values if basis is None else product(values, basis)
             return {
                 "basis": basis,
                 "grid": None,
@@ -189,7 +190,7 @@ class PatchGaussianScorer(BasePatchScorer):
 
 def _reduce(tokens, basis):
     values = np.where(tokens.valid[:, None], tokens.values, 0)
-    return values if basis is None else values @ basis
+    return values if basis is None else product(values, basis)
 
 
 def _same_positions(grid):
