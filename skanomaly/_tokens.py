@@ -173,7 +173,8 @@ def _as_mixed(X):
                 f"element {i} of X has tokens of dimension {item.shape[-1]}, element 0 of "
                 f"{X[0].shape[-1]}"
             )
-    dtype = np.float64 if any(item.dtype.itemsize > 4 for item in X) else np.float32
+    single = all(item.dtype.kind == "f" and item.dtype.itemsize <= 4 for item in X)
+    dtype = np.float32 if single else np.float64
     values = np.concatenate([item.reshape(-1, item.shape[-1]) for item in X]).astype(
         dtype, copy=False
     )
@@ -184,7 +185,8 @@ def _as_mixed(X):
 def _valid_rows(values, offsets):
     """Rows that are not masked; an error for rows that are neither finite nor masked."""
     # The sum of a row is finite unless one of its components is not.
-    suspect = np.flatnonzero(~np.isfinite(values.sum(axis=1, dtype=np.float64)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspect = np.flatnonzero(~np.isfinite(values.sum(axis=1, dtype=np.float64)))
     valid = np.ones(len(values), dtype=bool)
     if suspect.size:
         masked = np.isnan(values[suspect]).all(axis=1)

@@ -94,7 +94,7 @@ def evaluate(
             scorer,
             embedder={
                 "weights": weights,
-                "layers": None if layers is None else [int(i) for i in layers.split(",")],
+                "layers": None if layers is None else _parse_layers(layers),
                 "image_size": image_size,
                 "device": None if device == "auto" else device,
             },
@@ -161,6 +161,13 @@ def build_pipeline(model, scorer="auto", *, embedder=None, scoring=None, **commo
             raise ValueError(f"{type(target).__name__} has no parameter {', '.join(unknown)}")
         target.set_params(**params)
     return Pipeline([("emb", step), (scorer, scorers[scorer])])
+
+
+def _parse_layers(text):
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--layers must be numbers such as '7' or '5,8', got {text!r}") from None
 
 
 def _evaluate(pipeline, split, output, json_file):

@@ -16,15 +16,31 @@ def contamination_offset(train_scores, contamination):
     Returns
     -------
     float
-        The `contamination` quantile, linearly interpolated.
+        The `contamination` quantile.
+
+    Notes
+    -----
+    Of the ways to interpolate a quantile, the one that places the i-th of `n` scores at
+    ``i / (n + 1)`` is unbiased: a new normal image, exchangeable with these, falls below it with
+    probability `contamination`, on average over the held-out scores. NumPy's default would flag
+    2.6 percentage points more than 10% with 30 scores. With fewer than ``1 / contamination - 1``
+    scores the threshold is the lowest of them, and the probability ``1 / (n + 1)``.
+
+    References
+    ----------
+    .. [1] Hyndman and Fan, "Sample Quantiles in Statistical Packages", The American Statistician
+       50(4), 1996 (definition 6).
 
     Examples
     --------
     >>> from skanomaly.core.calibration import contamination_offset
-    >>> contamination_offset([-4.0, -3.0, -2.0, -1.0, 0.0], 0.25)
+    >>> contamination_offset([-3.0, -2.0, -1.0], 0.25)
     -3.0
+    >>> contamination_offset([-3.0, -2.0, -1.0], 0.375)
+    -2.5
     """
-    return float(np.quantile(np.asarray(train_scores, dtype=np.float64), contamination))
+    scores = np.asarray(train_scores, dtype=np.float64)
+    return float(np.quantile(scores, contamination, method="weibull"))
 
 
 def conformal_p_values(train_scores, scores):

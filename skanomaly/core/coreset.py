@@ -23,8 +23,8 @@ def greedy_k_center(tokens, n_centers, start=0):
         Chosen rows in the order they were chosen. Fewer than `n_centers` when the rest are
         duplicates of what was chosen.
     radius : float
-        Covering radius: no token is farther than this from its nearest centre. At most twice the
-        smallest radius that any subset of that size can reach.
+        Covering radius, to the precision of the dtype: no token is farther than this from its
+        nearest centre. At most twice the smallest radius that any subset of that size can reach.
 
     Notes
     -----
@@ -47,14 +47,16 @@ def greedy_k_center(tokens, n_centers, start=0):
     n, _ = tokens.shape
     if not 1 <= n_centers <= n:
         raise ValueError(f"n_centers must be in [1, {n}], got {n_centers}")
-    norms = np.einsum("ij,ij->i", tokens, tokens)
+    # A common offset would drown the distances in the rounding of the expanded square.
+    centred = tokens - tokens.mean(axis=0, dtype=np.float64).astype(tokens.dtype)
+    norms = np.einsum("ij,ij->i", centred, centred)
     rounding = 1e-5 * float(norms.max())
     nearest = np.full(n, np.inf, dtype=tokens.dtype)  # squared distance to the nearest centre
     chosen = np.empty(n_centers, dtype=np.int64)
     row = start
     for step in range(n_centers):
         chosen[step] = row
-        squared = norms + (norms[row] - 2 * product(tokens, tokens[row]))
+        squared = norms + (norms[row] - 2 * product(centred, centred[row]))
         np.minimum(nearest, squared, out=nearest)
         nearest[row] = -np.inf
         row, distance = _farthest(tokens, nearest, chosen[: step + 1], rounding)

@@ -6,7 +6,8 @@ from skanomaly.core._products import product
 
 # Relative to the largest token: what float32 leaves between two runs of one model on one image.
 _TOLERANCE = 1e-5
-_N_PROJECTIONS = 3
+# A patch that changed can only pass if it moved across all of these directions.
+_N_PROJECTIONS = 8
 
 
 class ImageFingerprints:

@@ -6,8 +6,8 @@ from skanomaly.core._products import product
 
 _BANK_BLOCK = 8192  # rows of the bank in one matrix product
 
-# Candidates of one query in one block that are measured again. Only duplicates, or patches nearer
-# to each other than the dtype can tell, ever get that many.
+# More candidates of one query in one block are thinned before they are measured again. Only
+# duplicates, or patches that the dtype cannot rank by their inner products, ever get that many.
 _MAX_TIES = 32
 
 
@@ -96,10 +96,6 @@ def nearest_patches(
     >>> distances, indices
     (array([[0.]]), array([[1]]))
     """
-    order = None
-    if query_groups is not None and (np.diff(bank_groups) < 0).any():
-        order = np.argsort(bank_groups, kind="stable")
-        bank, bank_groups = bank[order], bank_groups[order]
     half_norms = None if metric == "cosine" else 0.5 * _squared_norms(bank)
     query_block = max(1, min(2048, block_bytes // (_BANK_BLOCK * bank.itemsize)))
     distances = np.empty((len(queries), n_neighbors))
@@ -107,16 +103,18 @@ def nearest_patches(
     for start in range(0, len(queries), query_block):
         rows = slice(start, start + query_block)
         groups = None if query_groups is None else query_groups[rows]
-        pairs = _candidates(queries[rows], bank, half_norms, n_neighbors, groups, bank_groups)
+        pairs = _candidates(
+            queries[rows], bank, half_norms, n_neighbors, groups, bank_groups, metric
+        )
         distances[rows], indices[rows] = _refine(queries[rows], bank, pairs, n_neighbors, metric)
-    return distances, (indices if order is None else order[indices])
+    return distances, indices
 
 
 def _squared_norms(tokens):
     return np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64)
 
 
-def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_groups):
+def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_groups, metric):
     """Pairs (query, row of the bank) among which every one of the nearest is.
 
     They are ranked by q.b for the cosine and by q.b - |b|^2 / 2 otherwise: as by the distance.
@@ -138,8 +136,14 @@ def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_group
         # Most blocks hold a candidate of few queries: look for the pairs of those only.
         hit = np.flatnonzero(top[:, -1] >= threshold)
         similarity = similarity[hit]
-        q, r = np.nonzero(similarity >= threshold[hit, None])
-        found.append(_limit_ties(hit[q], r + start, similarity[q, r], n_neighbors))
+        near = similarity >= threshold[hit, None]
+        many = np.flatnonzero(np.count_nonzero(near, axis=1) > _MAX_TIES + n_neighbors)
+        for part in np.array_split(many, -(-len(many) // 256) or 1):
+            if part.size:
+                tied = queries[hit[part]]
+                near[part] = _thin_ties(tied, bank[block], near[part], n_neighbors, metric)
+        q, r = np.nonzero(near)
+        found.append((hit[q], r + start, similarity[q, r]))
     q, r, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
     keep = value >= threshold[q]
     return q[keep], r[keep]
@@ -147,20 +151,19 @@ def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_group
 
 def _rounding_bound(queries, half_norms, bank):
     """Twice a bound on the rounding error of a similarity: a number, or one a query."""
-    bound = (bank.shape[1] + 4) * np.finfo(bank.dtype).eps
+    terms, info = bank.shape[1] + 4, np.finfo(bank.dtype)
     if half_norms is None:
-        return bound
+        return terms * info.eps
     largest = np.sqrt(2 * half_norms.max())
-    return bound * largest * (np.sqrt(_squared_norms(queries)) + largest)
+    relative = terms * float(info.eps) * largest * (np.sqrt(_squared_norms(queries)) + largest)
+    return relative + terms * float(info.tiny)  # products of tiny tokens underflow
 
 
 def _exclude_groups(similarity, query_groups, bank_groups):
-    for group in np.unique(query_groups):
-        if group < 0:
-            continue
-        left, right = np.searchsorted(bank_groups, [group, group + 1])
-        if left < right:
-            similarity[query_groups == group, left:right] = -np.inf
+    for group in np.intersect1d(query_groups, bank_groups):
+        if group >= 0:
+            own = np.ix_(query_groups == group, bank_groups == group)
+            similarity[own] = -np.inf
 
 
 def _largest(values, count):
@@ -174,15 +177,35 @@ def _largest(values, count):
     return np.pad(top, ((0, 0), (missing, 0)), constant_values=-np.inf) if missing else top
 
 
-def _limit_ties(queries, rows, values, n_neighbors):
-    """Keep at most so many pairs of each query, those of highest value; pairs come by query."""
-    limit = _MAX_TIES + n_neighbors
-    if (np.bincount(queries, minlength=1) <= limit).all():
-        return queries, rows, values
-    order = np.lexsort((-values, queries))
-    rank = np.arange(len(queries)) - np.searchsorted(queries, queries, side="left")
-    order = np.sort(order[rank < limit])
-    return queries[order], rows[order], values[order]
+def _thin_ties(queries, bank, near, n_neighbors, metric):
+    """Of the candidates (bool matrix) of each query keep those that float64 cannot rank either.
+
+    Of identical ones the `n_neighbors` lowest rows are kept.
+    """
+    rows = np.flatnonzero(near.any(axis=0))
+    tokens = bank[rows]
+    q, b = queries.astype(np.float64), tokens.astype(np.float64)
+    one_is_zero = q.any(axis=1)[:, None] != b.any(axis=1)
+    # Ties often have a large common offset: seen from one of the queries it is gone.
+    b -= q[0]
+    q -= q[0]
+    half_norms = 0.5 * _squared_norms(b)
+    value = product(q, b.T) - half_norms
+    if metric == "cosine":
+        value = np.where(one_is_zero, 0.5 * _squared_norms(q)[:, None] - 1, value)
+    value[~near[:, rows]] = -np.inf
+    last = np.partition(value, -n_neighbors, axis=1)[:, -n_neighbors]
+    kept = value >= (last - _rounding_bound(q, half_norms, b))[:, None]
+
+    as_bytes = tokens.view(f"V{tokens.itemsize * tokens.shape[1]}").ravel()
+    _, copy_of = np.unique(as_bytes, return_inverse=True)
+    order = np.argsort(copy_of, kind="stable")
+    copy_of, kept = copy_of[order], kept[:, order]
+    count = np.pad(np.cumsum(kept, axis=1), ((0, 0), (1, 0)))
+    before = count[:, np.searchsorted(copy_of, copy_of)]
+    thinned = np.zeros_like(near)
+    thinned[:, rows[order]] = kept & (count[:, 1:] - before <= n_neighbors)
+    return thinned
 
 
 def _refine(queries, bank, pairs, n_neighbors, metric):

@@ -189,8 +189,11 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         height, width = image.shape[:2]
         return resize_image(image, self._input_size(height, width), self._interpolation)
 
+    def _side(self):
+        return int(self.image_size or self._default_image_size())
+
     def _input_size(self, height, width):
-        size, cell = self.image_size or self._default_image_size(), self._cell()
+        size, cell = self._side(), self._cell()
         if size % cell:
             nearest = max(cell, round(size / cell) * cell)
             raise ValueError(
@@ -203,12 +206,14 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         return tuple(max(1, round(side * scale / cell)) * cell for side in (height, width))
 
 
-def _check_output(tokens, index):
-    tokens = np.ascontiguousarray(tokens, dtype=np.float32)
-    if (
-        np.isinf(tokens).any()
-        or (np.isnan(tokens) & ~np.isnan(tokens).all(-1, keepdims=True)).any()
-    ):
+def _check_output(tokens, index, masked=False):
+    """float32 tokens, all of them finite; with `masked`, or NaN in all components."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        tokens = np.ascontiguousarray(tokens, dtype=np.float32)
+    finite = np.isfinite(tokens)
+    if masked:
+        finite |= np.isnan(tokens).all(-1, keepdims=True)
+    if not finite.all():
         raise ValueError(f"the embedding of image {index} is not finite")
     return tokens
 

@@ -81,7 +81,7 @@ class FilterBankPatches(BasePatchEmbedder):
     def _fingerprint(self):
         return {
             "weights": FILTERS_VERSION,
-            "image_size": self.image_size or self._default_image_size(),
+            "image_size": self._side(),
             "resize": self.resize,
             "interpolation": self._interpolation,
         }

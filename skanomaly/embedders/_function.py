@@ -67,22 +67,26 @@ class FunctionPatches(BasePatchEmbedder):
 
     def _call(self, item, index):
         if hasattr(self.func, "embed"):
-            patches, grid, _ = self.func.embed(item)
+            result = self.func.embed(item)
         else:
             result = self.func(load_image(item, index))
-            patches, grid = result if isinstance(result, tuple) else (result, None)
-        patches = np.asarray(patches)
-        if grid is not None and patches.ndim == 2:
-            if len(patches) != grid[0] * grid[1]:
-                raise ValueError(
-                    f"func returned {len(patches)} patches for a grid of {tuple(grid)}, image "
-                    f"{index}"
-                )
-            patches = patches.reshape(*grid, patches.shape[1])
+            result = result if isinstance(result, tuple) else (result, None)
+        try:
+            patches, grid = result[:2]
+            patches = np.array(patches)  # a copy: the function may use one buffer for all images
+            if grid is not None and patches.ndim == 2:
+                height, width = grid
+                if len(patches) != height * width:
+                    raise ValueError(f"{len(patches)} patches for a grid of {tuple(grid)}")
+                patches = patches.reshape(height, width, patches.shape[1])
+        except (TypeError, ValueError) as exc:
+            raise ValueError(
+                f"func returned no patches with a grid for image {index}: {exc}"
+            ) from exc
         if patches.ndim != 3 or 0 in patches.shape or patches.dtype.kind not in "fiub":
             raise ValueError(
                 f"func must return tokens of shape (grid_h, grid_w, dim), or patches of shape "
                 f"(grid_h * grid_w, dim) with their grid; got shape {patches.shape} of dtype "
                 f"{patches.dtype} for image {index}"
             )
-        return _check_output(patches, index)
+        return _check_output(patches, index, masked=True)

@@ -33,7 +33,8 @@ class TimmPatches(BasePatchEmbedder):
         How several layers become one token. Of a transformer each layer's token is brought to
         unit length before.
     image_size : int or None, default=None
-        Side of the square, or the shortest side, in pixels. None: the model's own.
+        Side of the square, or the shortest side, in pixels; a multiple of the patch, or of the
+        coarsest stride. None: the model's own, rounded to one.
     resize : {"squash", "shortest_edge"}, default="squash"
         ``"squash"`` resizes the whole image to a square; ``"shortest_edge"`` keeps the aspect but
         for rounding both sides to a multiple of the patch. The image is never cropped.
@@ -145,7 +146,7 @@ class TimmPatches(BasePatchEmbedder):
             "model_name": self.model_name,
             "layers": self._layers(model),
             "fusion": self.fusion,
-            "image_size": self.image_size or self._default_image_size(),
+            "image_size": self._side(),
             "resize": self.resize,
             "mean": list(model.mean),
             "std": list(model.std),
@@ -187,7 +188,7 @@ class TimmPatches(BasePatchEmbedder):
 
     def _model(self):
         name, any_size = self._timm_name(), self._any_size()
-        square = None if any_size else self.image_size
+        square = None if any_size or self.image_size is None else int(self.image_size)
         device, dtype = str(resolve_device(self.device)), self._dtype_name()
         key = ("timm", name, weights_key(self.weights), square, any_size, device, dtype)
 
@@ -196,13 +197,16 @@ class TimmPatches(BasePatchEmbedder):
             module = build_timm(name, self.weights, square, any_size, type(self).__name__)
             module = module.eval().requires_grad_(False).to(device, getattr(torch, dtype))
             reductions = {info["reduction"] for info in feature_info(module)}
+            cell = int(max(reductions))
+            # Some networks were trained at sizes that their strides do not divide, such as 299.
+            cells = max(1, round(module.pretrained_cfg["input_size"][-1] / cell))
             return LoadedModel(
                 module=module,
                 mean=tuple(module.pretrained_cfg["mean"]),
                 std=tuple(module.pretrained_cfg["std"]),
                 interpolation=module.pretrained_cfg["interpolation"] or "bicubic",
-                image_size=int(module.pretrained_cfg["input_size"][-1]),
-                cell=int(max(reductions)),
+                image_size=cells * cell,
+                cell=cell,
                 hierarchical=len(reductions) > 1,
             )
 

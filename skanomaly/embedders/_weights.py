@@ -111,20 +111,23 @@ def read_weights(weights, user):
     if path.suffix == ".safetensors":
         safetensors = import_optional("safetensors.torch", "torch", user)
         try:
-            return safetensors.load_file(path)
+            state = safetensors.load_file(path)
         except Exception as exc:
             raise ValueError(f"{path} is not a readable safetensors file: {exc}") from exc
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:
-        raise ValueError(
-            f"{path} could not be read as plain tensors ({type(exc).__name__}); it is damaged, or "
-            "a pickle that runs code, which is refused. Save the state_dict as .safetensors"
-        ) from exc
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as exc:
+            raise ValueError(
+                f"{path} could not be read as plain tensors ({type(exc).__name__}); it is damaged, "
+                "or a pickle that runs code, which is refused. Save the state_dict as .safetensors"
+            ) from exc
     for wrapper in ("state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+    # An empty one counts as none to timm, which then downloads what it would have replaced.
+    tensors = list(state.values()) if isinstance(state, dict) else []
+    if not tensors or not all(torch.is_tensor(value) for value in tensors):
         raise ValueError(f"{path} does not hold a state_dict: a dictionary of tensors by name")
     return state
 
@@ -183,10 +186,14 @@ def build_timm(name, weights, square, any_size, user):
     torch = import_optional("torch", "torch", user)
     if not timm.is_model(name):
         close = get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        hint = f"; did you mean {', '.join(close)}?" if close else "."
         raise ValueError(f"timm has no model named {name!r}{hint} See timm.list_models()")
     options = {"pretrained": weights == "pretrained"}
-    cfg = timm.get_pretrained_cfg(name)
+    try:
+        cfg = timm.get_pretrained_cfg(name)
+    except RuntimeError as exc:
+        known = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*"))
+        raise ValueError(f"{name!r} ends in a tag that timm does not have; known: {known}") from exc
     if cfg is not None and cfg.fixed_input_size:
         if any_size:
             options["dynamic_img_size"] = True

@@ -10,9 +10,9 @@ from skanomaly.core.coreset import coreset_size, greedy_k_center
 from skanomaly.core.neighbors import nearest_patches, prepare_bank
 from skanomaly.scorers._base import BasePatchScorer
 
-# Patches of training images that are searched for the threshold: 256 images of 1024 patches. With
+# Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
 # more, images are taken at even steps, which bounds the cost of calibration.
-MAX_CALIBRATION_PATCHES = 2**18
+MAX_CALIBRATION_PATCHES = 2**17
 
 
 class PatchKNNScorer(BasePatchScorer):
@@ -51,7 +51,7 @@ class PatchKNNScorer(BasePatchScorer):
         Euclidean distance in the bank's space within which every training patch has a patch of the
         bank; 0 without coreset, NaN for a random one.
     train_scores_ : ndarray of shape (n_calibration_images,)
-        Held-out scores of the training images, as from `score_samples`: of all images up to 2**18
+        Held-out scores of the training images, as from `score_samples`: of all images up to 2**17
         patches, beyond that of images at even steps.
     offset_ : float
         The `contamination` quantile of `train_scores_`.

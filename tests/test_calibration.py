@@ -1,0 +1,100 @@
+"""Thresholds and p-values from held-out scores."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skanomaly.core.calibration import (
+    calibration_folds,
+    conformal_p_values,
+    contamination_offset,
+)
+
+quick = settings(max_examples=50, deadline=None, derandomize=True)
+finite = st.floats(-1e6, 1e6)
+
+
+@given(train=st.lists(finite, min_size=1, max_size=40), contamination=st.floats(0.001, 0.5))
+@quick
+def test_offset_places_the_ith_score_at_i_in_n_plus_one(train, contamination):
+    ordered, n = sorted(train), len(train)
+    position = min(max(contamination * (n + 1), 1.0), float(n))  # counted from one
+    below = int(position)
+    above = min(below + 1, n)
+    expected = ordered[below - 1] + (position - below) * (ordered[above - 1] - ordered[below - 1])
+    result = contamination_offset(train, contamination)
+    assert isinstance(result, float)
+    assert result == pytest.approx(expected, rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize("n_train", [9, 19, 39, 99])
+@pytest.mark.parametrize("contamination", [0.1, 0.2, 0.5])
+def test_offset_flags_a_new_normal_image_as_often_as_it_says(n_train, contamination):
+    rng = np.random.default_rng(0)
+    n_trials = 4000
+    scores = rng.standard_normal((n_trials, n_train + 1))
+    flagged = [row[-1] < contamination_offset(row[:-1], contamination) for row in scores]
+    deviation = np.sqrt(contamination * (1 - contamination) / n_trials)
+    # Interpolation between two scores is not unbiased for a curved distribution: 0.5 points.
+    assert abs(np.mean(flagged) - contamination) < 4 * deviation + 0.005
+
+
+def test_few_scores_give_the_lowest():
+    assert contamination_offset([-1.0, -5.0, -2.0], 0.1) == -5.0
+    assert contamination_offset([-1.0], 0.5) == -1.0
+
+
+@given(
+    train=st.lists(st.integers(-5, 5), min_size=1, max_size=30),
+    scores=st.lists(st.integers(-6, 6), min_size=1, max_size=10),
+)
+@quick
+def test_p_values_count_the_scores_at_least_as_anomalous(train, scores):
+    expected = []
+    for score in scores:
+        as_anomalous = sum(1 for other in train if other <= score)
+        expected.append((1 + as_anomalous) / (len(train) + 1))
+    result = conformal_p_values(train, scores)
+    assert result.dtype == np.float64
+    np.testing.assert_array_equal(result, expected)
+    assert result.min() >= 1 / (len(train) + 1)
+    assert result.max() <= 1
+
+
+@given(train=st.lists(finite, min_size=1, max_size=30), scores=st.lists(finite, min_size=2))
+@quick
+def test_a_more_anomalous_image_has_no_higher_p_value(train, scores):
+    p_values = conformal_p_values(train, np.sort(scores))
+    assert (np.diff(p_values) >= 0).all()
+
+
+@pytest.mark.parametrize("n_train", [1, 9, 19, 50])
+@pytest.mark.parametrize("tied", [False, True])
+def test_p_values_are_super_uniform(n_train, tied):
+    """P(p <= a) <= a for exchangeable scores, and no smaller than it must be without ties."""
+    rng = np.random.default_rng(0)
+    n_trials = 4000
+    scores = rng.standard_normal((n_trials, n_train + 1))
+    if tied:
+        scores = np.round(scores)
+    p_values = np.array([conformal_p_values(row[:-1], row[-1:])[0] for row in scores])
+    for a in (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.0):
+        share = np.mean(p_values <= a)
+        deviation = np.sqrt(a * (1 - a) / n_trials)
+        assert share <= a + 4 * deviation
+        if not tied:
+            attainable = np.floor(a * (n_train + 1) + 1e-9) / (n_train + 1)
+            assert share >= attainable - 4 * deviation
+
+
+@given(n_images=st.integers(2, 200), n_folds=st.integers(2, 20))
+@quick
+def test_folds_are_balanced(n_images, n_folds):
+    folds = calibration_folds(n_images, n_folds)
+    assert folds.shape == (n_images,)
+    sizes = np.bincount(folds)
+    assert len(sizes) == min(n_images, n_folds)
+    assert sizes.min() >= 1
+    assert sizes.max() - sizes.min() <= 1
+    assert (folds[1:] != folds[:-1]).all()  # neighbours, often nearly the same image

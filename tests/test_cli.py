@@ -1,0 +1,123 @@
+"""The command line, as a person runs it."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from skanomaly.cli import app, build_pipeline
+
+
+def run(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo")
+    result = run("demo", "--output", output, "--images", 12, "--size", 128, "--json", output / "r")
+    assert result.exit_code == 0, result.output
+    return output, result
+
+
+def test_demo(demo):
+    output, result = demo
+    assert "image AUROC" in result.output
+    numbers = json.loads((output / "r").read_text())
+    assert numbers["n_train"] == 12 and numbers["n_normal"] == 10 and numbers["n_anomalous"] == 15
+    assert numbers["image_auroc"] > 0.8
+    heat_maps = sorted((output / "heatmaps").rglob("*.png"))
+    assert len(heat_maps) == 25
+    with Image.open(heat_maps[0]) as picture:
+        assert picture.size == (256, 128)  # the image, and beside it the map over it
+    with open(output / "heatmaps" / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 25
+    for row in rows:
+        verdict = "anomalous" if float(row["score"]) < float(row["threshold"]) else "normal"
+        assert row["verdict"] == verdict
+        assert (output / "heatmaps" / row["heat_map"]).is_file()
+
+
+def test_heat_is_where_the_defect_is(demo):
+    output, _ = demo
+    data = output / "disc-128px-12-seed0"
+    hits = 0
+    for mask_path in (data / "ground_truth" / "missing_piece").iterdir():
+        stem = mask_path.stem.removesuffix("_mask")
+        with Image.open(mask_path) as im:
+            mask = np.asarray(im) > 0
+        with Image.open(output / "heatmaps" / "missing_piece" / f"{stem}.png") as im:
+            plain, painted = np.split(np.asarray(im).astype(int), 2, axis=1)
+        change = np.abs(painted - plain).sum(axis=-1)
+        hits += change[mask].mean() > 3 * change[~mask].mean()
+    assert hits == 3
+
+
+def test_evaluate(demo, tmp_path):
+    data = demo[0] / "disc-128px-12-seed0"
+    args = ("evaluate", data, "--image-size", 64, "--scorer", "knn", "--topk", 0.05)
+    result = run(*args, "--coreset", 0.5, "--contamination", 0.2, "--json", "-")
+    assert result.exit_code == 0, result.output
+    numbers = json.loads(result.stdout)
+    assert numbers["contamination"] == 0.2 and numbers["n_train"] == 12
+    result = run(*args, "--output", tmp_path / "maps", "--cache-dir", tmp_path / "cache")
+    assert result.exit_code == 0 and "12 / 10 / 15" in result.stdout
+    assert len(list((tmp_path / "maps").rglob("*.png"))) == 25
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 37
+
+
+def test_evaluate_with_weights(demo, shared):
+    pytest.importorskip("timm")
+    result = run(
+        *("evaluate", demo[0] / "disc-128px-12-seed0", "--model", "vit_tiny_patch16_224"),
+        *("--weights", shared / "weights" / "vit_tiny_patch16_224.safetensors"),
+        *("--layers", "5,7", "--image-size", 96, "--json", "-"),
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["image_auroc"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["evaluate", "no-such-folder"], "no-such-folder"),
+        (["evaluate", "DATA", "--scorer", "svm"], "scorer must be"),
+        (["evaluate", "DATA", "--model", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
+        (["evaluate", "DATA", "--layers", "3"], "FilterBankPatches has no parameter layers"),
+        (["evaluate", "DATA", "--layers", "x", "--model", "resnet18"], "layers"),
+        (["evaluate", "DATA", "--image-size", "100"], "not a multiple"),
+        (["evaluate", "DATA", "--contamination", "0.7"], "contamination"),
+        (["demo", "--surface", "cheese", "--output", "TMP"], "cheese"),
+    ],
+)
+def test_one_line_errors(demo, tmp_path, args, message):
+    places = {"DATA": str(demo[0] / "disc-128px-12-seed0"), "TMP": str(tmp_path)}
+    if "--model" in args:
+        pytest.importorskip("timm")
+    result = run(*(places.get(arg, arg) for arg in args))
+    assert result.exit_code == 1
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_unknown_parameter_and_names():
+    assert type(build_pipeline("dinov2_vits14")[0]).__name__ == "DinoV2Patches"
+    assert type(build_pipeline("resnet18")[0]).__name__ == "TimmPatches"
+    with pytest.raises(ValueError, match="PatchGaussianScorer has no parameter coreset"):
+        build_pipeline("filterbank", scoring={"coreset": 0.1})
+
+
+def test_installed_command():
+    help_text = subprocess.run(
+        [sys.executable, "-m", "skanomaly.cli", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert help_text.returncode == 0 and "evaluate" in help_text.stdout

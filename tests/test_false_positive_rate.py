@@ -1,0 +1,84 @@
+"""The share of fresh normal images that is flagged is close to `contamination`."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from sklearn.base import clone
+
+from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer
+from skanomaly._tokens import check_tokens
+from skanomaly.datasets import make_surfaces, read_mvtec
+
+CONTAMINATION = 0.1
+SCORERS = [
+    PatchKNNScorer(contamination=CONTAMINATION),
+    PatchKNNScorer(metric="euclidean", coreset=0.2, contamination=CONTAMINATION),
+    PatchGaussianScorer(neighborhood=3, topk=0.005, contamination=CONTAMINATION),
+    PatchGaussianScorer("shared", contamination=CONTAMINATION),
+]
+# With one Gaussian for everything an image weighs too little in its own score to show.
+MEMORISES = SCORERS[:3]
+
+
+def _in_sample_scores(scorer, tokens):
+    """What the model gives its own training images when nothing is left out."""
+    tokens = check_tokens(tokens)
+    return -scorer._aggregate(tokens, scorer._score_model(scorer._model, tokens))
+
+
+def _flagged(scorer, tokens, n_train, seeds):
+    """Numbers of fresh images flagged by held-out and by in-sample thresholds."""
+    held_out = in_sample = 0
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(len(tokens))
+        train, fresh = tokens[order[:n_train]], tokens[order[n_train:]]
+        fitted = clone(scorer).fit(train)
+        scores = fitted.score_samples(fresh)
+        held_out += np.count_nonzero(scores < fitted.offset_)
+        naive = np.quantile(_in_sample_scores(fitted, train), CONTAMINATION)
+        in_sample += np.count_nonzero(scores < naive)
+    return held_out, in_sample
+
+
+def _interval(n):
+    """Counts that a binomial of `n` trials leaves in one of a thousand cases."""
+    return binom.interval(0.999, n, CONTAMINATION)
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=repr)
+@pytest.mark.parametrize("surface", ["disc", "fabric", "wood"])
+def test_surfaces(scorer, surface):
+    # Independent images for every seed. The threshold rests on n_train random scores, which adds
+    # as much variance as as many fresh images: the bound is that of half the images.
+    n_seeds, n = 6, 40
+    held_out = in_sample = 0
+    for seed in range(n_seeds):
+        images = make_surfaces(2 * n, surface=surface, image_size=64, random_state=seed).images
+        tokens = FilterBankPatches(image_size=64).transform(images)
+        counts = _flagged(scorer, tokens, n, [seed])
+        held_out, in_sample = held_out + counts[0], in_sample + counts[1]
+    low, high = _interval(n_seeds * n // 2)
+    assert low <= held_out / 2 <= high
+    if scorer in MEMORISES:
+        assert in_sample / 2 > high
+
+
+@pytest.fixture(scope="module", params=["cookies", "bottle"])
+def real_normals(request, shared):
+    split = read_mvtec(shared / "data" / request.param)
+    normal = [p for p, y in zip(split.test.images, split.test.y, strict=True) if y == 1]
+    # An 8 x 8 grid: the order of images is what is tested, not the detail in them.
+    return FilterBankPatches(image_size=64).transform([*split.train.images, *normal])
+
+
+@pytest.mark.parametrize("scorer", SCORERS, ids=repr)
+def test_real_images(scorer, real_normals):
+    # Splits share their images, so that the bound is that of the distinct images, halved as above.
+    n, n_seeds = len(real_normals), 6
+    n_train = min(n * 2 // 3, 60)
+    fresh = n_seeds * (n - n_train)
+    held_out, in_sample = _flagged(scorer, real_normals, n_train, range(n_seeds))
+    low, high = np.array(_interval(n // 2)) / (n // 2)
+    assert low <= held_out / fresh <= high
+    if scorer in MEMORISES[:2]:
+        assert in_sample / fresh > high

@@ -1,0 +1,126 @@
+"""Heat maps of images, and pictures of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, anomaly_maps
+from skanomaly.core.maps import upsample_map
+from skanomaly.datasets import make_surfaces
+from skanomaly.inspection import overlay_map
+
+
+@pytest.fixture(scope="module")
+def surfaces():
+    return make_surfaces(
+        20, 5, surface="fabric", image_size=96, defects="missing_piece", random_state=1
+    )
+
+
+@pytest.fixture(scope="module")
+def pipe(surfaces):
+    pipe = make_pipeline(FilterBankPatches(image_size=96), PatchGaussianScorer(neighborhood=3))
+    return pipe.fit(surfaces.images[:20])
+
+
+def test_maps_show_where(pipe, surfaces):
+    bad, masks = surfaces.images[20:], surfaces.masks[20:]
+    maps, scores = anomaly_maps(pipe, bad, return_scores=True)
+    assert maps.shape == (5, 96, 96) and maps.dtype == np.float32
+    np.testing.assert_array_equal(scores, pipe.score_samples(bad))
+    for heat, mask in zip(maps, masks, strict=True):
+        assert heat[mask].mean() > np.quantile(heat[~mask], 0.95)
+
+
+def test_size_and_stack(pipe, surfaces, tmp_path):
+    image = surfaces.images[0]
+    wide = np.concatenate([image, image[:, :30]], axis=1)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    images = [image, tmp_path / "wide.png", image[:8, :8]]
+    maps = anomaly_maps(pipe, images)
+    assert [m.shape for m in maps] == [(96, 96), (96, 126), (8, 8)]
+    assert all(m.dtype == np.float32 and np.isfinite(m).all() for m in maps)
+    with pytest.raises(ValueError, match="image 1 is \\(96, 126\\)"):
+        anomaly_maps(pipe, images, stack=True)
+    assert anomaly_maps(pipe, images, size=(50, 40)).shape == (3, 50, 40)
+    assert isinstance(anomaly_maps(pipe, surfaces.images[:2], stack=False), list)
+    for size in ("grid", (0, 5), (3,), (2.5, 3)):
+        with pytest.raises(ValueError, match="size must be"):
+            anomaly_maps(pipe, images, size=size)
+
+
+def test_map_is_the_upsampled_grid(pipe, surfaces):
+    bad = surfaces.images[20:22]
+    grids = pipe[-1].score_patches(pipe[:-1].transform(bad))
+    for sigma in (0, 4):
+        for grid, heat in zip(grids, anomaly_maps(pipe, bad, sigma=sigma), strict=True):
+            np.testing.assert_array_equal(heat, upsample_map(grid, (96, 96), sigma))
+
+
+def test_chunks_do_not_matter(pipe, surfaces, monkeypatch):
+    expected = anomaly_maps(pipe, surfaces.images)
+    monkeypatch.setattr("skanomaly.inspection._CHUNK", 7)
+    np.testing.assert_allclose(anomaly_maps(pipe, surfaces.images), expected, rtol=1e-5)
+
+
+def test_mixed_grids(surfaces):
+    images = [surfaces.images[0][: 48 + 16 * (i % 3)] for i in range(6)]
+    pipe = make_pipeline(FilterBankPatches(image_size=64, resize="shortest_edge"), PatchKNNScorer())
+    maps = anomaly_maps(pipe.fit(images), images)
+    assert [m.shape for m in maps] == [i.shape[:2] for i in images]
+
+
+class _Detector(BaseEstimator):
+    def fit(self, images, y=None):
+        self.fitted_ = True
+        return self
+
+    def score_maps(self, images):
+        return [np.ones((4, 4), dtype=np.float32) for _ in images]
+
+    def score_samples(self, images):
+        return -np.arange(len(images), dtype=float)
+
+
+def test_image_detector(surfaces):
+    maps, scores = anomaly_maps(_Detector().fit(None), surfaces.images[:3], return_scores=True)
+    assert (maps == 1).all() and maps.shape == (3, 96, 96)
+    assert scores.tolist() == [0, -1, -2]
+
+
+def test_errors(pipe, surfaces):
+    with pytest.raises(NotFittedError):
+        anomaly_maps(make_pipeline(FilterBankPatches(), PatchKNNScorer()), surfaces.images)
+    with pytest.raises(TypeError, match="gives no maps"):
+        anomaly_maps(pipe[-1], surfaces.images)
+    flat = make_pipeline(
+        FilterBankPatches(image_size=96),
+        FunctionTransformer(lambda X: X.reshape(len(X), -1, X.shape[-1])),
+        PatchKNNScorer(),
+    ).fit(surfaces.images[:5])
+    with pytest.raises(TypeError, match="maps need tokens"):
+        anomaly_maps(flat, surfaces.images[:2])
+
+
+def test_overlay():
+    image = np.full((40, 60, 3), 0.5, dtype=np.float32)
+    heat = np.zeros((40, 60))
+    heat[10, 10], heat[20, 20] = 5, 10
+    picture = overlay_map(image, heat, (2, 8))
+    assert picture.shape == (40, 60, 3) and picture.dtype == np.uint8
+    assert (picture[0, 0] == 127).all()  # below the lower limit: the image itself
+    assert picture[20, 20].tolist() == [216, 38, 38]  # above the upper limit: red
+    assert picture[10, 10, 0] > picture[10, 10, 1] > picture[10, 10, 2]  # between: orange
+    mask = np.zeros((40, 60), dtype=bool)
+    mask[5:25, 5:25] = True
+    outlined = overlay_map(image, np.zeros((40, 60)), (0, 1), mask)
+    assert (outlined[5, 5] == 255).all() and (outlined[6, 6] == 0).all()
+    assert (outlined[12, 12] == 127).all()
+    with pytest.raises(ValueError, match="the map is"):
+        overlay_map(image, heat[:5], (0, 1))
+    # Equal limits, as of constant maps: nothing is hot, and nothing divides by zero.
+    assert (overlay_map(image, np.ones((40, 60)), (1, 1)) == 127).all()
