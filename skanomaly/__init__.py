@@ -18,6 +18,7 @@ _EXPORTS = {
     "PatchGaussianScorer": "skanomaly.scorers",
     "PatchKNNScorer": "skanomaly.scorers",
     "ImageReadError": "skanomaly._images",
+    "AnomalyMapDisplay": "skanomaly.inspection",
     "anomaly_maps": "skanomaly.inspection",
     "evaluate_split": "skanomaly.evaluation",
 }

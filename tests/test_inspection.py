@@ -11,7 +11,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, anomaly_maps
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import make_surfaces
-from skanomaly.inspection import overlay_map
+from skanomaly.inspection import AnomalyMapDisplay, overlay_map
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,18 @@ def test_overlay():
         overlay_map(image, heat[:5], (0, 1))
     # Equal limits, as of constant maps: nothing is hot, and nothing divides by zero.
     assert (overlay_map(image, np.ones((40, 60)), (1, 1)) == 127).all()
+
+
+def test_display(pipe, surfaces):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    images = list(surfaces.images[18:23])
+    display = AnomalyMapDisplay.from_estimator(pipe, images, n_columns=3)
+    assert display.axes_.shape == (5,)
+    np.testing.assert_array_equal(display.maps, anomaly_maps(pipe, images))
+    assert display.limits[1] == np.max(display.maps)
+    for axis, image, heat in zip(display.axes_, images, display.maps, strict=True):
+        (shown,) = axis.get_images()
+        np.testing.assert_array_equal(shown.get_array(), overlay_map(image, heat, display.limits))
+    assert display.axes_[4].get_title() == f"score {display.scores[4]:.3g}"
+    matplotlib.pyplot.close(display.figure_)
