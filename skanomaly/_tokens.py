@@ -47,6 +47,10 @@ class PatchTokens:
         """Slice of the rows of one image."""
         return slice(self.offsets[image], self.offsets[image + 1])
 
+    def valid_values(self):
+        """The tokens that are not masked; no copy where none is."""
+        return self.values if self.valid.all() else self.values[self.valid]
+
     def image_of_row(self):
         """Number of the image of each row."""
         return np.repeat(np.arange(self.n_images), np.diff(self.offsets))

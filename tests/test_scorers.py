@@ -142,6 +142,15 @@ def test_one_changed_patch_is_a_new_image(scorer):
 
 
 @each_scorer
+def test_the_model_does_not_share_memory_with_its_input(scorer):
+    good, new = _tokens(), _tokens(3, seed=1)
+    fitted = clone(scorer).fit(good)
+    expected = fitted.score_samples(new)
+    good[:] = 7
+    np.testing.assert_array_equal(fitted.score_samples(new), expected)
+
+
+@each_scorer
 def test_signs(scorer):
     good = _tokens(30)
     scorer = clone(scorer).fit(good)

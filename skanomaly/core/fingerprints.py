@@ -65,12 +65,10 @@ class ImageFingerprints:
         return found
 
     def _reduce(self, tokens):
-        values = np.where(tokens.valid[:, None], tokens.values, 0)
-        projected = product(values, self.directions)
         prints = []
         for i in range(tokens.n_images):
             rows = tokens.rows(i)
-            fingerprint = projected[rows][tokens.valid[rows]]
+            fingerprint = product(tokens.values[rows][tokens.valid[rows]], self.directions)
             prints.append(fingerprint if self.ordered else np.sort(fingerprint, axis=0))
         return prints
 
@@ -84,5 +82,5 @@ class ImageFingerprints:
 
 
 def _largest_norm(tokens):
-    values = tokens.values[tokens.valid]
+    values = tokens.valid_values()
     return float(np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64).max()))

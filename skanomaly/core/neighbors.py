@@ -24,10 +24,10 @@ def prepare_bank(tokens, metric):
     Returns
     -------
     ndarray of shape (n, dim)
-        C-contiguous, of the dtype of `tokens`. The zero vector stays zero.
+        A new C-contiguous array of the dtype of `tokens`. The zero vector stays zero.
     """
     if metric == "euclidean":
-        return np.ascontiguousarray(tokens)
+        return np.array(tokens, order="C")
     if metric != "cosine":
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
     out = np.empty(tokens.shape, dtype=tokens.dtype)

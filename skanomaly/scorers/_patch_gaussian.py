@@ -85,8 +85,8 @@ class PatchGaussianScorer(BasePatchScorer):
     >>> scorer = PatchGaussianScorer().fit(good)
     >>> scorer.predict(bad)
     array([-1])
-    >>> np.unravel_index(scorer.score_patches(bad)[0].argmax(), (8, 8))
-    (np.int64(2), np.int64(3))
+    >>> np.argwhere(scorer.score_patches(bad)[0] == scorer.score_patches(bad).max())
+    array([[2, 3]])
     """
 
     _parameter_constraints: dict = {
@@ -136,7 +136,7 @@ class PatchGaussianScorer(BasePatchScorer):
         return 3 if self._positional else 1
 
     def _fit_model(self, tokens):
-        values = tokens.values[tokens.valid]
+        values = tokens.valid_values()
         basis = None
         if self.n_components is not None and self.n_components < tokens.dim:
             rng = check_random_state(self.random_state)
@@ -189,7 +189,9 @@ class PatchGaussianScorer(BasePatchScorer):
 
 
 def _reduce(tokens, basis):
-    values = np.where(tokens.valid[:, None], tokens.values, 0)
+    values = tokens.values
+    if not tokens.valid.all():
+        values = np.where(tokens.valid[:, None], values, 0)
     return values if basis is None else product(values, basis)
 
 

@@ -13,6 +13,7 @@ from skanomaly.scorers._base import BasePatchScorer
 # Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
 # more, images are taken at even steps, which bounds the cost of calibration.
 MAX_CALIBRATION_PATCHES = 2**17
+_QUERIES = 2**14  # patches whose prepared copies are in memory at a time
 
 
 class PatchKNNScorer(BasePatchScorer):
@@ -68,7 +69,8 @@ class PatchKNNScorer(BasePatchScorer):
     coresets, with one. The model is for scoring new images; `fit_predict` returns these held-out
     decisions.
 
-    The search is exact. It takes memory for the bank, and some 200 MB for blocks.
+    The search is exact, in blocks. Beyond the tokens that are passed in, `fit` takes memory for
+    the bank, for the patches it calibrates on (2**17 tokens at most) and some 300 MB for blocks.
 
     References
     ----------
@@ -87,8 +89,8 @@ class PatchKNNScorer(BasePatchScorer):
     >>> scorer = PatchKNNScorer(contamination=0.1).fit(good)
     >>> scorer.predict(bad)
     array([-1])
-    >>> np.unravel_index(scorer.score_patches(bad)[0].argmax(), (8, 8))
-    (np.int64(2), np.int64(3))
+    >>> np.argwhere(scorer.score_patches(bad)[0] == scorer.score_patches(bad).max())
+    array([[2, 3]])
     """
 
     _parameter_constraints: dict = {
@@ -134,7 +136,7 @@ class PatchKNNScorer(BasePatchScorer):
         return self._model["radius"]
 
     def _fit_model(self, tokens):
-        bank = prepare_bank(tokens.values[tokens.valid], self.metric)
+        bank = prepare_bank(tokens.valid_values(), self.metric)
         if self.coreset is None:
             return {"bank": bank, "image": tokens.image_of_row()[tokens.valid], "radius": 0.0}
         size = coreset_size(self.coreset, len(bank))
@@ -148,21 +150,23 @@ class PatchKNNScorer(BasePatchScorer):
     def _score_model(self, model, tokens, known=None):
         """Scores of the patches; images `known` are compared to all but their own patches."""
         bank, image_of_bank_row = model["bank"], model["image"]
-        valid = tokens.valid
-        queries = prepare_bank(tokens.values[valid].astype(bank.dtype, copy=False), self.metric)
         groups = None
         if image_of_bank_row is not None and known is not None and (known >= 0).any():
-            groups = known[tokens.image_of_row()[valid]]
-        distances, _ = nearest_patches(
-            queries,
-            bank,
-            n_neighbors=self.n_neighbors,
-            metric=self.metric,
-            query_groups=groups,
-            bank_groups=image_of_bank_row,
-        )
+            groups = known[tokens.image_of_row()]
         scores = np.zeros(len(tokens.values))
-        scores[valid] = distances.mean(axis=1)
+        rows = np.flatnonzero(tokens.valid)
+        for start in range(0, len(rows), _QUERIES):
+            part = rows[start : start + _QUERIES]
+            queries = tokens.values[part].astype(bank.dtype, copy=False)
+            distances, _ = nearest_patches(
+                prepare_bank(queries, self.metric),
+                bank,
+                n_neighbors=self.n_neighbors,
+                metric=self.metric,
+                query_groups=None if groups is None else groups[part],
+                bank_groups=None if groups is None else image_of_bank_row,
+            )
+            scores[part] = distances.mean(axis=1)
         return scores
 
     def _held_out(self, tokens):
