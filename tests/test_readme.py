@@ -1,0 +1,35 @@
+"""What the README shows does what it says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from skanomaly.datasets import make_surfaces
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_example(tmp_path, monkeypatch):
+    made = make_surfaces(
+        14, 4, surface="fabric", defects="missing_piece", image_size=128, random_state=0
+    )
+    for i, image in enumerate(made.images):
+        folder = tmp_path / "parts" / ("good" if i < 10 else "new")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:02d}.png")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    predictions = names["pipe"].predict(names["new"])
+    assert predictions.tolist()[4:] == [-1] * 4
+    maps = names["anomaly_maps"](names["pipe"], names["new"])
+    assert maps.shape == (8, 128, 128) and np.isfinite(maps).all()
+
+
+def test_continuous_integration_runs_the_readme():
+    readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert '-e ".[all,test]"' in readme and '-e ".[all,test]"' in script
+    assert "python -m pytest" in readme and 'python" -m pytest' in script
