@@ -22,7 +22,15 @@ _EXPORTS = {
     "anomaly_maps": "skanomaly.inspection",
     "evaluate_split": "skanomaly.evaluation",
 }
-_SUBMODULES = ("datasets", "embedders", "evaluation", "inspection", "metrics", "scorers")
+_SUBMODULES = (
+    "datasets",
+    "embedders",
+    "evaluation",
+    "inspection",
+    "metrics",
+    "model_selection",
+    "scorers",
+)
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

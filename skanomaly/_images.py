@@ -111,7 +111,10 @@ def _items_of_array(X):
     got = f"got an array of shape {X.shape} and dtype {X.dtype}"
     if X.dtype.kind in "OUT":
         if X.ndim != 1:
-            raise ValueError(f"Expected a 1-D array of images, {got}; try list(X.ravel()).")
+            raise ValueError(
+                f"Expected a 1-D array of images, {got}; try list(X.ravel()) for paths, and a list "
+                "of uint8 or float arrays for images."
+            )
         return X.tolist()
     if X.ndim == 4:
         if X.dtype != np.uint8:

@@ -120,6 +120,8 @@ def check_tokens(X, *, views=False, estimator=None):
         For another shape, an infinite or partly NaN token (naming image and patch), an image
         whose patches are all masked, no image, or mixed dimensions.
     """
+    if isinstance(X, (list, tuple)):
+        X = _from_list(X)
     mixed = _as_mixed(X)
     if mixed is not None:
         values, lengths, grids, n_views = mixed
@@ -154,12 +156,23 @@ def check_tokens(X, *, views=False, estimator=None):
     return tokens
 
 
+def _from_list(X):
+    """A list as an array of numbers, or as a 1-D object array of what it holds."""
+    try:
+        array = np.asarray(X)
+    except ValueError:  # ragged
+        array = None
+    if array is not None and (array.dtype.kind in "fiub" or array.ndim == 2):
+        return array if array.ndim > 2 else X
+    out = np.empty(len(X), dtype=object)
+    for i, item in enumerate(X):
+        out[i] = item
+    return out
+
+
 def _as_mixed(X):
     """Values, lengths, grids and views of the mixed form, None for any other."""
-    if isinstance(X, np.ndarray):
-        if X.dtype != object or X.ndim != 1:
-            return None
-    elif not (isinstance(X, (list, tuple)) and X and getattr(X[0], "ndim", 0) == 3):
+    if not isinstance(X, np.ndarray) or X.ndim != 1 or X.dtype.kind not in "USO":
         return None
     if len(X) == 0:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")

@@ -13,8 +13,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+import skanomaly
+
 app = typer.Typer(
-    help="Visual anomaly detection for scikit-learn.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,6 +33,21 @@ _Output = Annotated[
 _Json = Annotated[
     str | None, typer.Option("--json", help="File for the results as JSON; '-' for the terminal.")
 ]
+
+
+def _show_version(wanted: bool):
+    if wanted:
+        print(skanomaly.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+    ] = False,
+):
+    """Visual anomaly detection for scikit-learn."""
 
 
 @app.command()
@@ -71,10 +87,10 @@ def evaluate(
         str, typer.Option(help="'knn', 'gaussian', or 'auto': gaussian for filterbank, else knn.")
     ] = "auto",
     coreset: Annotated[
-        float | None, typer.Option(help="knn: share of the patches to keep in the bank.")
+        str | None, typer.Option(help="knn: share (0.1) or number (5000) of patches in the bank.")
     ] = None,
     topk: Annotated[
-        float | None, typer.Option(help="Share of the highest patch scores in an image's score.")
+        str | None, typer.Option(help="Share (0.01) or number (10) of highest patch scores.")
     ] = None,
     contamination: Annotated[
         float, typer.Option(help="Share of good images that may be flagged.")
@@ -98,7 +114,11 @@ def evaluate(
                 "image_size": image_size,
                 "device": None if device == "auto" else device,
             },
-            scoring={"coreset": coreset, "topk": topk, "contamination": contamination},
+            scoring={
+                "coreset": _share_or_number("--coreset", coreset),
+                "topk": _share_or_number("--topk", topk),
+                "contamination": contamination,
+            },
             cache_dir=cache_dir,
             n_jobs=n_jobs,
             verbose=sys.stderr.isatty(),
@@ -132,12 +152,10 @@ def build_pipeline(model, scorer="auto", *, embedder=None, scoring=None, **commo
     Examples
     --------
     >>> from skanomaly.cli import build_pipeline
-    >>> build_pipeline("filterbank").named_steps
-    {'emb': FilterBankPatches(), 'gaussian': PatchGaussianScorer(neighborhood=3, topk=0.005)}
+    >>> build_pipeline("filterbank").named_steps["emb"]
+    FilterBankPatches()
     """
     from sklearn.pipeline import Pipeline
-
-    import skanomaly
 
     given = {key: value for key, value in (embedder or {}).items() if value is not None}
     if model == "filterbank":
@@ -150,7 +168,12 @@ def build_pipeline(model, scorer="auto", *, embedder=None, scoring=None, **commo
         scorer = "gaussian" if model == "filterbank" else "knn"
     scorers = {
         "knn": skanomaly.PatchKNNScorer(),
-        "gaussian": skanomaly.PatchGaussianScorer(neighborhood=3, topk=0.005),
+        "gaussian": skanomaly.PatchGaussianScorer(
+            neighborhood=3,
+            n_components=None if model == "filterbank" else 128,
+            topk=0.005,
+            random_state=0,
+        ),
     }
     if scorer not in scorers:
         raise ValueError(f"scorer must be 'auto', 'knn' or 'gaussian', got {scorer!r}")
@@ -170,9 +193,25 @@ def _parse_layers(text):
         raise ValueError(f"--layers must be numbers such as '7' or '5,8', got {text!r}") from None
 
 
+def _share_or_number(option, text):
+    """A float of text with a point, an int of text without."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise ValueError(f"{option} must be a share or a number, got {text!r}") from None
+
+
 def _evaluate(pipeline, split, output, json_file):
     from skanomaly.evaluation import evaluate_split
 
+    # Better said before the work than after it.
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+    if json_file not in (None, "-"):
+        with open(json_file, "a", encoding="utf-8"):
+            pass
     result = evaluate_split(pipeline, split)
     if json_file != "-":
         _print_table(result)
@@ -216,7 +255,7 @@ def _write_heat_maps(result, images, output):
 
     patch_scores = np.concatenate([grid.ravel() for grid in result.patch_scores])
     limits = np.quantile(patch_scores, [0.5, 0.999])
-    output.mkdir(parents=True, exist_ok=True)
+    _remove_heat_maps(output)
     with open(output / "scores.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["image", "heat_map", "defect_type", "score", "threshold", "verdict"])
@@ -230,6 +269,18 @@ def _write_heat_maps(result, images, output):
             verdict = "anomalous" if result.predictions[i] == -1 else "normal"
             name = target.relative_to(output).as_posix()
             table.writerow([path, name, kind, result.scores[i], result.threshold, verdict])
+
+
+def _remove_heat_maps(output):
+    """Remove the heat maps that an earlier run listed in its table."""
+    if not (output / "scores.csv").is_file():
+        return
+    with open(output / "scores.csv", newline="", encoding="utf-8") as file:
+        names = [row.get("heat_map") or "" for row in csv.DictReader(file)]
+    for name in names:
+        path = output / name
+        if path.suffix == ".png" and path.resolve().is_relative_to(output.resolve()):
+            path.unlink(missing_ok=True)
 
 
 def _write_surfaces(root, surface, n_train, size, seed):
@@ -257,7 +308,7 @@ def _one_line_errors():
     """What a person did wrong ends the program with one line and a code, not a traceback."""
     try:
         yield
-    except (OSError, ValueError, TypeError, ImportError) as exc:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as exc:
         message = " ".join(str(exc).split()) or type(exc).__name__
         print(f"error: {message}", file=sys.stderr)
         raise typer.Exit(1) from exc

@@ -105,6 +105,9 @@ def evaluate_split(estimator, split):
     >>> result.image_auroc  # doctest: +SKIP
     """
     train, test = split.train, split.test
+    for label, kind in ((1, "normal"), (-1, "anomalous")):
+        if not np.any(test.y == label):
+            raise ValueError(f"{split.name}: there is no {kind} test image, no metric is defined")
     estimator = clone(estimator)
     start = time.perf_counter()
     estimator.fit(list(train.images), train.y)

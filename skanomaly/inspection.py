@@ -1,6 +1,6 @@
 """Where in an image the anomaly is: heat maps and overlays."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.ndimage import binary_erosion
@@ -10,8 +10,6 @@ from sklearn.utils.validation import check_is_fitted
 from skanomaly._images import check_images, image_size, load_image
 from skanomaly._optional import import_optional
 from skanomaly.core.maps import upsample_map
-
-_CHUNK = 64  # images whose tokens are in memory at a time
 
 
 def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, return_scores=False):
@@ -64,9 +62,9 @@ def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, retu
     (2, 64, 64)
     """
     items = check_images(images)
-    if isinstance(size, str):
-        if size != "image":
-            raise ValueError(f"size must be 'image' or (height, width), got {size!r}")
+    if not isinstance(sigma, Real) or not 0 <= sigma < np.inf:
+        raise ValueError(f"sigma must be a number of pixels, at least 0, got {sigma!r}")
+    if size == "image":
         sizes = [image_size(item, i) for i, item in enumerate(items)]
     else:
         sizes = [_check_size(size)] * len(items)
@@ -84,7 +82,7 @@ def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, retu
 
 
 def score_images(estimator, images):
-    """Image scores and patch scores from one pass, a bounded number of images at a time.
+    """Image scores and patch scores from one pass.
 
     Parameters
     ----------
@@ -101,36 +99,28 @@ def score_images(estimator, images):
         Patch scores: higher is more anomalous.
     """
     check_is_fitted(estimator)
-    scores, grids = [], []
-    for start in range(0, len(images), _CHUNK):
-        chunk = images[start : start + _CHUNK]
-        if hasattr(estimator, "score_maps"):
-            chunk_grids, chunk_scores = estimator.score_maps(chunk), estimator.score_samples(chunk)
-        else:
-            chunk_grids, chunk_scores = _score_pipeline(estimator, chunk)
-        scores.append(chunk_scores)
-        grids.extend(chunk_grids)
-    return np.concatenate(scores), grids
-
-
-def _score_pipeline(pipeline, images):
-    scorer = pipeline[-1] if isinstance(pipeline, Pipeline) else pipeline
-    if scorer is pipeline or not hasattr(scorer, "score_patches"):
+    estimator = getattr(estimator, "best_estimator_", estimator)  # of a search
+    if hasattr(estimator, "score_maps"):
+        return estimator.score_samples(images), list(estimator.score_maps(images))
+    tokens, scorer = images, estimator
+    while isinstance(scorer, Pipeline):
+        tokens, scorer = scorer[:-1].transform(tokens), scorer[-1]
+    if scorer is estimator or not hasattr(scorer, "score_patches"):
         raise TypeError(
             f"{type(scorer).__name__} gives no maps of images: pass a fitted Pipeline that ends in "
             "a scorer with score_patches, or a detector with score_maps"
         )
-    grids, scores = scorer.score_patches(pipeline[:-1].transform(images), return_scores=True)
+    grids, scores = scorer.score_patches(tokens, return_scores=True)
     if any(grid.ndim != 2 for grid in grids):
         raise TypeError("maps need tokens of shape (n_images, grid_h, grid_w, dim)")
-    return grids, scores
+    return scores, list(grids)
 
 
 def _check_size(size):
-    size = tuple(size)
-    if len(size) != 2 or not all(isinstance(side, Integral) and side > 0 for side in size):
-        raise ValueError(f"size must be 'image' or (height, width) in pixels, got {size}")
-    return size
+    sides = tuple(size) if isinstance(size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
+        raise ValueError(f"size must be 'image' or (height, width) in pixels, got {size!r}")
+    return sides
 
 
 def overlay_map(image, heat_map, limits, mask=None):
@@ -167,6 +157,8 @@ def overlay_map(image, heat_map, limits, mask=None):
     if heat_map.shape != image.shape[:2]:
         raise ValueError(f"the map is {heat_map.shape}, the image {image.shape[:2]}")
     low, high = limits
+    if low > high:
+        raise ValueError(f"limits must be (low, high), got {tuple(limits)}")
     heat = np.clip((heat_map - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)[..., None]
     colour = np.concatenate([np.ones_like(heat), 1 - heat, np.zeros_like(heat)], axis=-1)
     out = image + 0.7 * heat * (colour - image)
@@ -256,6 +248,8 @@ class AnomalyMapDisplay:
         AnomalyMapDisplay
         """
         pyplot = import_optional("matplotlib.pyplot", "plot", type(self).__name__)
+        if n_columns < 1:
+            raise ValueError(f"n_columns must be at least 1, got {n_columns}")
         n_columns = min(n_columns, len(self.images))
         n_rows = -(-len(self.images) // n_columns)
         self.figure_, axes = pyplot.subplots(

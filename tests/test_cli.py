@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import skanomaly
 from skanomaly.cli import app, build_pipeline
 
 
@@ -93,6 +94,9 @@ def test_evaluate_with_weights(demo, shared):
         (["evaluate", "DATA", "--layers", "x", "--model", "resnet18"], "layers"),
         (["evaluate", "DATA", "--image-size", "100"], "not a multiple"),
         (["evaluate", "DATA", "--contamination", "0.7"], "contamination"),
+        (["evaluate", "DATA", "--topk", "x"], "--topk must be"),
+        (["evaluate", "DATA", "--json", "TMP/no/x.json"], "x.json"),
+        (["evaluate", "DATA", "--model", "resnet18", "--device", "cuda:99"], "cuda:99"),
         (["demo", "--surface", "cheese", "--output", "TMP"], "cheese"),
     ],
 )
@@ -100,7 +104,7 @@ def test_one_line_errors(demo, tmp_path, args, message):
     places = {"DATA": str(demo[0] / "disc-128px-12-seed0"), "TMP": str(tmp_path)}
     if "--model" in args:
         pytest.importorskip("timm")
-    result = run(*(places.get(arg, arg) for arg in args))
+    result = run(*(str.replace(places.get(arg, arg), "TMP", str(tmp_path)) for arg in args))
     assert result.exit_code == 1
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
@@ -111,6 +115,35 @@ def test_unknown_parameter_and_names():
     assert type(build_pipeline("resnet18")[0]).__name__ == "TimmPatches"
     with pytest.raises(ValueError, match="PatchGaussianScorer has no parameter coreset"):
         build_pipeline("filterbank", scoring={"coreset": 0.1})
+
+
+def test_a_second_run_replaces_the_maps_of_the_first(demo, tmp_path):
+    data = demo[0] / "disc-128px-12-seed0"
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "mine.png").write_bytes(b"kept")
+    arguments = ("evaluate", data, "--image-size", 64, "--output", tmp_path / "maps")
+    for _ in range(2):
+        assert run(*arguments, "--scorer", "knn", "--topk", 3).exit_code == 0
+    stale = data / "test" / "good" / "012.png"
+    moved = stale.rename(data / "test" / "good" / "renamed.png")
+    try:
+        assert run(*arguments).exit_code == 0
+    finally:
+        moved.rename(stale)
+    names = {path.name for path in (tmp_path / "maps").rglob("*.png")}
+    assert len(names) == 26 and {"renamed.png", "mine.png"} <= names and "012.png" not in names
+
+
+def test_version():
+    assert run("--version").output.strip() == skanomaly.__version__
+
+
+def test_runs_are_repeatable(demo):
+    arguments = ("evaluate", demo[0] / "disc-128px-12-seed0", "--json", "-")
+    first, second = (json.loads(run(*arguments).stdout) for _ in range(2))
+    assert {k: v for k, v in first.items() if "seconds" not in k} == {
+        k: v for k, v in second.items() if "seconds" not in k
+    }
 
 
 def test_installed_command():

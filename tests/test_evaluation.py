@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skanomaly import evaluate_split
 from skanomaly.cli import build_pipeline
-from skanomaly.datasets import make_surfaces, read_mvtec
+from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,20 @@ def test_result(split):
     assert "image_auroc=" in repr(result) and "array" not in repr(result)
 
 
+@pytest.mark.parametrize(("label", "kind"), [(1, "anomalous"), (-1, "normal")])
+def test_one_class_is_refused_before_the_work(split, label, kind):
+    keep = np.flatnonzero(split.test.y == label)
+    test = ImageSet(
+        images=[split.test.images[i] for i in keep],
+        y=split.test.y[keep],
+        masks=[None] * len(keep),
+        defect_types=[split.test.defect_types[i] for i in keep],
+        name="part",
+    )
+    with pytest.raises(ValueError, match=f"whole: there is no {kind} test image"):
+        evaluate_split(None, DatasetSplit("whole", split.train, test))
+
+
 # What the embedded default and the small pretrained transformer have to reach.
 @pytest.mark.parametrize(("name", "at_least"), [("cookies", 0.95), ("bottle", 0.99)])
 def test_filter_bank_on_real_images(shared, name, at_least):
@@ -70,7 +84,6 @@ def test_vit_tiny_on_real_images(shared, name, at_least, scorer, tmp_path_factor
         "vit_tiny_patch16_224",
         scorer,
         embedder={"weights": weights, "layers": 5},
-        scoring={"random_state": 0},
         cache_dir=cache,
     )
     result = evaluate_split(pipe, read_mvtec(shared / "data" / name))

@@ -169,7 +169,7 @@ def test_constant_component(shared, value):
     train, test = make(), make(n=4, seed=1)
     others = train.reshape(-1, 5).std(axis=0)
     train[..., 2] = test[..., 2] = value
-    others[2] = 0
+    others = np.delete(others, 2)
     gaussian = fitted(train, shared)
     distances = mahalanobis(gaussian, test)
     assert np.isfinite(distances).all()

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -48,7 +49,10 @@ def test_size_and_stack(pipe, surfaces, tmp_path):
         anomaly_maps(pipe, images, stack=True)
     assert anomaly_maps(pipe, images, size=(50, 40)).shape == (3, 50, 40)
     assert isinstance(anomaly_maps(pipe, surfaces.images[:2], stack=False), list)
-    for size in ("grid", (0, 5), (3,), (2.5, 3)):
+    for sigma in (-1, np.inf, np.nan, "4", None):
+        with pytest.raises(ValueError, match="sigma must be"):
+            anomaly_maps(pipe, images, sigma=sigma)
+    for size in ("grid", (0, 5), (3,), (2.5, 3), 5, None):
         with pytest.raises(ValueError, match="size must be"):
             anomaly_maps(pipe, images, size=size)
 
@@ -61,10 +65,25 @@ def test_map_is_the_upsampled_grid(pipe, surfaces):
             np.testing.assert_array_equal(heat, upsample_map(grid, (96, 96), sigma))
 
 
-def test_chunks_do_not_matter(pipe, surfaces, monkeypatch):
-    expected = anomaly_maps(pipe, surfaces.images)
-    monkeypatch.setattr("skanomaly.inspection._CHUNK", 7)
-    np.testing.assert_allclose(anomaly_maps(pipe, surfaces.images), expected, rtol=1e-5)
+def test_searches_and_nested_pipelines(pipe, surfaces):
+    bad = surfaces.images[20:]
+    expected = anomaly_maps(pipe, bad)
+    nested = make_pipeline(pipe[0], make_pipeline("passthrough", pipe[1]))
+    np.testing.assert_array_equal(anomaly_maps(nested, bad), expected)
+    y = np.r_[np.ones(20), -np.ones(5)]
+    search = GridSearchCV(
+        pipe, {"patchgaussianscorer__topk": [0.02]}, scoring="roc_auc", cv=KFold(2, shuffle=True)
+    ).fit(surfaces.images, y)
+    np.testing.assert_array_equal(
+        anomaly_maps(search, bad), anomaly_maps(search.best_estimator_, bad)
+    )
+
+
+def test_errors_name_the_image(pipe, surfaces):
+    images = [*surfaces.images[:3]] * 30
+    images[70] = np.full((96, 96, 3), np.nan)
+    with pytest.raises(ValueError, match="image 70 "):
+        anomaly_maps(pipe, images, size=(8, 8))
 
 
 def test_mixed_grids(surfaces):
@@ -122,6 +141,8 @@ def test_overlay():
     assert (outlined[12, 12] == 127).all()
     with pytest.raises(ValueError, match="the map is"):
         overlay_map(image, heat[:5], (0, 1))
+    with pytest.raises(ValueError, match="limits must be"):
+        overlay_map(image, heat, (1, 0))
     # Equal limits, as of constant maps: nothing is hot, and nothing divides by zero.
     assert (overlay_map(image, np.ones((40, 60)), (1, 1)) == 127).all()
 

@@ -48,6 +48,8 @@ def test_forms_agree(scorer):
     np.testing.assert_array_equal(expected.score_samples(flat(new)), scores)
     np.testing.assert_array_equal(expected.score_samples(mixed), scores)
     np.testing.assert_array_equal(expected.score_samples(list(new)), scores)
+    np.testing.assert_allclose(expected.score_samples(new.tolist()), scores, rtol=1e-6)
+    np.testing.assert_array_equal(expected.score_samples(list(flat(new))), scores)
     np.testing.assert_array_equal(other.train_scores_, expected.train_scores_)
     assert expected.score_patches(new).shape == (5, 4, 5)
     assert expected.score_patches(new).dtype == np.float32
@@ -151,6 +153,26 @@ def test_the_model_does_not_share_memory_with_its_input(scorer):
 
 
 @each_scorer
+def test_new_images_are_not_taken_for_training_images(scorer):
+    new = _tokens(10, seed=1)
+    new[5:, 1, 1] += 12
+    outlier = _tokens(20)
+    outlier[3, 2, 2] = 1e6
+    offset = np.float64(1e6)
+    for good, X in ((outlier, new), (_tokens(20) + offset, new + offset)):
+        fitted = clone(scorer).fit(good)
+        assert len(set(fitted.score_samples(X).tolist())) == 10
+
+
+@each_scorer
+def test_parameters_changed_since_fit(scorer):
+    fitted = clone(scorer).fit(_tokens()).set_params(aggregation="mean")
+    with pytest.raises(NotFittedError, match="aggregation of this .* changed since fit"):
+        fitted.predict(_tokens(2, seed=1))
+    fitted.set_params(aggregation="topk_mean").predict(_tokens(2, seed=1))
+
+
+@each_scorer
 def test_signs(scorer):
     good = _tokens(30)
     scorer = clone(scorer).fit(good)
@@ -200,6 +222,12 @@ def test_anomalous_rows_never_enter(scorer):
     # Anything but +1 and -1 is not a label of ours.
     ignored = clone(scorer).fit(X, np.r_[np.zeros(15), np.ones(5)])
     assert len(ignored.train_scores_) == 20
+    column = clone(scorer).fit(X, y[:, None])
+    np.testing.assert_array_equal(column.train_scores_, expected.train_scores_)
+    # Labels of ours and others: an anomalous image would slip into the model.
+    for other in (0, np.nan):
+        with pytest.raises(ValueError, match="y holds -1 for anomalous images, but also"):
+            clone(scorer).fit(X, np.r_[other, y[1:]])
     with pytest.raises(ValueError, match="no normal image"):
         clone(scorer).fit(bad, -np.ones(5))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
@@ -234,7 +262,11 @@ def test_knn_leaves_out_the_image_exactly():
 def test_cross_fitted_scores_are_those_of_a_model_without_the_fold(scorer):
     good = _tokens(10)
     fitted = clone(scorer).fit(good)
-    folds = np.arange(10) % scorer._n_folds
+    # Five folds of two for the coreset, of which each takes as many patches as the whole; ten of
+    # one for the Gaussians.
+    folds = np.arange(10) * scorer._n_folds // 10
+    if scorer.get_params().get("coreset") is not None:
+        scorer = clone(scorer).set_params(coreset=len(fitted.bank_))
     for fold in np.unique(folds):
         without = clone(scorer).fit(good[folds != fold])
         held_out = good[folds == fold]
@@ -328,8 +360,9 @@ def test_errors(scorer):
         clone(scorer).fit(blank)
     with pytest.raises(ValueError, match="image 0: topk=21 is more than the 20 patches"):
         clone(scorer).set_params(topk=21).fit(good)
-    with pytest.raises(ValueError, match="put an embedder before it"):
-        fitted.predict(np.array(["a.png", "b.png"], dtype=object))
+    for paths in (["a.png", "b.png"], np.array(["a.png", "b.png"]), [None, None]):
+        with pytest.raises(ValueError, match="put an embedder before it"):
+            fitted.predict(paths)
     with pytest.raises(ValueError, match="1 image of one patch"):
         clone(scorer).set_params(
             **({"covariance": "shared"} if hasattr(scorer, "covariance") else {})
@@ -357,7 +390,18 @@ def test_gaussian_errors():
         PatchGaussianScorer().fit(np.ones((5, 2, 2, 3)))
 
 
+def test_components_of_different_scale():
+    good, bad = _tokens(30).astype(np.float64), _tokens(3, seed=1).astype(np.float64)
+    bad[:, 1, 1, 1:] += 50
+    good[..., 0] *= 2e6
+    bad[..., 0] *= 2e6
+    for scorer in (PatchGaussianScorer(), PatchGaussianScorer("shared")):
+        assert (clone(scorer).fit(good).predict(bad) == -1).all()
+
+
 def test_knn_errors():
+    with pytest.raises(ValueError, match="n_neighbors=5 is more than the 3 patches"):
+        PatchKNNScorer(n_neighbors=5, coreset=3).fit(_tokens())
     with pytest.raises(ValueError, match="lower n_neighbors"):
         PatchKNNScorer(n_neighbors=25).fit(_tokens(2))
 

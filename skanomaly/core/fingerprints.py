@@ -4,8 +4,9 @@ import numpy as np
 
 from skanomaly.core._products import product
 
-# Relative to the largest token: what float32 leaves between two runs of one model on one image.
-_TOLERANCE = 1e-5
+# What float32 leaves between two runs of one model on one image, relative to the norm of a token;
+# and how small that has to be beside the spread of the tokens to tell images apart.
+_NOISE, _SEPARATION = 1e-5, 1e-3
 # A patch that changed can only pass if it moved across all of these directions.
 _N_PROJECTIONS = 8
 
@@ -31,8 +32,8 @@ class ImageFingerprints:
         self.ordered = ordered
         directions = np.random.RandomState(0).standard_normal((tokens.dim, _N_PROJECTIONS))
         self.directions = directions / np.linalg.norm(directions, axis=0)
-        self.tolerance = _TOLERANCE * _largest_norm(tokens)
         self.prints = self._reduce(tokens)
+        self.tolerance = _tolerance(tokens.valid_values(), np.concatenate(self.prints))
         means = np.array([fingerprint[:, 0].mean() for fingerprint in self.prints])
         self.by_mean = np.argsort(means, kind="stable")
         self.means = means[self.by_mean]
@@ -81,6 +82,8 @@ class ImageFingerprints:
         return np.argsort(product(values, self.directions[:, 0]), kind="stable")
 
 
-def _largest_norm(tokens):
-    values = tokens.valid_values()
-    return float(np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64).max()))
+def _tolerance(values, projected):
+    """Largest difference of projections that counts as noise; medians, for outliers among them."""
+    norm = np.median(np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64)))
+    spread = np.median(np.abs(projected - np.median(projected, axis=0)))
+    return min(_NOISE * norm, _SEPARATION * spread)

@@ -173,13 +173,14 @@ def _standardisation(tokens):
     """Mean and standard deviation of each component; constant components get the mean one."""
     centre = tokens.mean(axis=0, dtype=np.float64)
     scale = tokens.std(axis=0, dtype=np.float64)
-    largest = scale.max()
-    if not largest > 1e-12 * max(1.0, float(np.abs(centre).max())):
+    # What is left of a constant by rounding is no variance.
+    varies = scale > 1e-6 * np.abs(centre)
+    if not varies.any():
         raise ValueError(
             "the patch tokens of the training images do not vary: a Gaussian needs at least two "
             "different normal images"
         )
-    return centre, np.where(scale > 1e-6 * largest, scale, scale.mean())
+    return centre, np.where(varies, scale, scale[varies].mean())
 
 
 def _box_sums(values, grid, side):

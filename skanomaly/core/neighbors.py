@@ -96,6 +96,8 @@ def nearest_patches(
     >>> distances, indices
     (array([[0.]]), array([[1]]))
     """
+    if n_neighbors > len(bank):
+        raise ValueError(_too_few(n_neighbors, len(bank)))
     half_norms = None if metric == "cosine" else 0.5 * _squared_norms(bank)
     query_block = max(1, min(2048, block_bytes // (_BANK_BLOCK * bank.itemsize)))
     distances = np.empty((len(queries), n_neighbors))
@@ -232,9 +234,14 @@ def _refine(queries, bank, pairs, n_neighbors, metric):
     rank = np.arange(len(q)) - np.searchsorted(q, q, side="left")
     kept = rank < n_neighbors
     if kept.sum() != len(queries) * n_neighbors:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} is more than the patches left to compare with; "
-            "lower n_neighbors or give more normal images"
-        )
+        fewest = np.bincount(q, minlength=len(queries)).min()
+        raise ValueError(_too_few(n_neighbors, fewest))
     shape = (len(queries), n_neighbors)
     return distances[kept].reshape(shape), r[kept].reshape(shape)
+
+
+def _too_few(n_neighbors, n_left):
+    return (
+        f"n_neighbors={n_neighbors} is more than the {n_left} patches of the bank that are left "
+        "to compare with; lower n_neighbors, enlarge the coreset or give more normal images"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,30 +61,39 @@ class ImageSet:
         Image files; kept as a tuple of Path.
     y : array-like of int, shape (n,)
         +1 for a normal and -1 for an anomalous image; kept as a read-only copy.
-    masks : sequence of path-like or None, length n
-        Mask file of each image; None for normal images and where the mask of
-        an anomalous image is not known.
+    masks : sequence of path-like, sequence of path-like, or None, length n
+        Mask file of each image, or a tuple of them where every defect of an
+        image has a file of its own; None for normal images and where the mask
+        of an anomalous image is not known.
     defect_types : sequence of str, length n
         Type of defect, ``"good"`` for normal images and only for these.
     name : str
         Name of the set, such as ``"bottle/test"``.
+    groups : sequence of str, length n, or None, default=None
+        What the images of one part, or of one batch, have in common; None
+        where nothing is known. The views of a part share its group.
+    defects : sequence of DefectType or None, default=None
+        Meaning of the pixel values in the masks, see :meth:`load_regions`.
 
     Raises
     ------
     ValueError
         The lengths differ, `y` holds other values than +1 and -1, a normal
-        image has a mask, or `y` and `defect_types` contradict each other.
+        image has a mask, `y` and `defect_types` contradict each other, or two
+        `defects` share a pixel value.
     """
 
     images: tuple[Path, ...]
     y: np.ndarray
-    masks: tuple[Path | None, ...]
+    masks: tuple[Path | tuple[Path, ...] | None, ...]
     defect_types: tuple[str, ...]
     name: str
+    groups: tuple[str, ...] | None = None
+    defects: tuple | None = None
 
     def __post_init__(self):
         images = tuple(Path(path) for path in self.images)
-        masks = tuple(None if path is None else Path(path) for path in self.masks)
+        masks = tuple(_checked_mask(path) for path in self.masks)
         defect_types = tuple(str(kind) for kind in self.defect_types)
         y = _checked_labels(self.y)
         lengths = {
@@ -92,6 +102,10 @@ class ImageSet:
             "masks": len(masks),
             "defect_types": len(defect_types),
         }
+        groups, defects = self.groups, self.defects
+        if groups is not None:
+            groups = tuple(str(group) for group in groups)
+            lengths["groups"] = len(groups)
         if len(set(lengths.values())) > 1:
             raise ValueError(f"lengths differ in {self.name!r}: {lengths}")
         for path, label, mask, kind in zip(images, y, masks, defect_types, strict=True):
@@ -99,11 +113,18 @@ class ImageSet:
                 raise ValueError(f"{path}: y is {label:+d} but the defect type is {kind!r}")
             if label == 1 and mask is not None:
                 raise ValueError(f"{path}: a normal image with a mask, {mask}")
+        if defects is not None:
+            defects = tuple(defects)
+            values = Counter(defect.pixel_value for defect in defects)
+            if len(values) < len(defects):
+                raise ValueError(f"defects of {self.name!r} share a pixel value: {dict(values)}")
         for field, value in (
             ("images", images),
             ("y", y),
             ("masks", masks),
             ("defect_types", defect_types),
+            ("groups", groups),
+            ("defects", defects),
         ):
             object.__setattr__(self, field, value)
 
@@ -122,7 +143,7 @@ class ImageSet:
         )
 
     def load_mask(self, i):
-        """Load the true mask of image `i`.
+        """Load the true mask of image `i`, over all of its mask files.
 
         A pixel is defective where any colour channel of the mask file is not
         zero, unless an alpha channel makes the pixel fully transparent. Masks
@@ -147,20 +168,72 @@ class ImageSet:
         ImageReadError
             The image or the mask cannot be read.
         """
-        image, path = self.images[i], self.masks[i]
         if self.y[i] == 1:
-            return np.zeros(image_size(image), dtype=bool)
-        if path is None:
+            return np.zeros(image_size(self.images[i]), dtype=bool)
+        if self.masks[i] is None:
             return None
-        mask = _read_mask(path)
+        return np.logical_or.reduce([mask for _, mask in self._load_masks(i)])
+
+    def load_regions(self, i):
+        """Load the defects of image `i` one by one, each with its saturation area.
+
+        This is what the saturated per-region overlap of MVTec LOCO is made
+        of: a mask file is one region, however many parts it is in, and its
+        pixel value says which defect of `defects` it is.
+
+        Parameters
+        ----------
+        i : int
+            Index of the image.
+
+        Returns
+        -------
+        loaded : tuple (regions, saturation), or None
+            `regions` is a boolean array of shape (n_regions, H, W), one mask
+            for each defect; `saturation` an integer array of shape
+            (n_regions,), the number of pixels, at least 1, from which on the
+            defect counts as found in full. Both have length 0 for a normal
+            image; None where the masks are not known.
+
+        Raises
+        ------
+        ValueError
+            As for :meth:`load_mask`; also where the set has no `defects`, or
+            a mask holds more than one pixel value or one that is not theirs.
+        ImageReadError
+            The image or a mask cannot be read.
+        """
+        if self.defects is None:
+            raise ValueError(f"{self.name!r} has no defects with saturation thresholds")
+        if self.y[i] == 1:
+            return np.zeros((0, *image_size(self.images[i])), bool), np.zeros(0, np.int64)
+        if self.masks[i] is None:
+            return None
+        by_value = {defect.pixel_value: defect for defect in self.defects}
+        regions, saturation = [], []
+        for path, mask in self._load_masks(i):
+            values = np.unique(load_image(path)[mask]).tolist()
+            if len(values) != 1 or values[0] not in by_value:
+                raise ValueError(
+                    f"mask {path} holds the pixel values {values[:5]}, "
+                    f"expected one of {sorted(by_value)}"
+                )
+            regions.append(mask)
+            saturation.append(by_value[values[0]].saturation_area(np.count_nonzero(mask)))
+        return np.stack(regions), np.array(saturation, dtype=np.int64)
+
+    def _load_masks(self, i):
+        image, paths = self.images[i], self.masks[i]
         size = tuple(image_size(image))
-        if mask.shape != size:
-            raise ValueError(
-                f"sizes (height, width) differ: mask {path} {mask.shape}, image {image} {size}"
-            )
-        if not mask.any():
-            raise ValueError(f"mask {path} marks no pixel, though its image is anomalous")
-        return mask
+        for path in (paths,) if isinstance(paths, Path) else paths:
+            mask = _read_mask(path)
+            if mask.shape != size:
+                raise ValueError(
+                    f"sizes (height, width) differ: mask {path} {mask.shape}, image {image} {size}"
+                )
+            if not mask.any():
+                raise ValueError(f"mask {path} marks no pixel, though its image is anomalous")
+            yield path, mask
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,18 +246,46 @@ class DatasetSplit:
         Name of the data set or of its category.
     train, test : ImageSet
         The two parts.
+    validation : ImageSet or None, default=None
+        Images apart from both, mostly normal ones, where the layout has them.
+    unlabelled : dict of str to sequence of path-like, or None, default=None
+        Image files of test folders whose labels are secret, by folder.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
+    validation: ImageSet | None = None
+    unlabelled: dict[str, tuple[Path, ...]] | None = None
+
+    def __post_init__(self):
+        if self.unlabelled is not None:
+            copied = {
+                name: tuple(Path(path) for path in paths) for name, paths in self.unlabelled.items()
+            }
+            object.__setattr__(self, "unlabelled", copied)
 
     def __repr__(self):
-        return f"DatasetSplit({self.name!r},\n  train={self.train!r},\n  test={self.test!r})"
+        parts = [repr(self.name), f"train={self.train!r}", f"test={self.test!r}"]
+        if self.validation is not None:
+            parts.append(f"validation={self.validation!r}")
+        if self.unlabelled is not None:
+            counts = {name: len(paths) for name, paths in self.unlabelled.items()}
+            parts.append(f"unlabelled={counts!r}")
+        return "DatasetSplit(" + ",\n  ".join(parts) + ")"
 
 
 def _count(number, noun):
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _checked_mask(mask):
+    if mask is None or isinstance(mask, str) or not isinstance(mask, Iterable):
+        return None if mask is None else Path(mask)
+    paths = tuple(Path(path) for path in mask)
+    if not paths:
+        raise ValueError("an empty sequence of masks; pass None for a mask that is not known")
+    return paths
 
 
 def _checked_labels(y):

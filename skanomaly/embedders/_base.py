@@ -127,6 +127,8 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         items = check_images(X)
         cache = context = None
         if self.cache_dir is not None:
+            if not os.fspath(self.cache_dir):
+                raise ValueError("cache_dir is empty; pass a folder, or None for no cache")
             cache = TokenCache(self.cache_dir, self.cache_size)
             context = {"embedder": type(self).__name__, **self._fingerprint()}
         tokens = [[None] * len(views) for _ in items]
@@ -165,7 +167,10 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         if all(array is not None for array in known):
             return keys, known, [None] * len(views)
         image = load_image(item, index)
-        image = self._fit_to_size(image)
+        try:
+            image = self._fit_to_size(image)
+        except ValueError as exc:
+            raise ValueError(f"image {index} of {image.shape[:2]} pixels: {exc}") from exc
         images = [
             np.ascontiguousarray(view(image)) if array is None else None
             for view, array in zip(views, known, strict=True)

@@ -66,19 +66,25 @@ class FunctionPatches(BasePatchEmbedder):
         return [[tokens] for tokens in bar]
 
     def _call(self, item, index):
-        if hasattr(self.func, "embed"):
-            result = self.func.embed(item)
-        else:
-            result = self.func(load_image(item, index))
-            result = result if isinstance(result, tuple) else (result, None)
+        embeds = hasattr(self.func, "embed")
+        image = item if embeds else load_image(item, index)
+        try:
+            result = self.func.embed(image) if embeds else self.func(image)
+        except Exception as exc:
+            if hasattr(exc, "add_note"):  # Python 3.11
+                exc.add_note(f"raised by func for image {index}")
+            raise
+        if not embeds and not isinstance(result, tuple):
+            result = (result, None)
         try:
             patches, grid = result[:2]
             patches = np.array(patches)  # a copy: the function may use one buffer for all images
-            if grid is not None and patches.ndim == 2:
+            if grid is not None:
                 height, width = grid
-                if len(patches) != height * width:
-                    raise ValueError(f"{len(patches)} patches for a grid of {tuple(grid)}")
-                patches = patches.reshape(height, width, patches.shape[1])
+                if patches.ndim == 2 and len(patches) == height * width:
+                    patches = patches.reshape(height, width, patches.shape[1])
+                if patches.shape[:2] != (height, width):
+                    raise ValueError(f"patches of shape {patches.shape} for the grid {grid}")
         except (TypeError, ValueError) as exc:
             raise ValueError(
                 f"func returned no patches with a grid for image {index}: {exc}"

@@ -140,9 +140,12 @@ def resolve_device(device):
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as exc:
-        raise ValueError(f"device={device!r} is not one torch knows: {exc}") from exc
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as exc:
+        reason = str(exc).splitlines()[0]
+        raise ValueError(f"device={device!r} cannot be used here: {reason}") from exc
+    return chosen
 
 
 def _existing(weights):
@@ -219,7 +222,8 @@ def build_timm(name, weights, square, any_size, user):
     except (RuntimeError, KeyError) as exc:
         if weights in ("pretrained", "random"):
             raise _download_error(name, exc) from exc
-        raise ValueError(f"{weights} does not hold the weights of {name}: {exc}") from exc
+        reason = " ".join(str(exc).split())[:300]
+        raise ValueError(f"{weights} does not hold the weights of {name}: {reason}") from exc
     except OSError as exc:
         raise _download_error(name, exc) from exc
 

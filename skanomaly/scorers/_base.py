@@ -5,6 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -53,7 +54,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             object array of (grid_h, grid_w, dim).
         y : array-like of shape (n_images,), optional
             +1 for normal, -1 for anomalous images. Anomalous images never enter the model. A `y`
-            that holds anything else is ignored.
+            without -1 that holds anything else than +1, such as class labels, is ignored.
 
         Returns
         -------
@@ -93,6 +94,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             ]
             for i, image in enumerate(images)
         }
+        self._fitted_params = self.get_params(deep=False)
         self.train_scores_ = -self._aggregate(base, scores)
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
         return self
@@ -215,9 +217,13 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
         """Whether a patch's score depends on its position."""
         return False
 
+    def _fit_part(self, tokens):
+        """Fit to a part of the training images a model that is otherwise as the fitted one."""
+        return self._fit_model(tokens)
+
     def _held_out(self, tokens):
         """Numbers of the images to calibrate on, and held-out scores of all their patches."""
-        scores = cross_fit(tokens, self._n_folds, self._fit_model, self._score_model)
+        scores = cross_fit(tokens, self._n_folds, self._fit_part, self._score_model)
         return np.arange(tokens.n_images), scores
 
     def _patch_scores(self, tokens):
@@ -250,6 +256,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
     def _check_tokens(self, X, *, reset, views=None):
         if not reset:
             check_is_fitted(self)
+            self._check_params_unchanged()
         # Only the names of the columns of a DataFrame: the number of features is checked below.
         validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
         tokens = check_tokens(X, views=reset if views is None else views, estimator=self)
@@ -262,6 +269,20 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             )
         return tokens
 
+    def _check_params_unchanged(self):
+        """The model, its scores and the threshold belong to the parameters of `fit`."""
+        params = self.get_params(deep=False)
+        changed = [
+            name
+            for name, value in self._fitted_params.items()
+            if params[name] is not value and params[name] != value
+        ]
+        if changed:
+            raise NotFittedError(
+                f"{', '.join(changed)} of this {type(self).__name__} changed since fit; "
+                "call fit again"
+            )
+
 
 def _normal_images(y, n_images):
     """Numbers of the images that may enter a model."""
@@ -269,7 +290,16 @@ def _normal_images(y, n_images):
         return np.arange(n_images)
     y = np.asarray(y)
     check_consistent_length(y, np.empty(n_images))
-    if y.ndim != 1 or not np.isin(y, (-1, 1)).all():
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    ours = np.isin(y, (-1, 1))
+    if y.ndim != 1 or not ours.all():
+        if y.ndim == 1 and np.isin(y, -1).any():
+            other = y[~ours][0]
+            raise ValueError(
+                f"y holds -1 for anomalous images, but also {other!r}: use +1 and -1 only, so "
+                "that no anomalous image enters the model"
+            )
         return np.arange(n_images)
     normal = np.flatnonzero(y == 1)
     if normal.size == 0:

@@ -35,7 +35,7 @@ class PatchGaussianScorer(BasePatchScorer):
         Share of the pooled covariance in that of a position, in [0, 1].
     regularization : float, default=0.1
         Added to the diagonal, in units of the variance of each component.
-    n_components : int or None, default=100
+    n_components : int or None, default=128
         Components of a token that are kept; None for all. Memory grows with their square times
         the number of positions.
     reduction : {"random", "pca"}, default="random"
@@ -109,7 +109,7 @@ class PatchGaussianScorer(BasePatchScorer):
         neighborhood=1,
         shrinkage=0.0,
         regularization=0.1,
-        n_components=100,
+        n_components=128,
         reduction="random",
         topk=0.01,
         aggregation="topk_mean",
@@ -135,10 +135,9 @@ class PatchGaussianScorer(BasePatchScorer):
     def _min_images(self):
         return 3 if self._positional else 1
 
-    def _fit_model(self, tokens):
+    def _fit_model(self, tokens, basis=None):
         values = tokens.valid_values()
-        basis = None
-        if self.n_components is not None and self.n_components < tokens.dim:
+        if basis is None and self.n_components is not None and self.n_components < tokens.dim:
             rng = check_random_state(self.random_state)
             basis = reduce_components(values, self.n_components, self.reduction, rng)
         if not self._positional:
@@ -177,6 +176,11 @@ class PatchGaussianScorer(BasePatchScorer):
             )
         values = values.reshape(tokens.n_images, -1, values.shape[1])
         return mahalanobis(model["gaussian"], values).ravel()
+
+    def _fit_part(self, tokens):
+        # Components drawn at random have to be those of the model; principal ones, which the
+        # held-out images have shaped, must not.
+        return self._fit_model(tokens, self._model["basis"] if self.reduction == "random" else None)
 
     def _one_grid(self, tokens):
         grids = set(tokens.grids)

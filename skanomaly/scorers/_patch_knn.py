@@ -135,11 +135,11 @@ class PatchKNNScorer(BasePatchScorer):
     def coverage_radius_(self):
         return self._model["radius"]
 
-    def _fit_model(self, tokens):
+    def _fit_model(self, tokens, size=None):
         bank = prepare_bank(tokens.valid_values(), self.metric)
         if self.coreset is None:
             return {"bank": bank, "image": tokens.image_of_row()[tokens.valid], "radius": 0.0}
-        size = coreset_size(self.coreset, len(bank))
+        size = min(size or coreset_size(self.coreset, len(bank)), len(bank))
         if self.coreset_method == "random":
             rng = check_random_state(self.random_state)
             chosen, radius = np.sort(rng.choice(len(bank), size, replace=False)), np.nan
@@ -168,6 +168,11 @@ class PatchKNNScorer(BasePatchScorer):
             )
             scores[part] = distances.mean(axis=1)
         return scores
+
+    def _fit_part(self, tokens):
+        # As many patches as the bank has: a share of fewer would cover them less densely, and the
+        # held-out scores would not be those of the bank they stand for.
+        return self._fit_model(tokens, None if self.coreset is None else len(self.bank_))
 
     def _held_out(self, tokens):
         if self.coreset is not None or tokens.n_images == 1:

@@ -1,0 +1,125 @@
+"""Reader of a plain folder of good and bad images."""
+
+from __future__ import annotations
+
+from sklearn.model_selection import train_test_split
+
+from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
+from skanomaly.datasets._tree import (
+    check_stems,
+    existing_folder,
+    file_masks,
+    image_files,
+    image_set,
+    listed,
+    require_normal_folder,
+    sound,
+)
+
+
+def read_folder(
+    root,
+    normal=GOOD,
+    anomalous=None,
+    normal_test=None,
+    masks="ground_truth",
+    test_size=0.2,
+    random_state=0,
+):
+    """Read folders of images, one of them normal and the others anomalous.
+
+    The layout is ``<normal>/*``, ``<anomalous>/*`` and, optionally,
+    ``<masks>/<anomalous>/*``, under any names. Masks are paired as by
+    :func:`read_mvtec`, and what does not fit is an error in the same way. No
+    image is decoded.
+
+    Parameters
+    ----------
+    root : str or path-like
+        Folder that holds the others.
+    normal : str, default="good"
+        Folder of normal images.
+    anomalous : str, sequence of str or None, default=None
+        Folders of anomalous images; their names are the types of the defects.
+        With None, all folders which no other parameter names.
+    normal_test : str or None, default=None
+        Folder of normal test images. With None, some of the normal images are
+        held out for the test.
+    masks : str or None, default="ground_truth"
+        Folder of the masks, which may be missing; None for no masks.
+    test_size, random_state : float, int or None
+        How many of the normal images to hold out, and which: as in
+        :func:`sklearn.model_selection.train_test_split`, but reproducible
+        unless it is told otherwise. Not used with `normal_test`.
+
+    Returns
+    -------
+    split : DatasetSplit
+        ``split.train`` and ``split.test``.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        `root` does not exist or is not a folder.
+    LayoutError
+        Every path that does not fit the layout.
+    ValueError
+        Too few normal images to hold out `test_size` of them.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from skanomaly.datasets import read_folder
+    >>> names = [f"ok/{i}.png" for i in range(5)] + ["scratched/7.png"]
+    >>> with TemporaryDirectory() as root:
+    ...     for name in names:
+    ...         path = Path(root, "nut", name)
+    ...         path.parent.mkdir(parents=True, exist_ok=True)
+    ...         Image.new("L", (8, 6)).save(path)
+    ...     split = read_folder(Path(root, "nut"), normal="ok")
+    >>> split
+    DatasetSplit('nut',
+      train=ImageSet('nut/train': 4 images, 4 normal, 0 anomalous, 0 masks),
+      test=ImageSet('nut/test': 2 images, 1 normal, 1 anomalous (scratched), 0 masks))
+    """
+    root = existing_folder(root)
+    require_normal_folder(root, normal)
+    anomalous = _anomalous(root, anomalous, {normal, normal_test, masks})
+    chosen = [name for name in (normal, normal_test, *anomalous) if name is not None]
+    if len(set(chosen)) < len(chosen) or masks in chosen:
+        raise ValueError(f"a folder is named for two purposes: {chosen}, masks {masks!r}")
+    offenders, classes = [], {}
+    for name in chosen:
+        folder = root / name
+        if not folder.exists() and not folder.is_symlink():
+            offenders.append((folder, "this folder is missing"))
+        elif sound(root, folder, offenders):
+            classes[name] = image_files(root, folder, offenders)
+            check_stems(classes[name], offenders)
+    bad = {name: classes[name] for name in anomalous if name in classes}
+    paired = file_masks(root, masks, ".", bad, normal, offenders) if masks else {}
+    if GOOD in bad:
+        reason = f"the name of normal images, which are in {normal} here"
+        offenders.append((root / GOOD, reason))
+    if not anomalous:
+        offenders.append((root, "holds no folder of anomalous images beside that of normal ones"))
+    if offenders:
+        raise LayoutError(root, offenders)
+    if normal_test is not None:
+        train, test = classes[normal], classes[normal_test]
+    else:
+        held = train_test_split(classes[normal], test_size=test_size, random_state=random_state)
+        train, test = (sorted(part) for part in held)
+    return DatasetSplit(
+        name=root.name,
+        train=image_set(f"{root.name}/train", {GOOD: train}, {}),
+        test=image_set(f"{root.name}/test", {GOOD: test, **bad}, paired),
+    )
+
+
+def _anomalous(root, anomalous, others):
+    if anomalous is None:
+        return [path.name for path in listed(root) if path.is_dir() and path.name not in others]
+    return [anomalous] if isinstance(anomalous, str) else list(anomalous)

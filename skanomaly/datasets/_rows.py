@@ -1,0 +1,151 @@
+"""Data sets that are listed in a table or a JSON file: rows, checked, to records.
+
+Whatever such a file says is taken as a claim of a stranger: a path in it has to stay within the
+root, and everything wrong is reported together, as in `_tree`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from skanomaly.datasets._records import GOOD, ImageSet
+from skanomaly.datasets._tree import IMAGE_SUFFIXES, sound, stays_inside
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as a file lists it; `where` says on which line."""
+
+    where: str
+    part: str
+    image: Path
+    kind: str
+    mask: Path | tuple[Path, ...] | None = None
+    group: str | None = None
+
+
+def read_json(root, path, offenders):
+    """Content of a JSON file in the root; None, and a report, if it cannot be read."""
+    text = read_text(root, path, offenders)
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        offenders.append((path, f"is not JSON: {error}"))
+        return None
+
+
+def read_text(root, path, offenders):
+    """Text of a file in the root, which a byte order mark may lead; None, and a report, if not."""
+    if not os.path.lexists(path):
+        offenders.append((path, "this file is missing"))
+        return None
+    if not sound(root, path, offenders):
+        return None
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        offenders.append((path, f"cannot be read: {error}"))
+        return None
+
+
+def read_csv(root, path, required, offenders):
+    """Rows of a CSV file as [(line, {column: text})]; whatever does not fit is reported."""
+    text = read_text(root, path, offenders)
+    if text is None:
+        return []
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, header = [], None
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = [cell.strip() for cell in cells]
+                if not _sound_header(path, header, required, offenders):
+                    return []
+            elif len(cells) != len(header):
+                reason = f"line {reader.line_num}: {len(cells)} cells, the header has {len(header)}"
+                offenders.append((path, reason))
+            else:
+                rows.append((f"line {reader.line_num}", dict(zip(header, cells, strict=True))))
+    except csv.Error as error:
+        offenders.append((path, f"line {reader.line_num}: {error}"))
+    if header is None:
+        offenders.append((path, "is empty"))
+    return rows
+
+
+def _sound_header(path, header, required, offenders):
+    missing = [name for name in required if name not in header]
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if missing:
+        reason = f"lacks the columns {', '.join(missing)}; it has {', '.join(header)}"
+        offenders.append((path, reason))
+    if doubled:
+        offenders.append((path, f"has columns twice: {', '.join(doubled)}"))
+    return not missing and not doubled
+
+
+def listed_file(root, base, text, source, where, offenders):
+    """Path of an image file which `source` lists relative to `base`; None, and a report, if odd."""
+
+    def refuse(reason, path=source):
+        prefix = f"{where}: {text!r} " if path is source else f"{source.name}, {where}: "
+        offenders.append((path, prefix + reason))
+
+    if not isinstance(text, str) or not text.strip():
+        return refuse("is no path")
+    # both flavours: a list that was written on Windows must not escape there or here
+    flavours = PurePosixPath(text), PureWindowsPath(text)
+    if any(path.is_absolute() or path.drive or path.root for path in flavours):
+        return refuse("is an absolute path, expected one relative to the data set")
+    if any(".." in path.parts for path in flavours):
+        return refuse("leads out of its folder by '..'")
+    path = base / text
+    if "\0" in text or not stays_inside(root, path):
+        return refuse("leads to a place outside of the root")
+    if not os.path.isfile(path):
+        return refuse("this file is missing", path)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return refuse(f"not an image suffix ({' '.join(sorted(IMAGE_SUFFIXES))})", path)
+    return path
+
+
+def check_rows(rows, source, offenders):
+    """Report images and masks that are listed twice, and groups that are not known for all."""
+    listings = defaultdict(list)
+    for row in rows:
+        masks = row.mask if isinstance(row.mask, tuple) else (row.mask,)
+        for path in (row.image, *(mask for mask in masks if mask is not None)):
+            listings[path].append(f"{row.part} {row.where}")
+    for path, places in listings.items():
+        if len(places) > 1:
+            offenders.append((path, f"{source.name} lists it {len(places)} times: {_some(places)}"))
+    bare = [row.where for row in rows if row.group is None]
+    if bare and len(bare) < len(rows):
+        offenders.append((source, f"no group, though other rows have one: {_some(bare)}"))
+
+
+def _some(texts, limit=8):
+    return ", ".join(texts[:limit] + ["..."] * (len(texts) > limit))
+
+
+def row_set(name, rows):
+    """ImageSet of rows, in their order."""
+    groups = [row.group for row in rows]
+    return ImageSet(
+        images=[row.image for row in rows],
+        y=[1 if row.kind == GOOD else -1 for row in rows],
+        masks=[row.mask for row in rows],
+        defect_types=[row.kind for row in rows],
+        name=name,
+        groups=None if None in groups or not groups else groups,
+    )
