@@ -57,7 +57,7 @@ def demo(
     ),
     surface: Annotated[str, typer.Option(help="Surface to make, see make_surfaces.")] = "disc",
     images: Annotated[int, typer.Option(min=3, help="Good images to train on.")] = 30,
-    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 512,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 384,
     seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
     json_file: _Json = None,
 ):

@@ -1,10 +1,9 @@
 """Tests of FunctionPatches."""
 
+import sys
 from pathlib import Path
 
 import joblib
-import sys
-
 import numpy as np
 import pytest
 from _adapters import assert_same, cell_means, random_image, random_images
