@@ -20,9 +20,11 @@ _EXPORTS = {
     "ImageReadError": "skanomaly._images",
     "AnomalyMapDisplay": "skanomaly.inspection",
     "anomaly_maps": "skanomaly.inspection",
+    "benchmark": "skanomaly.benchmarking",
     "evaluate_split": "skanomaly.evaluation",
 }
 _SUBMODULES = (
+    "benchmarking",
     "datasets",
     "embedders",
     "evaluation",

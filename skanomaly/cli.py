@@ -1,6 +1,5 @@
 """The command ``skanomaly``."""
 
-import csv
 import json
 import sys
 from contextlib import contextmanager
@@ -9,7 +8,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -63,18 +61,22 @@ def demo(
 ):
     """Make pictures of parts, good and defective, train on the good ones and find the defects."""
     with _one_line_errors():
+        from skanomaly._reports import write_surfaces
         from skanomaly.datasets import read_mvtec
 
         # One folder for each set of options, so that no run finds the images of another.
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
-        _write_surfaces(data, surface, images, size, seed)
+        write_surfaces(data, surface, images, size, seed)
+        if json_file not in (None, "-"):
+            Path(json_file).write_text("")
         pipeline = build_pipeline("filterbank", verbose=sys.stderr.isatty())
         _evaluate(pipeline, read_mvtec(data), output / "heatmaps", json_file)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def evaluate(
-    root: Annotated[Path, typer.Argument(help="Category in the layout of MVTec AD.")],
+    context: typer.Context,
+    root: Annotated[Path, typer.Argument(help="Data set, one category or the folder of several.")],
     model: _Model = "filterbank",
     weights: Annotated[
         str | None, typer.Option(help="Local weight file; without it, timm downloads.")
@@ -95,6 +97,14 @@ def evaluate(
     contamination: Annotated[
         float, typer.Option(help="Share of good images that may be flagged.")
     ] = 0.1,
+    shots: Annotated[
+        list[int] | None, typer.Option(help="Train on so many good images: --shots 1 2 4.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Choices of images for each of --shots.")] = 1,
+    category: Annotated[str | None, typer.Option(help="One category of several.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the data set; recognised by default.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "auto",
     cache_dir: Annotated[Path | None, typer.Option(help="Folder that keeps patch tokens.")] = None,
     n_jobs: Annotated[int | None, typer.Option(help="Threads that read images.")] = None,
@@ -103,8 +113,8 @@ def evaluate(
 ):
     """Train on the good images of a data set, and measure on its test images."""
     with _one_line_errors():
-        from skanomaly.datasets import read_mvtec
-
+        splits = _read_splits(root, layout, category)
+        shots = _more_shots(shots, context.args)
         pipeline = build_pipeline(
             model,
             scorer,
@@ -123,7 +133,49 @@ def evaluate(
             n_jobs=n_jobs,
             verbose=sys.stderr.isatty(),
         )
-        _evaluate(pipeline, read_mvtec(root), output, json_file)
+        if shots:
+            _few_shot_table(pipeline, splits, shots, seeds, json_file)
+            return
+        if json_file not in (None, "-"):
+            Path(json_file).write_text("")
+        for split in splits:
+            folder = output if output is None or len(splits) == 1 else output / split.name
+            _evaluate(pipeline, split, folder, json_file)
+
+
+@app.command()
+def datasets(
+    root: Annotated[Path, typer.Argument(help="Data set, one category or the folder of several.")],
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the data set; recognised by default.")
+    ] = None,
+    category: Annotated[str | None, typer.Option(help="One category of several.")] = None,
+):
+    """Show what a folder holds, and what is wrong with it."""
+    with _one_line_errors():
+        from skanomaly.datasets import find_problems
+
+        table = Table("name", "part", "normal", "anomalous", "masks", "defect types")
+        problems = []
+        for split in _read_splits(root, layout, category):
+            for part in ("train", "validation", "test"):
+                images = getattr(split, part)
+                if images is not None:
+                    kinds = sorted(set(images.defect_types) - {"good"})
+                    table.add_row(
+                        split.name,
+                        part,
+                        str(np.count_nonzero(images.y == 1)),
+                        str(np.count_nonzero(images.y == -1)),
+                        str(sum(mask is not None for mask in images.masks)),
+                        ", ".join(kinds),
+                    )
+            problems += find_problems(split)
+        Console().print(table)
+        for path, reason in problems:
+            print(f"{path}: {reason}")
+        if problems:
+            raise ValueError(f"{len(problems)} problems found")
 
 
 def build_pipeline(model, scorer="auto", *, embedder=None, scoring=None, **common):
@@ -186,6 +238,47 @@ def build_pipeline(model, scorer="auto", *, embedder=None, scoring=None, **commo
     return Pipeline([("emb", step), (scorer, scorers[scorer])])
 
 
+def _read_splits(root, layout, category):
+    """The data sets of a folder: one, or each of its categories."""
+    from skanomaly.datasets import list_categories, read_dataset, sniff_layout
+
+    if category is None and root.is_dir() and sniff_layout(root) is None:
+        categories = list_categories(root)
+        if categories:
+            return [read_dataset(root, layout, category=name) for name in categories]
+    return [read_dataset(root, layout, category=category)]
+
+
+def _more_shots(shots, extra):
+    """`--shots 1 2 4`: the numbers behind the first arrive as arguments of no option."""
+    if extra and not (shots and all(text.isdigit() for text in extra)):
+        raise ValueError(f"unexpected arguments: {' '.join(extra)}")
+    return [*(shots or []), *map(int, extra)]
+
+
+def _few_shot_table(pipeline, splits, shots, seeds, json_file):
+    from skanomaly.benchmarking import benchmark, summarize
+
+    path = None if json_file == "-" else json_file
+    rows = benchmark(
+        {pipeline[-1].__class__.__name__: pipeline}, splits, shots=shots, seeds=seeds, path=path
+    )
+    if json_file == "-":
+        for row in rows:
+            print(json.dumps(row))
+        return
+    shown = ("image_auroc", "image_f1_max", "pixel_auroc", "aupro_0.3")
+    table = Table("data set", "shots", "seeds", *(name.replace("_", " ") for name in shown))
+    for line in summarize(rows):
+        cells = []
+        for name in shown:
+            mean, std = line["mean"].get(name), line["std"].get(name)
+            text = "-" if mean is None else f"{mean:.4f}"
+            cells.append(text if std is None else f"{text} ± {std:.4f}")
+        table.add_row(line["name"], str(line["shots"]), str(line["n_seeds"]), *cells)
+    Console().print(table)
+
+
 def _parse_layers(text):
     try:
         return [int(number) for number in text.split(",")]
@@ -204,6 +297,7 @@ def _share_or_number(option, text):
 
 
 def _evaluate(pipeline, split, output, json_file):
+    from skanomaly._reports import write_heat_maps
     from skanomaly.evaluation import evaluate_split
 
     # Better said before the work than after it.
@@ -216,91 +310,24 @@ def _evaluate(pipeline, split, output, json_file):
     if json_file != "-":
         _print_table(result)
     if output is not None:
-        _write_heat_maps(result, split.test, output)
+        write_heat_maps(result, split.test, output)
         print(f"{len(split.test)} heat maps and scores.csv in {output}", file=sys.stderr)
     if json_file is not None:
-        text = json.dumps(result.to_dict(), indent=2)
+        line = json.dumps(result.to_dict())
         if json_file == "-":
-            print(text)
+            print(line)
         else:
-            Path(json_file).write_text(text + "\n")
+            with open(json_file, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
 
 def _print_table(result):
     table = Table(title=result.name, title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    images = f"{result.n_train} / {result.n_normal} / {result.n_anomalous}"
-    for name, value in (
-        ("images: train / test normal / test anomalous", images),
-        ("image AUROC", f"{result.image_auroc:.4f}"),
-        ("image average precision", f"{result.image_average_precision:.4f}"),
-        ("image F1-max (best threshold, knows the labels)", f"{result.image_f1_max:.4f}"),
-        (
-            f"normal images flagged (nominal {result.contamination:.0%})",
-            f"{result.false_positive_rate:.1%}",
-        ),
-        ("anomalous images flagged", f"{result.recall:.1%}"),
-        ("seconds to fit / to score", f"{result.fit_seconds:.1f} / {result.score_seconds:.1f}"),
-    ):
+    for name, value in result.rows():
         table.add_row(name, value)
     Console().print(table)
-
-
-def _write_heat_maps(result, images, output):
-    """Write image and overlay side by side, on one scale for all, and a table of the scores."""
-    from skanomaly._images import image_size
-    from skanomaly.core.maps import upsample_map
-    from skanomaly.inspection import overlay_map
-
-    patch_scores = np.concatenate([grid.ravel() for grid in result.patch_scores])
-    limits = np.quantile(patch_scores, [0.5, 0.999])
-    _remove_heat_maps(output)
-    with open(output / "scores.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "heat_map", "defect_type", "score", "threshold", "verdict"])
-        for i, (path, kind) in enumerate(zip(images.images, images.defect_types, strict=True)):
-            heat = upsample_map(result.patch_scores[i], image_size(path), sigma=4)
-            plain = overlay_map(path, np.zeros_like(heat), (0, 1))
-            picture = np.hstack([plain, overlay_map(path, heat, limits, images.load_mask(i))])
-            target = output / kind / f"{path.stem}.png"
-            target.parent.mkdir(exist_ok=True)
-            Image.fromarray(picture).save(target)
-            verdict = "anomalous" if result.predictions[i] == -1 else "normal"
-            name = target.relative_to(output).as_posix()
-            table.writerow([path, name, kind, result.scores[i], result.threshold, verdict])
-
-
-def _remove_heat_maps(output):
-    """Remove the heat maps that an earlier run listed in its table."""
-    if not (output / "scores.csv").is_file():
-        return
-    with open(output / "scores.csv", newline="", encoding="utf-8") as file:
-        names = [row.get("heat_map") or "" for row in csv.DictReader(file)]
-    for name in names:
-        path = output / name
-        if path.suffix == ".png" and path.resolve().is_relative_to(output.resolve()):
-            path.unlink(missing_ok=True)
-
-
-def _write_surfaces(root, surface, n_train, size, seed):
-    """A small data set in the layout of MVTec AD."""
-    from skanomaly.datasets import make_surfaces
-
-    n_test, n_defects = 10, 15
-    made = make_surfaces(
-        n_train + n_test, n_defects, surface=surface, image_size=size, random_state=seed
-    )
-    for i, (image, mask, kind) in enumerate(
-        zip(made.images, made.masks, made.defect_types, strict=True)
-    ):
-        folder = root / ("train" if i < n_train else "test") / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{i:03d}.png")
-        if mask.any():
-            folder = root / "ground_truth" / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(folder / f"{i:03d}_mask.png")
 
 
 @contextmanager

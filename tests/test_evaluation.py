@@ -1,16 +1,21 @@
 """evaluate_split on generated and on real images."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV
 
-from skanomaly import evaluate_split
+from skanomaly import anomaly_maps, evaluate_split
 from skanomaly.cli import build_pipeline
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
+from skanomaly.metrics import IMAGE_SCORERS
+from skanomaly.model_selection import OneClassSplit
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +40,62 @@ def test_result(split):
     np.testing.assert_array_equal(result.predictions, fitted.predict(images))
     assert (result.n_train, result.n_normal, result.n_anomalous) == (12, 8, 5)
     bad = split.test.y == -1
-    assert result.image_auroc == roc_auc_score(bad, -result.scores)
-    assert result.image_average_precision == average_precision_score(bad, -result.scores)
+    assert result.metrics["image_auroc"] == roc_auc_score(bad, -result.scores)
+    assert result.metrics["image_average_precision"] == average_precision_score(bad, -result.scores)
     assert result.recall == np.mean(result.predictions[bad] == -1)
     assert result.false_positive_rate == np.mean(result.predictions[~bad] == -1)
     assert result.threshold == fitted[-1].offset_ and result.contamination == 0.1
-    assert result.fit_seconds > 0 and result.score_seconds > 0
+    assert list(result.seconds) == ["fit", "score", "maps", "metrics"]
+    assert result.true_positives + result.false_negatives == 5
+    assert result.false_positives + result.true_negatives == 8
+    kinds = np.array(split.test.defect_types)
+    for kind, share in result.recall_by_type.items():
+        assert share == np.mean(result.predictions[kinds == kind] == -1)
+    # The masks of this split are not known: no pixel metric, and that is said.
+    assert result.n_unknown_masks == 5 and "pixel_auroc" not in result.metrics
+    assert "none: 5 masks are not known" in repr(result)
     assert [grid.shape for grid in result.patch_scores] == [(8, 8)] * 13
-    assert json.loads(json.dumps(result.to_dict()))["image_auroc"] == result.image_auroc
-    assert "image_auroc=" in repr(result) and "array" not in repr(result)
+    assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
+    assert result.parameters["emb__image_size"] == "64"
+    assert "image auroc" in repr(result) and "<td>image auroc</td>" in result._repr_html_()
+    frame = pytest.importorskip("pandas") and result.to_frame()
+    assert frame.loc[0, "image_auroc"] == result.metrics["image_auroc"]
+
+
+def _with_masks(root, n_views=None):
+    made = make_surfaces(12, 4, surface="fabric", image_size=64, random_state=0)
+    for i, (image, mask, kind) in enumerate(
+        zip(made.images, made.masks, made.defect_types, strict=True)
+    ):
+        folder = root / ("train" if i < 8 else "test") / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+        if mask.any():
+            folder = root / "ground_truth" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(folder / f"{i}_mask.png")
+    return read_mvtec(root)
+
+
+def test_pixel_metrics_are_those_of_the_maps(tmp_path):
+    split = _with_masks(tmp_path)
+    pipe = build_pipeline("filterbank", "knn", embedder={"image_size": 64})
+    result = evaluate_split(pipe, split, sigma=2)
+    maps = anomaly_maps(result.estimator, list(split.test.images), sigma=2)
+    masks = np.stack([split.test.load_mask(i) for i in range(len(split.test))])
+    expected = roc_auc_score(masks.ravel(), maps.ravel())
+    assert result.metrics["pixel_auroc"] == pytest.approx(expected, abs=1e-12)
+    assert set(result.metrics) >= {"aupro_0.3", "aupro_0.05", "pixel_f1_max"}
+
+
+def test_a_sample_is_as_anomalous_as_its_worst_view(tmp_path):
+    split = _with_masks(tmp_path)
+    test = dataclasses.replace(split.test, groups=["a", "a", "b", "b", "c", "c", "d", "d"])
+    pipe = build_pipeline("filterbank", "knn", embedder={"image_size": 64})
+    result = evaluate_split(pipe, DatasetSplit("views", split.train, test))
+    worst = [result.scores[i : i + 2].min() for i in range(0, 8, 2)]
+    assert test.y.tolist() == [1] * 4 + [-1] * 4
+    assert result.metrics["sample_auroc"] == roc_auc_score([1, 1, 0, 0], worst)
 
 
 @pytest.mark.parametrize(("label", "kind"), [(1, "anomalous"), (-1, "normal")])
@@ -64,7 +116,7 @@ def test_one_class_is_refused_before_the_work(split, label, kind):
 @pytest.mark.parametrize(("name", "at_least"), [("cookies", 0.95), ("bottle", 0.99)])
 def test_filter_bank_on_real_images(shared, name, at_least):
     result = evaluate_split(build_pipeline("filterbank"), read_mvtec(shared / "data" / name))
-    assert result.image_auroc >= at_least
+    assert result.metrics["image_auroc"] >= at_least
 
 
 @pytest.mark.parametrize(
@@ -87,4 +139,28 @@ def test_vit_tiny_on_real_images(shared, name, at_least, scorer, tmp_path_factor
         cache_dir=cache,
     )
     result = evaluate_split(pipe, read_mvtec(shared / "data" / name))
-    assert result.image_auroc >= at_least
+    assert result.metrics["image_auroc"] >= at_least
+
+
+def test_grid_search_on_real_images(shared):
+    """One-class splits, a metric of ours with the right sign, and a refit on everything."""
+    split = read_mvtec(shared / "data" / "cookies")
+    images = [*split.train.images, *split.test.images]
+    y = np.concatenate([split.train.y, split.test.y])
+    search = GridSearchCV(
+        build_pipeline("filterbank", "knn", embedder={"image_size": 64}),
+        {"knn__metric": ["cosine", "euclidean"], "knn__topk": [0.02, 0.2]},
+        scoring=IMAGE_SCORERS,
+        refit="image_auroc",
+        cv=OneClassSplit(3),
+        error_score="raise",
+    ).fit(images, y)
+    results = search.cv_results_
+    assert search.best_score_ == results["mean_test_image_auroc"].max() > 0.8
+    # scikit-learn's AUROC of the normal class is the same number.
+    fold = next(iter(OneClassSplit(3).split(images, y)))
+    params = results["params"][0]
+    pipe = clone(search.estimator).set_params(**params).fit([images[i] for i in fold[0]])
+    expected = roc_auc_score(y[fold[1]] == 1, pipe.decision_function([images[i] for i in fold[1]]))
+    assert results["split0_test_image_auroc"][0] == pytest.approx(expected)
+    assert len(search.best_estimator_[-1].train_scores_) == 45

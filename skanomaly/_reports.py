@@ -1,0 +1,61 @@
+"""Files that the command line writes: heat maps with their table, and images for the demo."""
+
+import csv
+
+import numpy as np
+from PIL import Image
+
+from skanomaly._images import image_size
+from skanomaly.core.maps import upsample_map
+from skanomaly.datasets import make_surfaces
+from skanomaly.inspection import overlay_map
+
+
+def write_heat_maps(result, images, output):
+    """Write image and overlay side by side, on one scale for all, and a table of the scores."""
+    patch_scores = np.concatenate([grid.ravel() for grid in result.patch_scores])
+    limits = np.quantile(patch_scores, [0.5, 0.999])
+    _remove_heat_maps(output)
+    with open(output / "scores.csv", "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "heat_map", "defect_type", "score", "threshold", "verdict"])
+        for i, (path, kind) in enumerate(zip(images.images, images.defect_types, strict=True)):
+            heat = upsample_map(result.patch_scores[i], image_size(path), sigma=4)
+            plain = overlay_map(path, np.zeros_like(heat), (0, 1))
+            picture = np.hstack([plain, overlay_map(path, heat, limits, images.load_mask(i))])
+            target = output / kind / f"{path.stem}.png"
+            target.parent.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(target)
+            verdict = "anomalous" if result.predictions[i] == -1 else "normal"
+            name = target.relative_to(output).as_posix()
+            table.writerow([path, name, kind, result.scores[i], result.threshold, verdict])
+
+
+def _remove_heat_maps(output):
+    """Remove the heat maps that an earlier run listed in its table."""
+    if not (output / "scores.csv").is_file():
+        return
+    with open(output / "scores.csv", newline="", encoding="utf-8") as file:
+        names = [row.get("heat_map") or "" for row in csv.DictReader(file)]
+    for name in names:
+        path = output / name
+        if path.suffix == ".png" and path.resolve().is_relative_to(output.resolve()):
+            path.unlink(missing_ok=True)
+
+
+def write_surfaces(root, surface, n_train, size, seed):
+    """A small data set in the layout of MVTec AD."""
+    n_test, n_defects = 10, 15
+    made = make_surfaces(
+        n_train + n_test, n_defects, surface=surface, image_size=size, random_state=seed
+    )
+    for i, (image, mask, kind) in enumerate(
+        zip(made.images, made.masks, made.defect_types, strict=True)
+    ):
+        folder = root / ("train" if i < n_train else "test") / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:03d}.png")
+        if mask.any():
+            folder = root / "ground_truth" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(folder / f"{i:03d}_mask.png")
