@@ -787,3 +787,8 @@ def test_no_cache_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     FilterBankPatches(image_size=16).fit_transform(random_images((32, 32)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_cache_dir_is_refused():
+    with pytest.raises(ValueError, match="cache_dir is empty"):
+        FilterBankPatches(image_size=32, cache_dir="").transform(random_images((32, 32)))

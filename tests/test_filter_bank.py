@@ -64,3 +64,10 @@ def test_colour_and_contrast_turn_with_the_view(augmentation):
     views = embedder.fit_transform(random_images((64, 64)))[0, ..., :18]
     for k in range(4):
         np.testing.assert_allclose(views[k], np.rot90(views[0], k), atol=1e-3)
+
+
+def test_an_image_too_long_is_refused():
+    images = [np.zeros((40, 40, 3), np.uint8), np.zeros((1, 2000, 3), np.uint8)]
+    embedder = FilterBankPatches(image_size=64, resize="shortest_edge")
+    with pytest.raises(ValueError, match=r"image 1 of \(1, 2000\) pixels .* 8192 is the most"):
+        embedder.transform(images)

@@ -219,7 +219,7 @@ def test_auto_dtype_is_float32():
 
 @pytest.mark.parametrize("device", ["", "gpu", "cuda:x", "cpu:one"])
 def test_a_device_that_torch_does_not_know(device):
-    with pytest.raises(ValueError, match=f"device='{device}' is not one torch knows"):
+    with pytest.raises(ValueError, match=f"device='{device}' cannot be used here"):
         make(device=device).transform(X)
 
 

@@ -44,6 +44,7 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
     }
 
     _interpolation = "bicubic"
+    _max_side = None  # longest side of an input in pixels
 
     def fit(self, X, y=None):
         """Check the parameters and the container; nothing is learned.
@@ -167,10 +168,7 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         if all(array is not None for array in known):
             return keys, known, [None] * len(views)
         image = load_image(item, index)
-        try:
-            image = self._fit_to_size(image)
-        except ValueError as exc:
-            raise ValueError(f"image {index} of {image.shape[:2]} pixels: {exc}") from exc
+        image = self._fit_to_size(image, index)
         images = [
             np.ascontiguousarray(view(image)) if array is None else None
             for view, array in zip(views, known, strict=True)
@@ -189,10 +187,16 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
                 for (i, v, key, _), array in zip(part, batch, strict=True):
                     yield i, v, key, _check_output(array, i)
 
-    def _fit_to_size(self, image):
+    def _fit_to_size(self, image, index):
         """The whole image, never a crop of it, at the size the model takes."""
-        height, width = image.shape[:2]
-        return resize_image(image, self._input_size(height, width), self._interpolation)
+        size = self._input_size(*image.shape[:2])
+        if self._max_side is not None and max(size) > self._max_side:
+            raise ValueError(
+                f"image {index} of {image.shape[:2]} pixels (height, width) would be embedded at "
+                f"{size}, of which {self._max_side} is the most; lower image_size, use "
+                "resize='squash', or cut the image into pieces"
+            )
+        return resize_image(image, size, self._interpolation)
 
     def _side(self):
         return int(self.image_size or self._default_image_size())

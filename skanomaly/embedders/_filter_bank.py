@@ -6,8 +6,6 @@ from skanomaly.core.filter_bank import filter_bank_features
 from skanomaly.embedders._base import BasePatchEmbedder
 
 STRIDE = 8  # side of a patch in pixels
-# Longest side in pixels: the features take time and memory in proportion to its square.
-MAX_SIDE = 8192
 # Stands for the weights in the keys of cached tokens: to be raised whenever a feature changes.
 FILTERS_VERSION = 1
 
@@ -74,20 +72,14 @@ class FilterBankPatches(BasePatchEmbedder):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
+    # The features take time and memory in proportion to its square.
+    _max_side = 8192
+
     def _cell(self):
         return STRIDE
 
     def _default_image_size(self):
         return 256
-
-    def _input_size(self, height, width):
-        size = super()._input_size(height, width)
-        if max(size) > MAX_SIDE:
-            raise ValueError(
-                f"it would be embedded at {size} (height, width), of which {MAX_SIDE} is the "
-                "most; lower image_size, use resize='squash', or cut the image into pieces"
-            )
-        return size
 
     def _fingerprint(self):
         return {
