@@ -37,6 +37,17 @@ def benchmark(models, datasets, *, shots=(None,), seeds=1, n_jobs=None, path=Non
     -------
     list of dict
         One for each run: `model`, `shots`, `seed` and what `EvaluationResult.to_dict` holds.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import DinoV2Patches, PatchKNNScorer, benchmark
+    >>> from skanomaly.datasets import read_dataset
+    >>> models = {"dino": make_pipeline(DinoV2Patches(), PatchKNNScorer())}
+    >>> splits = [read_dataset("mvtec", category=name) for name in ("bottle", "nut")]
+    ... # doctest: +SKIP
+    >>> rows = benchmark(models, splits, shots=(1, 4), seeds=3, path="runs.jsonl")
+    ... # doctest: +SKIP
     """
     splits = list(datasets)
     names = [split.name for split in splits]
@@ -77,6 +88,14 @@ def summarize(rows):
     list of dict
         One for each model, data set and number of shots: `model`, `name`, `shots`, `n_seeds`, and
         `mean` and `std` of each metric (`std` is None for one seed).
+
+    Examples
+    --------
+    >>> from skanomaly.benchmarking import summarize
+    >>> run = {"model": "knn", "name": "nut", "shots": 1}
+    >>> rows = [{**run, "seed": s, "metrics": {"image_auroc": 0.5 + s}} for s in (0, 1, 2)]
+    >>> summarize(rows)[0]["mean"], summarize(rows)[0]["std"]
+    ({'image_auroc': 1.5}, {'image_auroc': 1.0})
     """
     groups = defaultdict(list)
     for row in rows:
