@@ -134,7 +134,7 @@ def read_weights(weights, user):
 
 def resolve_device(device):
     """A ``torch.device``; ``"auto"`` is CUDA, then Apple's MPS, then the CPU."""
-    torch = import_optional("torch", "torch", "device")
+    torch = import_optional("torch", "torch", "this embedder")
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
