@@ -476,3 +476,12 @@ def test_generated_surfaces_survive_the_round_trip(tmp_path):
     for i in range(6):
         k = int(test.images[i].stem)
         assert np.array_equal(test.load_mask(i), data.masks[k])
+
+
+def test_good_in_another_case_is_refused(tmp_path):
+    for name in ("train/good/0.png", "test/Good/0.png", "test/crack/0.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        Image.new("L", (8, 6)).save(path)
+    with pytest.raises(ValueError, match="Good: the folder of good images is spelled 'good'"):
+        read_mvtec(tmp_path)

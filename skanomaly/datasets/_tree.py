@@ -99,6 +99,10 @@ def class_folders(root, part, offenders, required=True, ignored=()):
         if not entry.is_dir():
             offenders.append((entry, f"a file outside of the class folders of {part}"))
             continue
+        if entry.name != GOOD and entry.name.lower() == GOOD:
+            # Where case does not matter it is the folder of good images, elsewhere a defect type.
+            offenders.append((entry, f"the folder of good images is spelled {GOOD!r}"))
+            continue
         classes.append(entry)
     return classes
 

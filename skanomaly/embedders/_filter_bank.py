@@ -36,6 +36,12 @@ class FilterBankPatches(BasePatchEmbedder):
     verbose : bool or int, default=False
         Show a progress bar.
 
+    Notes
+    -----
+    The features are centred, and the strength of an edge or a colour is in the length of a token,
+    which the cosine distance ignores: use :class:`~skanomaly.PatchGaussianScorer`, or
+    ``PatchKNNScorer(metric="euclidean")``.
+
     See Also
     --------
     skanomaly.core.filter_bank.filter_bank_features : The features themselves.
