@@ -5,7 +5,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from skanomaly._images import image_size
+from skanomaly._images import load_image
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import make_surfaces
 from skanomaly.inspection import overlay_map
@@ -20,9 +20,10 @@ def write_heat_maps(result, images, output):
         table = csv.writer(file)
         table.writerow(["image", "heat_map", "defect_type", "score", "threshold", "verdict"])
         for i, (path, kind) in enumerate(zip(images.images, images.defect_types, strict=True)):
-            heat = upsample_map(result.patch_scores[i], image_size(path), sigma=4)
-            plain = overlay_map(path, np.zeros_like(heat), (0, 1))
-            picture = np.hstack([plain, overlay_map(path, heat, limits, images.load_mask(i))])
+            image = load_image(path)
+            heat = upsample_map(result.patch_scores[i], image.shape[:2], sigma=4)
+            plain = overlay_map(image, np.zeros_like(heat), (0, 1))
+            picture = np.hstack([plain, overlay_map(image, heat, limits, images.load_mask(i))])
             target = output / kind / f"{path.stem}.png"
             target.parent.mkdir(exist_ok=True)
             Image.fromarray(picture).save(target)

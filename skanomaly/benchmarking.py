@@ -145,6 +145,8 @@ def _read_runs(path):
         lines.pop()
         path.write_text("".join(lines), encoding="utf-8")
     rows = [json.loads(line) for line in lines]
+    if not all({"model", "name", "shots", "seed", "parameters"} <= set(row) for row in rows):
+        raise ValueError(f"{path} holds other things than runs of a benchmark; name another file")
     return {
         _run_key(r["model"], r["name"], r["shots"], r["seed"], r["parameters"]): r for r in rows
     }

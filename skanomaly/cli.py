@@ -67,10 +67,8 @@ def demo(
         # One folder for each set of options, so that no run finds the images of another.
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
         write_surfaces(data, surface, images, size, seed)
-        if json_file not in (None, "-"):
-            Path(json_file).write_text("")
         pipeline = build_pipeline("filterbank", verbose=sys.stderr.isatty())
-        _evaluate(pipeline, read_mvtec(data), output / "heatmaps", json_file)
+        _evaluate(pipeline, [read_mvtec(data)], output / "heatmaps", json_file)
 
 
 @app.command(context_settings={"allow_extra_args": True})
@@ -133,14 +131,14 @@ def evaluate(
             n_jobs=n_jobs,
             verbose=sys.stderr.isatty(),
         )
+        if shots and output is not None:
+            raise ValueError("--output is for one training set; leave out --shots")
+        if seeds > 1 and not shots:
+            raise ValueError("--seeds is for --shots")
         if shots:
             _few_shot_table(pipeline, splits, shots, seeds, json_file)
             return
-        if json_file not in (None, "-"):
-            Path(json_file).write_text("")
-        for split in splits:
-            folder = output if output is None or len(splits) == 1 else output / split.name
-            _evaluate(pipeline, split, folder, json_file)
+        _evaluate(pipeline, splits, output, json_file)
 
 
 @app.command()
@@ -296,7 +294,7 @@ def _share_or_number(option, text):
         raise ValueError(f"{option} must be a share or a number, got {text!r}") from None
 
 
-def _evaluate(pipeline, split, output, json_file):
+def _evaluate(pipeline, splits, output, json_file):
     from skanomaly._reports import write_heat_maps
     from skanomaly.evaluation import evaluate_split
 
@@ -306,19 +304,21 @@ def _evaluate(pipeline, split, output, json_file):
     if json_file not in (None, "-"):
         with open(json_file, "a", encoding="utf-8"):
             pass
-    result = evaluate_split(pipeline, split)
-    if json_file != "-":
-        _print_table(result)
-    if output is not None:
-        write_heat_maps(result, split.test, output)
-        print(f"{len(split.test)} heat maps and scores.csv in {output}", file=sys.stderr)
-    if json_file is not None:
-        line = json.dumps(result.to_dict())
+    lines = []
+    for split in splits:
+        result = evaluate_split(pipeline, split)
+        lines.append(json.dumps(result.to_dict()) + "\n")
         if json_file == "-":
-            print(line)
+            print(lines[-1], end="")
         else:
-            with open(json_file, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            _print_table(result)
+        if output is not None:
+            folder = output if len(splits) == 1 else output / split.name
+            folder.mkdir(exist_ok=True)
+            write_heat_maps(result, split.test, folder)
+            print(f"{len(split.test)} heat maps and scores.csv in {folder}", file=sys.stderr)
+    if json_file not in (None, "-"):
+        Path(json_file).write_text("".join(lines), encoding="utf-8")
 
 
 def _print_table(result):

@@ -151,6 +151,11 @@ def test_few_shots(demo, tmp_path):
     before = table.read_text()
     assert run(*arguments).exit_code == 0 and table.read_text() == before
     assert "unexpected arguments: 5" in run("evaluate", data, "5").stderr
+    assert "leave out --shots" in run(*arguments, "--output", tmp_path).stderr
+    assert "--seeds is for --shots" in run("evaluate", data, "--seeds", 2).stderr
+    table.write_text('{"name": "another"}\n')
+    assert "holds other things than runs" in run(*arguments).stderr
+    assert table.read_text() == '{"name": "another"}\n'
 
 
 def test_datasets(demo, tmp_path):

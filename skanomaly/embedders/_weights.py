@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -141,11 +141,17 @@ def resolve_device(device):
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen).cpu()
+        _probe(str(chosen))
     except (RuntimeError, AssertionError, NotImplementedError) as exc:
         reason = str(exc).splitlines()[0]
         raise ValueError(f"device={device!r} cannot be used here: {reason}") from exc
     return chosen
+
+
+@lru_cache(maxsize=16)
+def _probe(device):
+    """Raise what torch raises where the device cannot be used; asked once, not for each image."""
+    import_optional("torch", "torch", "this embedder").empty(1, device=device).cpu()
 
 
 def _existing(weights):
