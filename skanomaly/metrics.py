@@ -22,7 +22,7 @@ from skanomaly.core.pixel_metrics import (
     pixel_metrics,
     pro_curve,
 )
-from skanomaly.core.saturated_overlap import auspro, loco_saturation, spro
+from skanomaly.core.saturated_overlap import auspro, spro
 
 __all__ = [
     "IMAGE_SCORERS",
@@ -40,7 +40,6 @@ __all__ = [
     "image_fpr_at_recall",
     "image_recall_at_zero_fpr",
     "image_recall_at_zero_fpr_scorer",
-    "loco_saturation",
     "neg_image_fpr_at_recall_scorer",
     "pixel_auroc",
     "pixel_average_precision",

@@ -14,7 +14,6 @@ from skanomaly.metrics import (
     HistogramPixelMetrics,
     aupro,
     auspro,
-    loco_saturation,
     pixel_auroc,
     pixel_average_precision,
     pixel_f1_max,
@@ -331,18 +330,6 @@ def test_saturation_errors():
         auspro([mask * 1.0], [[mask | True]], None)
     with pytest.raises(ValueError, match="NaN"):
         spro([mask * 1.0], [[mask]], None, np.nan)
-
-
-def test_loco_saturation():
-    region = np.ones((10, 11), bool)
-    assert loco_saturation(region, 0.7, relative=True) == 77
-    assert loco_saturation(region, 1.0, relative=True) == 110
-    assert loco_saturation(region, 0.001, relative=True) == 1
-    assert loco_saturation(region, 60, relative=False) == 60
-    assert loco_saturation(region, 600, relative=False) == 110
-    for threshold, relative in [(0, True), (1.5, True), (-1, False), (np.nan, False)]:
-        with pytest.raises(ValueError, match="saturation_threshold"):
-            loco_saturation(region, threshold, relative)
 
 
 @checked

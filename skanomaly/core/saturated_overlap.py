@@ -110,42 +110,6 @@ def auspro(maps, regions, saturation, max_fpr=0.05):
     return min(float(total / n_regions / limit), 1.0)
 
 
-def loco_saturation(region, threshold, relative):
-    """Saturation area of a region by an entry of MVTec LOCO AD's `defects_config.json`.
-
-    Parameters
-    ----------
-    region : array-like of shape (height, width), bool
-        Mask of the defect.
-    threshold : float
-        `saturation_threshold`: pixels, or a share of the region's area.
-    relative : bool
-        `relative_saturation`: whether it is a share.
-
-    Returns
-    -------
-    int
-        Pixels, at least 1 and at most the area of the region; a share is rounded down.
-
-    Raises
-    ------
-    ValueError
-        When the threshold is not above 0, or a share above 1.
-
-    Examples
-    --------
-    >>> from skanomaly.metrics import loco_saturation
-    >>> loco_saturation([[True, True, True, False]], 0.7, relative=True)
-    2
-    >>> loco_saturation([[True, True, True, False]], 400, relative=False)
-    3
-    """
-    if not threshold > 0 or (relative and threshold > 1):
-        raise ValueError(f"saturation_threshold must be above 0, a share up to 1; got {threshold}")
-    area = int(np.count_nonzero(region))
-    return max(1, int(threshold * area) if relative else int(min(threshold, area)))
-
-
 def _check_regions(maps, regions, saturation):
     """For each image a list of (mask, saturation area in pixels)."""
     regions = list(regions)
