@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -13,6 +13,7 @@ from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, an
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import make_surfaces
 from skanomaly.inspection import AnomalyMapDisplay, overlay_map
+from skanomaly.model_selection import OneClassSplit
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_searches_and_nested_pipelines(pipe, surfaces):
     np.testing.assert_array_equal(anomaly_maps(nested, bad), expected)
     y = np.r_[np.ones(20), -np.ones(5)]
     search = GridSearchCV(
-        pipe, {"patchgaussianscorer__topk": [0.02]}, scoring="roc_auc", cv=KFold(2, shuffle=True)
+        pipe, {"patchgaussianscorer__topk": [0.02]}, scoring="roc_auc", cv=OneClassSplit(2)
     ).fit(surfaces.images, y)
     np.testing.assert_array_equal(
         anomaly_maps(search, bad), anomaly_maps(search.best_estimator_, bad)
