@@ -14,16 +14,24 @@ _EXPORTS = {
     "DinoV2Patches": "skanomaly.embedders",
     "FilterBankPatches": "skanomaly.embedders",
     "FunctionPatches": "skanomaly.embedders",
+    "OpenClipPatches": "skanomaly.embedders",
     "TimmPatches": "skanomaly.embedders",
     "PatchGaussianScorer": "skanomaly.scorers",
     "PatchKNNScorer": "skanomaly.scorers",
+    "PromptScorer": "skanomaly.scorers",
+    "ScoreUnion": "skanomaly.scorers",
+    "AnomalibDetector": "skanomaly.anomalib",
     "ImageReadError": "skanomaly._images",
     "AnomalyMapDisplay": "skanomaly.inspection",
     "anomaly_maps": "skanomaly.inspection",
     "benchmark": "skanomaly.benchmarking",
+    "create_model": "skanomaly.registry",
     "evaluate_split": "skanomaly.evaluation",
+    "list_models": "skanomaly.registry",
+    "model_info": "skanomaly.registry",
 }
 _SUBMODULES = (
+    "anomalib",
     "benchmarking",
     "datasets",
     "embedders",
@@ -31,6 +39,7 @@ _SUBMODULES = (
     "inspection",
     "metrics",
     "model_selection",
+    "registry",
     "scorers",
 )
 
