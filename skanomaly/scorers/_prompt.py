@@ -1,0 +1,342 @@
+"""Similarity of patches to texts of normal and of anomalous things."""
+
+import copy
+import os
+import warnings
+from numbers import Real
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from skanomaly._tokens import check_tokens
+from skanomaly.core.calibration import contamination_offset
+from skanomaly.core.prompts import MODES, average_texts, prompt_patch_scores
+from skanomaly.scorers._base import BasePatchScorer
+from skanomaly.scorers._prompt_bank import encode_prompts, model_logit_scale, prompt_texts
+from skanomaly.scorers._winclip import check_token_dim, check_windows, winclip_scores
+
+_CLIP_LOGIT_SCALE = 100.0
+# What the text features and the scale depend on.
+_TEXT_PARAMS = {
+    "class_name",
+    "prompts",
+    "model_name",
+    "pretrained",
+    "text_features_normal",
+    "text_features_anomaly",
+    "logit_scale",
+    "mode",
+}
+
+
+class PromptScorer(BasePatchScorer):
+    """Score patches by texts: zero-shot, without any normal image.
+
+    Each patch is compared to texts of a normal and of a damaged thing, in the joint space of
+    images and texts of a CLIP model. With `windows` this is WinCLIP [1]_.
+
+    Parameters
+    ----------
+    class_name : str, default="object"
+        What the images show; takes the place of ``{}`` in the prompts.
+    prompts : dict, str or None, default=None
+        ``{"normal": [...], "anomaly": [...]}``, with or without ``{}``, or the name of a bank:
+        ``"winclip"`` (7 normal and 4 anomalous states in 21 templates) or ``"clip_ac"`` ("normal
+        {}", "anomalous {}"). None is ``"winclip"``. Every text feature is brought to unit length;
+        their mean, at unit length again, stands for the ensemble.
+    model_name : str, default="ViT-B-16"
+        Of open_clip, as of the embedder.
+    pretrained : str, os.PathLike or None, default="openai"
+        Weights, as of the embedder.
+    text_features_normal : array-like of shape (dim,) or (n_texts, dim), default=None
+        Text features of normal things, in place of `prompts`; `class_name` is then not used.
+    text_features_anomaly : array-like of shape (dim,) or (n_texts, dim), default=None
+        Those of anomalous things; give both or none.
+    mode : {"softmax", "diff", "ratio"}, default="softmax"
+        Probability of the anomalous text, in [0, 1]; difference of cosines, in [-2, 2]; ratio of
+        their exponentials, in [e^-2, e^2]. See :func:`skanomaly.core.prompts.prompt_patch_scores`.
+    logit_scale : float or None, default=None
+        Inverse temperature of the softmax. None: the model's own; 100, which is CLIP's, with text
+        features that were passed in.
+    windows : sequence of int or None, default=None
+        Sides of the windows of WinCLIP, in patches, as of the embedder; the paper has ``(2, 3)``.
+    topk : float or int, default=0.01
+        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
+        scores.
+    aggregation : {"topk_mean", "max", "mean", "class_token"} or float, default="topk_mean"
+        From patch scores to the image score; a float in [0, 1] is a quantile. ``"class_token"``,
+        only with `windows`: the score of the class embedding, which is WinCLIP's.
+    contamination : "auto" or float, default="auto"
+        ``"auto"``: threshold at the probability 0.5, only for ``mode="softmax"``; no image is
+        needed. A float in (0, 0.5]: share of normal images the threshold may flag; needs `fit`.
+    device : str, default="auto"
+        Where texts are encoded.
+
+    Attributes
+    ----------
+    text_features_ : ndarray of shape (2, dim), float64
+        Of the normal and the anomalous ensemble, unit vectors.
+    logit_scale_ : float
+        That of the softmax; other modes do not use it.
+    train_scores_ : ndarray of shape (n_images,)
+        Scores of the training images, as from `score_samples`.
+    offset_ : float
+        -0.5, or the `contamination` quantile of `train_scores_`.
+    n_features_in_ : int
+        Dimension of a token.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where `X` is a DataFrame with string column names.
+
+    Notes
+    -----
+    Tokens must lie in the joint space: ``OpenClipPatches(model_name, project=True)``. A dimension
+    that differs is an error, but models whose tokens have that of the joint space even unprojected
+    cannot be told apart.
+
+    `score_samples` and `score_patches` need no `fit` and follow the parameters as they are;
+    nothing is learned from images, so scores of training images are held-out as they stand. A
+    threshold of `fit` belongs to its class, and is refused after `set_class_name`.
+
+    Features of the last texts are kept in memory for all scorers of the process.
+
+    With ``windows=(2, 3)`` tokens are those of ``OpenClipPatches(project=True, windows=(2, 3))``:
+    one after the other the embeddings of the patch, of the windows that start at it, and of the
+    image. The map is the harmonic mean, over the scales, of the image's score and the harmonic
+    means of the windows that cover a patch; the patch embedding itself is not used. It needs
+    grids, and scores at least 0 (not ``"diff"``). A masked patch takes its window along, unless
+    another patch at the border stores the same window. anomalib's WinCLIP has the scale ``1 /
+    0.07``, and does not bring texts to unit length before their mean.
+
+    References
+    ----------
+    .. [1] Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR
+       2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import PromptScorer
+    >>> scorer = PromptScorer(text_features_normal=[1, 0], text_features_anomaly=[0, 1])
+    >>> tokens = np.array([[[[1.0, 0.1], [1.0, 0.0]]], [[[1.0, 0.1], [0.2, 1.0]]]])
+    >>> scorer.predict(tokens)  # no normal image was needed
+    array([ 1, -1])
+    >>> scorer.score_patches(tokens)[1].round(3)
+    array([[0., 1.]], dtype=float32)
+    """
+
+    _parameter_constraints: dict = {
+        **BasePatchScorer._parameter_constraints,
+        "class_name": [str],
+        "prompts": [None, str, dict],
+        "model_name": [str],
+        "pretrained": [None, str, os.PathLike],
+        "text_features_normal": [None, "array-like"],
+        "text_features_anomaly": [None, "array-like"],
+        "mode": [StrOptions(set(MODES))],
+        "logit_scale": [None, Interval(Real, 0, None, closed="neither")],
+        "windows": [None, "array-like"],
+        "aggregation": [
+            StrOptions({"topk_mean", "max", "mean", "class_token"}),
+            Interval(Real, 0, 1, closed="both"),
+        ],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "device": [str],
+    }
+
+    def __init__(
+        self,
+        class_name="object",
+        *,
+        prompts=None,
+        model_name="ViT-B-16",
+        pretrained="openai",
+        text_features_normal=None,
+        text_features_anomaly=None,
+        mode="softmax",
+        logit_scale=None,
+        windows=None,
+        topk=0.01,
+        aggregation="topk_mean",
+        contamination="auto",
+        device="auto",
+    ):
+        self.class_name = class_name
+        self.prompts = prompts
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.text_features_normal = text_features_normal
+        self.text_features_anomaly = text_features_anomaly
+        self.mode = mode
+        self.logit_scale = logit_scale
+        self.windows = windows
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+        self.device = device
+
+    def set_class_name(self, class_name):
+        """Score by the prompts of another class: ``set_params(class_name=class_name)``.
+
+        Parameters
+        ----------
+        class_name : str
+            What the images show.
+
+        Returns
+        -------
+        self : object
+            The scorer. A threshold of `fit` does not serve the new class.
+        """
+        return self.set_params(class_name=class_name)
+
+    def decision_function(self, X):
+        """``score_samples(X)`` less the threshold: negative for images that are called anomalous.
+
+        Parameters
+        ----------
+        X : array-like
+            Patch tokens.
+
+        Returns
+        -------
+        ndarray of shape (n_images,), float64
+            Signed distance to the threshold: -0.5 with ``contamination="auto"``, fitted or not,
+            else `offset_`.
+
+        Raises
+        ------
+        NotFittedError
+            When the threshold needs `fit`, or belongs to other parameters, such as another class.
+        """
+        if self._zero_shot:
+            return self.score_samples(X) + 0.5
+        if not hasattr(self, "train_scores_"):
+            raise NotFittedError(
+                f"this {type(self).__name__} has no threshold yet: fit it on normal images, with "
+                "a share of them as contamination. Without any, there is one only for "
+                "mode='softmax' with contamination='auto', at the probability 0.5"
+            )
+        self._check_calibrated()
+        return super().decision_function(X)
+
+    def p_values(self, X):
+        self._check_calibrated()
+        return super().p_values(X)
+
+    p_values.__doc__ = BasePatchScorer.p_values.__doc__
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
+
+    @property
+    def _zero_shot(self):
+        return self.mode == "softmax" and self.contamination == "auto"
+
+    def _calibrate(self, tokens):
+        self._windows()
+        if self.contamination == "auto" and not self._zero_shot:
+            raise ValueError(
+                f"contamination='auto' is the probability 0.5 of mode='softmax'; mode={self.mode!r}"
+                " has no such threshold: give a share of normal images, such as 0.1"
+            )
+        if tokens.n_images == 1 and not self._zero_shot:
+            warnings.warn(
+                "calibrated on a single image: the threshold is its own score, and holds no "
+                "nominal false-positive rate. Give more normal images",
+                UserWarning,
+                stacklevel=4,
+            )
+        texts = self._texts(tokens.dim)
+        self.train_scores_ = self._score(tokens.select_view(0), *texts)[1]
+        self.text_features_, self.logit_scale_ = texts
+        self.offset_ = (
+            -0.5
+            if self._zero_shot
+            else contamination_offset(self.train_scores_, self.contamination)
+        )
+
+    def _check_tokens(self, X, *, reset, views=None):
+        if reset or hasattr(self, "train_scores_"):
+            return super()._check_tokens(X, reset=reset, views=views)
+        return check_tokens(X, estimator=self)
+
+    def _check_ready(self):
+        """Scores need no fit."""
+
+    def _params_of_fit(self):
+        return copy.deepcopy(super()._params_of_fit())  # prompts may be changed in place
+
+    def _scores(self, tokens):
+        self._validate_params()
+        if hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params()):
+            return self._score(tokens, self.text_features_, self.logit_scale_)
+        return self._score(tokens, *self._texts(tokens.dim))
+
+    def _texts(self, token_dim):
+        """Directions of the texts, and the scale of the softmax."""
+        windows = self._windows()
+        n_blocks = 1 if windows is None else 2 + len(windows)
+        texts = self._text_features(token_dim // n_blocks)
+        check_token_dim(token_dim, texts.shape[1], windows)
+        if np.abs(texts[0] - texts[1]).max() < 1e-6:
+            raise ValueError("the normal and the anomalous texts are the same: nothing differs")
+        scale = self.logit_scale
+        if scale is None and self.mode == "softmax" and self.text_features_normal is None:
+            where = {"device": self.device, "user": type(self).__name__}
+            scale = model_logit_scale(self.model_name, self.pretrained, **where)
+        return texts, _CLIP_LOGIT_SCALE if scale is None else float(scale)
+
+    def _text_features(self, dim):
+        """Unit vectors of the normal and the anomalous texts; `dim` is what the tokens suggest."""
+        given = [self.text_features_normal, self.text_features_anomaly]
+        missing = [features is None for features in given]
+        if all(missing):
+            texts = prompt_texts(self.prompts, self.class_name)
+            where = {"device": self.device, "user": type(self).__name__}
+            return encode_prompts(self.model_name, self.pretrained, *texts, **where)
+        if any(missing) or self.prompts is not None:
+            raise ValueError(
+                "give text_features_normal and text_features_anomaly, or else prompts: "
+                "features take the place of all prompts"
+            )
+        names = ("text_features_normal", "text_features_anomaly")
+        units = [average_texts(value, name) for value, name in zip(given, names, strict=True)]
+        if len(units[0]) != len(units[1]):
+            raise ValueError(
+                f"text_features_normal is of dimension {len(units[0])}, text_features_anomaly of "
+                f"{len(units[1])}"
+            )
+        return np.stack(units)
+
+    def _windows(self):
+        windows = None if self.windows is None else check_windows(self.windows)
+        if windows is not None and self.mode == "diff":
+            raise ValueError(
+                "windows need scores of at least 0, for their harmonic mean: mode='softmax' or "
+                "'ratio'"
+            )
+        if windows is None and self.aggregation == "class_token":
+            raise ValueError(
+                "aggregation='class_token' needs windows, whose tokens hold the class embedding"
+            )
+        return windows
+
+    def _score(self, tokens, texts, scale):
+        """Patch scores, and `score_samples`."""
+        windows = self._windows()
+        check_token_dim(tokens.dim, texts.shape[1], windows)
+
+        def score(embeddings):
+            return prompt_patch_scores(embeddings, *texts, self.mode, scale)
+
+        if windows is None:
+            scores = np.zeros(len(tokens.values))
+            scores[tokens.valid] = score(tokens.valid_values())
+        else:
+            scores, image_scores = winclip_scores(tokens, windows, score)
+            if self.aggregation == "class_token":
+                return scores, -image_scores
+        return scores, -self._aggregate(tokens, scores)

@@ -1,0 +1,180 @@
+"""Prompts of normal and of anomalous things, and the features of their texts."""
+
+import threading
+from collections import OrderedDict
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from skanomaly.core.prompts import average_texts
+
+# Classes whose text features are kept in memory by the process. They live here rather than on the
+# scorers, so that a clone of a scorer, as in a grid search, encodes no text again.
+MAX_CLASSES = 64
+_features, _scales = OrderedDict(), {}
+_lock = threading.RLock()
+
+_NORMAL = (
+    "{}",
+    "flawless {}",
+    "perfect {}",
+    "unblemished {}",
+    "{} without flaw",
+    "{} without defect",
+    "{} without damage",
+)
+_ANOMALY = ("damaged {}", "{} with flaw", "{} with defect", "{} with damage")
+
+
+def _templates():
+    """The 21 templates of WinCLIP, of which a state takes the place of ``{}``."""
+    kinds = ("photo", "close-up photo", "bright photo", "dark photo", "blurry photo")
+    templates = ["a cropped photo of the {}."]
+    for article in ("a", "the"):
+        templates += [f"a {kind} of {article} {{}}." for kind in (*kinds, "jpeg corrupted photo")]
+        templates += [f"a photo of {article} {size} {{}}." for size in ("small", "large")]
+        templates += [
+            f"a photo of {article} {{}} for {purpose}."
+            for purpose in ("visual inspection", "anomaly detection")
+        ]
+    return templates
+
+
+# State by state, all templates.
+BANKS = {
+    "winclip": {
+        "normal": [t.replace("{}", state) for state in _NORMAL for t in _templates()],
+        "anomaly": [t.replace("{}", state) for state in _ANOMALY for t in _templates()],
+    },
+    "clip_ac": {"normal": ["normal {}"], "anomaly": ["anomalous {}"]},
+}
+
+
+def prompt_texts(prompts, class_name):
+    """The texts of a class, normal and anomalous ones.
+
+    Parameters
+    ----------
+    prompts : None, str or dict
+        None is ``"winclip"``; a str is the name of a bank; a dict has the lists of str
+        ``"normal"`` and ``"anomaly"``.
+    class_name : str
+        Takes the place of ``{}`` in each prompt.
+
+    Returns
+    -------
+    normal, anomaly : tuple of str
+
+    Raises
+    ------
+    ValueError
+        For an unknown bank, keys that miss or are unknown, or no or empty prompts.
+    """
+    if not class_name.strip():
+        raise ValueError("class_name is empty; name what the images show, such as 'bottle'")
+    if prompts is None:
+        prompts = "winclip"
+    if isinstance(prompts, str):
+        if prompts not in BANKS:
+            close = get_close_matches(prompts, BANKS, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"prompts={prompts!r} is no bank of prompts; {hint}Known: {', '.join(BANKS)}. For "
+                'prompts of your own pass {"normal": [...], "anomaly": [...]}'
+            )
+        prompts = BANKS[prompts]
+    if set(prompts) != {"normal", "anomaly"}:
+        raise ValueError(
+            f"prompts must have the keys 'normal' and 'anomaly', got {sorted(map(str, prompts))}"
+        )
+    return tuple(_fill(prompts[key], key, class_name) for key in ("normal", "anomaly"))
+
+
+def _fill(prompts, key, class_name):
+    if not isinstance(prompts, (list, tuple)):
+        raise ValueError(f"prompts[{key!r}] must be a list of str, got {prompts!r}")
+    if len(prompts) == 0:
+        raise ValueError(f"prompts[{key!r}] is empty; give at least one prompt")
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"prompts[{key!r}][{i}] must be a text, got {prompt!r}")
+    return tuple(str(prompt).replace("{}", class_name) for prompt in prompts)
+
+
+def encode_prompts(model_name, pretrained, normal, anomaly, *, device, user):
+    """Directions of two ensembles of texts, encoded at first use.
+
+    Parameters
+    ----------
+    model_name : str
+        Of open_clip.
+    pretrained : str, os.PathLike or None
+        Tag, local file, or None for random weights.
+    normal, anomaly : tuple of str
+        The exact texts.
+    device : str
+        Where to encode; the features do not depend on it.
+    user : str
+        What needs them, for error messages.
+
+    Returns
+    -------
+    ndarray of shape (2, dim), float64
+        Unit vectors, read-only: normal, anomaly.
+    """
+    from skanomaly.embedders import _openclip_loading
+
+    key = (*_model_key(model_name, pretrained), normal, anomaly)
+    with _lock:
+        if key not in _features:
+            texts = [*normal, *anomaly]
+            features = np.asarray(
+                _openclip_loading.text_features(
+                    model_name, pretrained, texts, device=device, user=user
+                )
+            )
+            directions = np.stack(
+                [
+                    average_texts(features[: len(normal)], "the features of the normal prompts"),
+                    average_texts(features[len(normal) :], "the features of the anomaly prompts"),
+                ]
+            )
+            directions.flags.writeable = False
+            _features[key] = directions
+        _features.move_to_end(key)
+        while len(_features) > MAX_CLASSES:
+            _features.popitem(last=False)
+        return _features[key]
+
+
+def model_logit_scale(model_name, pretrained, *, device, user):
+    """The inverse temperature that a model was trained with; asked of it once.
+
+    Parameters
+    ----------
+    model_name, pretrained, device, user
+        As for :func:`encode_prompts`.
+
+    Returns
+    -------
+    float
+    """
+    from skanomaly.embedders import _openclip_loading
+
+    key = _model_key(model_name, pretrained)
+    with _lock:
+        if key not in _scales:
+            _scales[key] = float(
+                _openclip_loading.logit_scale(model_name, pretrained, device=device, user=user)
+            )
+        return _scales[key]
+
+
+def _model_key(model_name, pretrained):
+    """What identifies a model; a local file also by its size and its time of change."""
+    if pretrained is None or not Path(pretrained).is_file():
+        return model_name, pretrained
+    path = Path(pretrained).resolve()
+    stat = path.stat()
+    return model_name, str(path), stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,279 @@
+"""Several scorers of the same tokens as one."""
+
+import warnings
+from numbers import Real
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import _BaseComposition
+
+from skanomaly.core.calibration import contamination_offset
+from skanomaly.scorers._base import BasePatchScorer
+from skanomaly.scorers._patch_knn import MAX_CALIBRATION_PATCHES
+
+_SINGLE = "calibrated on a single image"
+
+
+class ScoreUnion(BasePatchScorer, _BaseComposition):
+    """Combine scorers of the same tokens, on a common scale, with one threshold.
+
+    Parameters
+    ----------
+    scorers : list of (str, scorer)
+        Names and scorers: anything with the `fit` and the `score_patches` of this package's
+        scorers, which give training images their held-out scores. Their parameters are set as
+        ``name__parameter``. Clones of them are fitted.
+    weights : array-like of shape (n_scorers,) or None, default=None
+        Weights of the mean, at least 0; None: all equal. Only for ``combination="mean"``.
+    normalization : {"quantile"} or None, default="quantile"
+        Scale to which each scorer's patch scores are brought before they are combined.
+        ``"quantile"``: 0 is the median and 1 the 99% quantile of the held-out patch scores of the
+        training images. None: as they are.
+    combination : {"mean", "max"}, default="mean"
+        The weighted mean of the scorers' scores of a patch, or the highest.
+    topk : float or int, default=0.01
+        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
+        scores.
+    aggregation : {"topk_mean", "max", "mean", "members"} or float, default="topk_mean"
+        From combined patch scores to the image score; a float in [0, 1] is a quantile.
+        ``"members"`` combines the scorers' own image scores instead, on the scale of their patch
+        scores; only then do their own `topk` and `aggregation` matter.
+    contamination : float, default=0.1
+        Share of normal images the threshold may flag, in (0, 0.5]. Thresholds of the scorers
+        themselves are not used.
+
+    Attributes
+    ----------
+    scorers_ : dict of str to scorer
+        The fitted scorers.
+    location_, scale_ : ndarray of shape (n_scorers,)
+        Patch scores enter as ``(score - location_) / scale_``.
+    train_scores_ : ndarray of shape (n_calibration_images,)
+        Held-out scores of the training images, as from `score_samples`: of all images up to 2**17
+        patches, beyond that of images at even steps.
+    offset_ : float
+        The `contamination` quantile of `train_scores_`.
+    n_features_in_ : int
+        Dimension of a token.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where `X` is a DataFrame with string column names.
+
+    Notes
+    -----
+    Patch scores are higher where more anomalous; with ``"quantile"`` they are negative for patches
+    that are more usual than the median one. Where the quantiles coincide, the highest held-out
+    score is 1; where all held-out scores are the same, they are only shifted, to 0.
+
+    All that is learned, scales and threshold, is learned from held-out scores.
+
+    ``ScoreUnion([("prompt", PromptScorer(windows=(2, 3))), ("knn", PatchKNNScorer())])`` is a
+    few-shot detector after WinCLIP+ [1]_. The paper searches the neighbours of patches and windows
+    separately, spreads the windows' distances by harmonic means, and averages these maps and the
+    prompts' without a common scale; here the neighbours are those of patch, windows and image in
+    one token. For its image score, which is the mean of the class embedding's score and the highest
+    of the neighbours' map, take ``PromptScorer(windows=(2, 3), aggregation="class_token")``,
+    ``PatchKNNScorer(aggregation="max")`` and ``aggregation="members"``. Its distance is half the
+    cosine distance: with ``normalization=None``, ``weights=(2, 1)`` weighs both as it does.
+
+    References
+    ----------
+    .. [1] Jeong et al., "WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation", CVPR
+       2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.normal(size=(20, 8, 8, 16)) + 3
+    >>> bad = rng.normal(size=(1, 8, 8, 16)) + 3
+    >>> bad[0, 2, 3] = -5
+    >>> scorer = ScoreUnion([("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())])
+    >>> scorer.fit(good).predict(bad)
+    array([-1])
+    >>> np.argwhere(scorer.score_patches(bad)[0] == scorer.score_patches(bad).max())
+    array([[2, 3]])
+    >>> scorer.set_params(knn__n_neighbors=3, combination="max").fit(good).predict(bad)
+    array([-1])
+    """
+
+    _parameter_constraints: dict = {
+        **BasePatchScorer._parameter_constraints,
+        "scorers": [list],
+        "weights": [None, "array-like"],
+        "normalization": [None, StrOptions({"quantile"})],
+        "combination": [StrOptions({"mean", "max"})],
+        "aggregation": [
+            StrOptions({"topk_mean", "max", "mean", "members"}),
+            Interval(Real, 0, 1, closed="both"),
+        ],
+    }
+
+    def __init__(
+        self,
+        scorers,
+        *,
+        weights=None,
+        normalization="quantile",
+        combination="mean",
+        topk=0.01,
+        aggregation="topk_mean",
+        contamination=0.1,
+    ):
+        self.scorers = scorers
+        self.weights = weights
+        self.normalization = normalization
+        self.combination = combination
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+
+    def get_params(self, deep=True):
+        """Parameters, those of the scorers as ``name__parameter``.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Include the scorers and their parameters.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        return self._get_params("scorers", deep=deep)
+
+    def set_params(self, **params):
+        """Set parameters, those of a scorer as ``name__parameter``, or a scorer by its name.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        self : object
+            The scorer.
+        """
+        return self._set_params("scorers", **params)
+
+    def _calibrate(self, tokens):
+        self._check_scorers()
+        self._weights()
+        X = _as_array(tokens)
+        if tokens.n_images > 1:
+            self.scorers_ = {name: clone(scorer).fit(X) for name, scorer in self.scorers}
+        else:
+            with warnings.catch_warnings():  # once is enough
+                warnings.filterwarnings("ignore", _SINGLE, UserWarning)
+                self.scorers_ = {name: clone(scorer).fit(X) for name, scorer in self.scorers}
+            warnings.warn(
+                f"{_SINGLE}, scored against parts of itself: scales and threshold say how much "
+                "that image varies in itself, not how parts differ, and hold no nominal "
+                "false-positive rate. Give more images, or rank by score_samples",
+                UserWarning,
+                stacklevel=4,
+            )
+        base = tokens.select_view(0)
+        step = -(-len(base.values) // MAX_CALIBRATION_PATCHES)
+        base = base.select(np.arange(0, base.n_images, step))
+        patch_scores, image_scores = self._member_scores(base)
+        if self.normalization is None:
+            self.location_ = np.zeros(len(self.scorers))
+            self.scale_ = np.ones(len(self.scorers))
+        else:
+            self.location_, self.scale_ = np.transpose(
+                [_common_scale(scores[base.valid]) for scores in patch_scores]
+            )
+        self.train_scores_ = self._combined(base, patch_scores, image_scores)[1]
+        self.offset_ = contamination_offset(self.train_scores_, self.contamination)
+
+    def _params_of_fit(self):
+        return self.get_params(deep=True)
+
+    def _scores(self, tokens):
+        return self._combined(tokens, *self._member_scores(tokens))
+
+    def _member_scores(self, tokens):
+        """Scores of all patches and of all images by each scorer; higher is more anomalous."""
+        X, patch_scores, image_scores = _as_array(tokens), [], []
+        for name, scorer in self.scorers_.items():
+            grids = scorer.score_patches(X, return_scores=self.aggregation == "members")
+            if self.aggregation == "members":
+                grids, scores = grids
+                image_scores.append(-scores)
+            scores = np.concatenate([np.ravel(grid) for grid in grids]).astype(np.float64)
+            if scores.shape != tokens.valid.shape or not np.isfinite(scores[tokens.valid]).all():
+                raise ValueError(
+                    f"score_patches of scorer {name!r} must give a finite number for each patch"
+                )
+            patch_scores.append(scores)
+        return patch_scores, image_scores
+
+    def _combined(self, tokens, patch_scores, image_scores):
+        scores = self._combine(patch_scores)
+        if self.aggregation == "members":
+            return scores, -self._combine(image_scores)
+        return scores, -self._aggregate(tokens, scores)
+
+    def _combine(self, scores):
+        scaled = [
+            (score - location) / scale
+            for score, location, scale in zip(scores, self.location_, self.scale_, strict=True)
+        ]
+        if self.combination == "max":
+            return np.max(scaled, axis=0)
+        return sum(weight * score for weight, score in zip(self._weights(), scaled, strict=True))
+
+    def _weights(self):
+        if self.weights is None:
+            return np.full(len(self.scorers), 1 / len(self.scorers))
+        if self.combination == "max":
+            raise ValueError("weights are only for combination='mean'; for the maximum pass None")
+        weights = np.asarray(self.weights, dtype=np.float64)
+        if weights.shape != (len(self.scorers),):
+            raise ValueError(
+                f"weights must be {len(self.scorers)} numbers, one for each scorer, got "
+                f"{self.weights!r}"
+            )
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+            raise ValueError(f"weights must be at least 0 and not all 0, got {self.weights!r}")
+        return weights / weights.sum()
+
+    def _check_scorers(self):
+        if not self.scorers:
+            raise ValueError("scorers is empty; give at least one (name, scorer)")
+        for i, pair in enumerate(self.scorers):
+            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+                raise TypeError(f"scorers[{i}] must be a tuple (name, scorer), got {pair!r}")
+            name, scorer = pair
+            if isinstance(scorer, type) or not all(
+                hasattr(scorer, method) for method in ("fit", "score_patches")
+            ):
+                raise TypeError(
+                    f"scorer {name!r} must be a scorer of patch tokens, with fit and "
+                    f"score_patches, got {scorer!r}"
+                )
+        self._validate_names([name for name, _ in self.scorers])
+
+
+def _common_scale(scores):
+    """Median, and distance from it to the 99% quantile; never 0."""
+    median, top, highest = np.quantile(scores, [0.5, 0.99, 1.0])
+    noise = 1e-6 * np.abs(scores).max()  # patch scores are float32
+    for scale in (top - median, highest - median):
+        if scale > noise:
+            return median, scale
+    return median, 1.0
+
+
+def _as_array(tokens):
+    """Tokens in a form that scorers accept, views included."""
+    views = (tokens.n_views,) if tokens.n_views > 1 else ()
+    if len(set(tokens.grids)) == 1:
+        return tokens.values.reshape(tokens.n_images, *views, *tokens.grids[0], tokens.dim)
+    out = np.empty(tokens.n_images, dtype=object)
+    for i, grid in enumerate(tokens.grids):
+        out[i] = tokens.values[tokens.rows(i)].reshape(*grid, tokens.dim)
+    return out

@@ -1,0 +1,123 @@
+"""WinCLIP's scores of tokens that hold the embeddings of patch, windows and image."""
+
+from numbers import Integral
+
+import numpy as np
+
+from skanomaly.core.prompts import (
+    harmonic_mean,
+    harmonic_window_map,
+    window_anchors,
+)
+
+
+def check_windows(windows):
+    """The sides of the windows as a tuple; an error for anything else."""
+    sides = tuple(windows)
+    if (
+        not sides
+        or len(set(sides)) < len(sides)
+        or not all(isinstance(side, Integral) and side >= 1 for side in sides)
+    ):
+        raise ValueError(
+            f"windows must be different sides in patches, such as (2, 3), got {windows!r}"
+        )
+    return sides
+
+
+def check_token_dim(token_dim, text_dim, windows):
+    """Raise where the tokens do not go with the text features."""
+    n_blocks = 1 if windows is None else 2 + len(windows)
+    if token_dim == n_blocks * text_dim:
+        return
+    problem = f"tokens are of dimension {token_dim}, the text features of {text_dim}"
+    if windows is not None:
+        cure = (
+            f"; with windows={windows} tokens must have {n_blocks} x {text_dim}: those of "
+            f"OpenClipPatches(project=True, windows={windows}) of the same model"
+        )
+    elif token_dim % text_dim == 0 and token_dim > 2 * text_dim:
+        cure = "; for the tokens of an embedder with windows give the same windows here"
+    else:
+        cure = (
+            "; they must be projected to the joint space of images and texts of the same model: "
+            "OpenClipPatches(model_name, project=True)"
+        )
+    raise ValueError(problem + cure)
+
+
+def image_embeddings(tokens, dim):
+    """The class embedding of each image, (n_images, dim), which all its patches hold.
+
+    Parameters
+    ----------
+    tokens : PatchTokens
+    dim : int
+        Of an embedding, the last `dim` components of a token.
+
+    Raises
+    ------
+    ValueError
+        When the patches of an image differ in it.
+    """
+    first = np.flatnonzero(tokens.valid)
+    first = first[np.searchsorted(first, tokens.offsets[:-1])]
+    out = tokens.values[first, -dim:]
+    for i in range(tokens.n_images):
+        rows = tokens.rows(i)
+        block = tokens.values[rows, -dim:][tokens.valid[rows]]
+        if np.abs(block - out[i]).max() > 1e-3 * np.abs(out[i]).max():
+            raise ValueError(
+                f"the last {dim} components of the tokens of image {i} differ from patch to patch, "
+                "so that they are no embedding of the image: with windows, tokens must be those "
+                "of OpenClipPatches(project=True, windows=...)"
+            )
+    return out
+
+
+def winclip_scores(tokens, windows, score):
+    """Map of each image over all scales, and its score by the class embedding.
+
+    Parameters
+    ----------
+    tokens : PatchTokens
+        Each token holds the embeddings of the patch, of the window of each side that starts
+        there, and of the image.
+    windows : tuple of int
+        Sides of the windows, in patches.
+    score : callable
+        ``score(embeddings of shape (n, dim)) -> (n,)`` scores, at least 0.
+
+    Returns
+    -------
+    patch_scores : ndarray of shape (n_tokens,), float64
+        0 for masked patches.
+    image_scores : ndarray of shape (n_images,), float64
+
+    Raises
+    ------
+    ValueError
+        For tokens without a grid, windows that do not fit in it, or patches of an image that
+        differ in the embedding of the image.
+    """
+    dim = tokens.dim // (2 + len(windows))
+    image_scores = score(image_embeddings(tokens, dim))
+    stored = np.full((len(windows), len(tokens.values)), np.nan)
+    for k in range(len(windows)):
+        block = tokens.values[:, (1 + k) * dim : (2 + k) * dim]
+        stored[k, tokens.valid] = score(block if tokens.valid.all() else block[tokens.valid])
+    out = np.zeros(len(tokens.values))
+    for i, grid in enumerate(tokens.grids):
+        if len(grid) != 2:
+            raise ValueError(
+                "windows need the grid: tokens of shape (n_images, grid_h, grid_w, dim)"
+            )
+        rows, maps = tokens.rows(i), [np.full(grid, image_scores[i])]
+        for side, scores in zip(windows, stored[:, rows], strict=True):
+            try:
+                anchors = window_anchors(scores.reshape(grid), side)
+            except ValueError as exc:
+                raise ValueError(f"image {i}: {exc}") from exc
+            maps.append(harmonic_window_map(anchors, side))
+        out[rows] = np.where(tokens.valid[rows], harmonic_mean(maps).ravel(), 0)
+    return out, image_scores
