@@ -50,8 +50,10 @@ def upsample_map(grid_scores, size, sigma=4.0):
         raise ValueError(f"sigma must be >= 0, got {sigma}")
     rows = _operator(grid.shape[0], height, float(sigma))
     columns = _operator(grid.shape[1], width, float(sigma))
-    # Rounding may leave the range by one unit in the last place; a map must not.
-    return np.clip(product(rows, product(grid, columns.T)), grid.min(), grid.max())
+    heat_map = product(rows, product(grid, columns.T))
+    # Rounding may leave the range by one unit in the last place; a map must not. In place: fresh
+    # memory for a second map costs more than the products.
+    return np.clip(heat_map, grid.min(), grid.max(), out=heat_map)
 
 
 @lru_cache(maxsize=64)
