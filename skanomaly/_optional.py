@@ -1,6 +1,8 @@
 """The one way to import what an extra brings."""
 
 import importlib
+import importlib.util
+import sys
 
 
 def import_optional(module, extra, user):
@@ -28,7 +30,37 @@ def import_optional(module, extra, user):
     try:
         return importlib.import_module(module)
     except ImportError as exc:
-        raise ImportError(
-            f"{user} needs {module!r}, which could not be imported ({exc}). "
-            f'Install it with: pip install "skanomaly[{extra}]"'
-        ) from exc
+        raise _missing(module, extra, user, exc) from exc
+
+
+def require_optional(module, extra, user):
+    """Say at once which extra to install, without importing what may take seconds.
+
+    Parameters
+    ----------
+    module, extra, user : str
+        As for :func:`import_optional`; a module that is in no package.
+
+    Raises
+    ------
+    ImportError
+        When the module is missing; as from :func:`import_optional`.
+    """
+    if not _is_installed(module):
+        raise _missing(module, extra, user, f"No module named {module!r}")
+
+
+def _is_installed(module):
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # an import hook hides it
+        return False
+
+
+def _missing(module, extra, user, reason):
+    return ImportError(
+        f"{user} needs {module!r}, which could not be imported ({reason}). "
+        f'Install it with: pip install "skanomaly[{extra}]"'
+    )

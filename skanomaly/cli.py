@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,25 +11,27 @@ from rich.console import Console
 from rich.table import Table
 
 import skanomaly
+from skanomaly import _cli_weights
+from skanomaly._cli_options import (
+    Category,
+    Json,
+    Layout,
+    Model,
+    Output,
+    Root,
+    more_shots,
+    one_line_errors,
+    parse_layers,
+    read_splits,
+    share_or_number,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-_Model = Annotated[
-    str,
-    typer.Option(
-        help="'filterbank' (no download), dinov2_vits14, dinov3_vits16 and kin, or any name of timm"
-    ),
-]
-_Output = Annotated[
-    Path | None, typer.Option(help="Folder for the heat maps of the test images, as PNG files.")
-]
-_Json = Annotated[
-    str | None, typer.Option("--json", help="File for the results as JSON; '-' for the terminal.")
-]
+app.add_typer(_cli_weights.app, name="weights")
 
 
 def _show_version(wanted: bool):
@@ -57,34 +58,43 @@ def demo(
     images: Annotated[int, typer.Option(min=3, help="Good images to train on.")] = 30,
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 384,
     seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
-    json_file: _Json = None,
+    json_file: Json = None,
 ):
     """Make pictures of parts, good and defective, train on the good ones and find the defects."""
-    with _one_line_errors():
+    with one_line_errors():
         from skanomaly._reports import write_surfaces
         from skanomaly.datasets import read_mvtec
 
         # One folder for each set of options, so that no run finds the images of another.
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
         write_surfaces(data, surface, images, size, seed)
-        pipeline = build_pipeline("filterbank", verbose=sys.stderr.isatty())
-        _evaluate(pipeline, [read_mvtec(data)], output / "heatmaps", json_file)
+        model = _make_model("vision_filterbank", "auto", None)
+        _evaluate(model, [read_mvtec(data)], output / "heatmaps", json_file)
 
 
 @app.command(context_settings={"allow_extra_args": True})
 def evaluate(
     context: typer.Context,
-    root: Annotated[Path, typer.Argument(help="Data set, one category or the folder of several.")],
-    model: _Model = "filterbank",
+    root: Root,
+    model: Model = "filterbank",
     weights: Annotated[
-        str | None, typer.Option(help="Local weight file; without it, timm downloads.")
+        str | None, typer.Option(help="Local weight file; without it, the model's are downloaded.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint or exported model of anomalib.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Let the checkpoint run its own code.")
+    ] = False,
+    class_name: Annotated[
+        str | None, typer.Option(help="What the images show, for models that compare with texts.")
     ] = None,
     layers: Annotated[
         str | None, typer.Option(help="Layers of the model, such as '7' or '5,8'.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels the model sees.")] = None,
     scorer: Annotated[
-        str, typer.Option(help="'knn', 'gaussian', or 'auto': gaussian for filterbank, else knn.")
+        str, typer.Option(help="'knn', 'gaussian', or 'auto': the model's own; of a backbone knn.")
     ] = "auto",
     coreset: Annotated[
         str | None, typer.Option(help="knn: share (0.1) or number (5000) of patches in the bank.")
@@ -99,63 +109,57 @@ def evaluate(
         list[int] | None, typer.Option(help="Train on so many good images: --shots 1 2 4.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Choices of images for each of --shots.")] = 1,
-    category: Annotated[str | None, typer.Option(help="One category of several.")] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Layout of the data set; recognised by default.")
-    ] = None,
+    category: Category = None,
+    layout: Layout = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "auto",
     cache_dir: Annotated[Path | None, typer.Option(help="Folder that keeps patch tokens.")] = None,
     n_jobs: Annotated[int | None, typer.Option(help="Threads that read images.")] = None,
-    output: _Output = None,
-    json_file: _Json = None,
+    output: Output = None,
+    json_file: Json = None,
 ):
     """Train on the good images of a data set, and measure on its test images."""
-    with _one_line_errors():
-        splits = _read_splits(root, layout, category)
-        shots = _more_shots(shots, context.args)
-        pipeline = build_pipeline(
+    with one_line_errors():
+        splits = read_splits(root, layout, category)
+        shots = more_shots(shots, context.args)
+        detector = _make_model(
             model,
             scorer,
-            embedder={
-                "weights": weights,
-                "layers": None if layers is None else _parse_layers(layers),
-                "image_size": image_size,
-                "device": None if device == "auto" else device,
-            },
-            scoring={
-                "coreset": _share_or_number("--coreset", coreset),
-                "topk": _share_or_number("--topk", topk),
-                "contamination": contamination,
-            },
+            weights,
+            checkpoint_path=None if checkpoint is None else str(checkpoint),
+            trust=trust or None,
+            class_name=class_name,
+            layers=parse_layers(layers),
+            image_size=image_size,
+            device=None if device == "auto" else device,
+            coreset=share_or_number("--coreset", coreset),
+            topk=share_or_number("--topk", topk),
+            contamination=contamination,
             cache_dir=cache_dir,
             n_jobs=n_jobs,
-            verbose=sys.stderr.isatty(),
         )
         if shots and output is not None:
             raise ValueError("--output is for one training set; leave out --shots")
         if seeds > 1 and not shots:
             raise ValueError("--seeds is for --shots")
         if shots:
-            _few_shot_table(pipeline, splits, shots, seeds, json_file)
+            _few_shot_table({model: detector}, splits, shots, seeds, json_file)
             return
-        _evaluate(pipeline, splits, output, json_file)
+        _evaluate(detector, splits, output, json_file)
 
 
 @app.command()
 def datasets(
-    root: Annotated[Path, typer.Argument(help="Data set, one category or the folder of several.")],
-    layout: Annotated[
-        str | None, typer.Option(help="Layout of the data set; recognised by default.")
-    ] = None,
-    category: Annotated[str | None, typer.Option(help="One category of several.")] = None,
+    root: Root,
+    layout: Layout = None,
+    category: Category = None,
 ):
     """Show what a folder holds, and what is wrong with it."""
-    with _one_line_errors():
+    with one_line_errors():
         from skanomaly.datasets import find_problems
 
         table = Table("name", "part", "normal", "anomalous", "masks", "defect types")
         problems = []
-        for split in _read_splits(root, layout, category):
+        for split in read_splits(root, layout, category):
             for part in ("train", "validation", "test"):
                 images = getattr(split, part)
                 if images is not None:
@@ -176,91 +180,45 @@ def datasets(
             raise ValueError(f"{len(problems)} problems found")
 
 
-def build_pipeline(model, scorer="auto", *, embedder=None, scoring=None, **common):
-    """The Pipeline of a model name and a scorer name.
+@app.command()
+def models(
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Only models with this tag, such as zero-shot, few-shot, clip."),
+    ] = None,
+):
+    """List the models that have a name."""
+    with one_line_errors():
+        table = Table("name", "what it is", "extra")
+        table.columns[0].no_wrap = True
+        for name in skanomaly.list_models(tag):
+            info = skanomaly.model_info(name)
+            table.add_row(name, info.summary, ", ".join(info.extras) or "-")
+        Console().print(table)
 
-    Parameters
-    ----------
-    model : str
-        ``"filterbank"``, a name of :class:`~skanomaly.DinoV2Patches`, or one of timm.
-    scorer : {"auto", "knn", "gaussian"}, default="auto"
-        ``"auto"``: per-position Gaussians for the filter bank, else nearest patches.
-    embedder, scoring : dict, optional
-        Parameters of the two steps; those that are None keep their default.
-    **common
-        Parameters that every embedder has.
 
-    Returns
-    -------
-    Pipeline
-
-    Raises
-    ------
-    ValueError
-        For an unknown scorer, or a parameter the step does not have.
-
-    Examples
-    --------
-    >>> from skanomaly.cli import build_pipeline
-    >>> build_pipeline("filterbank").named_steps["emb"]
-    FilterBankPatches()
-    """
+def _make_model(name, scorer, weights, **params):
+    """The model of the options; those that are None keep its own value."""
     from sklearn.pipeline import Pipeline
 
-    given = {key: value for key, value in (embedder or {}).items() if value is not None}
-    if model == "filterbank":
-        step = skanomaly.FilterBankPatches()
-    elif model.startswith(("dinov2_", "dinov3_")):
-        step = skanomaly.DinoV2Patches(model)
-    else:
-        step = skanomaly.TimmPatches(model)
-    if scorer == "auto":
-        scorer = "gaussian" if model == "filterbank" else "knn"
-    scorers = {
-        "knn": skanomaly.PatchKNNScorer(),
-        "gaussian": skanomaly.PatchGaussianScorer(
-            neighborhood=3,
-            n_components=None if model == "filterbank" else 128,
-            topk=0.005,
-            random_state=0,
-        ),
-    }
-    if scorer not in scorers:
+    scorer = None if scorer == "auto" else scorer
+    if scorer not in (None, "knn", "gaussian"):
         raise ValueError(f"scorer must be 'auto', 'knn' or 'gaussian', got {scorer!r}")
-    for target, params in ((step, {**given, **common}), (scorers[scorer], scoring or {})):
-        params = {key: value for key, value in params.items() if value is not None}
-        unknown = sorted(set(params) - set(target.get_params()))
-        if unknown:
-            raise ValueError(f"{type(target).__name__} has no parameter {', '.join(unknown)}")
-        target.set_params(**params)
-    return Pipeline([("emb", step), (scorer, scorers[scorer])])
+    params = {key: value for key, value in params.items() if value is not None}
+    if weights is not None:
+        known = skanomaly.create_model(name, scorer=scorer).get_params()
+        params["pretrained" if "emb__pretrained" in known else "weights"] = weights
+    model = skanomaly.create_model(name, scorer=scorer, **params)
+    if isinstance(model, Pipeline):
+        model.set_params(emb__verbose=sys.stderr.isatty())
+    return model
 
 
-def _read_splits(root, layout, category):
-    """The data sets of a folder: one, or each of its categories."""
-    from skanomaly.datasets import list_categories, read_dataset, sniff_layout
-
-    if category is None and root.is_dir() and sniff_layout(root) is None:
-        categories = list_categories(root)
-        if categories:
-            return [read_dataset(root, layout, category=name) for name in categories]
-    return [read_dataset(root, layout, category=category)]
-
-
-def _more_shots(shots, extra):
-    """`--shots 1 2 4`: the numbers behind the first arrive as arguments of no option."""
-    if extra and not (shots and all(text.isdigit() for text in extra)):
-        raise ValueError(f"unexpected arguments: {' '.join(extra)}")
-    return [*(shots or []), *map(int, extra)]
-
-
-def _few_shot_table(pipeline, splits, shots, seeds, json_file):
+def _few_shot_table(models, splits, shots, seeds, json_file):
     from skanomaly.benchmarking import benchmark, summarize
 
     path = None if json_file == "-" else json_file
-    rows = benchmark(
-        {pipeline[-1].__class__.__name__: pipeline}, splits, shots=shots, seeds=seeds, path=path
-    )
+    rows = benchmark(models, splits, shots=shots, seeds=seeds, path=path)
     if json_file == "-":
         for row in rows:
             print(json.dumps(row))
@@ -277,24 +235,7 @@ def _few_shot_table(pipeline, splits, shots, seeds, json_file):
     Console().print(table)
 
 
-def _parse_layers(text):
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--layers must be numbers such as '7' or '5,8', got {text!r}") from None
-
-
-def _share_or_number(option, text):
-    """A float of text with a point, an int of text without."""
-    if text is None:
-        return None
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        raise ValueError(f"{option} must be a share or a number, got {text!r}") from None
-
-
-def _evaluate(pipeline, splits, output, json_file):
+def _evaluate(detector, splits, output, json_file):
     from skanomaly._reports import write_heat_maps
     from skanomaly.evaluation import evaluate_split
 
@@ -306,7 +247,7 @@ def _evaluate(pipeline, splits, output, json_file):
             pass
     lines = []
     for split in splits:
-        result = evaluate_split(pipeline, split)
+        result = evaluate_split(detector, split)
         lines.append(json.dumps(result.to_dict()) + "\n")
         if json_file == "-":
             print(lines[-1], end="")
@@ -328,17 +269,6 @@ def _print_table(result):
     for name, value in result.rows():
         table.add_row(name, value)
     Console().print(table)
-
-
-@contextmanager
-def _one_line_errors():
-    """What a person did wrong ends the program with one line and a code, not a traceback."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as exc:
-        message = " ".join(str(exc).split()) or type(exc).__name__
-        print(f"error: {message}", file=sys.stderr)
-        raise typer.Exit(1) from exc
 
 
 if __name__ == "__main__":

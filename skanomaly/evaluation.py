@@ -36,8 +36,9 @@ class EvaluationResult:
         MVTec LOCO, `auspro_0.05`. See :mod:`skanomaly.metrics`. F1-max knows the test labels.
     n_unknown_masks : int
         Anomalous test images without a known mask; pixel metrics need 0.
-    contamination : float
-        The nominal share of normal images to be flagged.
+    contamination : float or None
+        The nominal share of normal images to be flagged; None of a threshold that is no such
+        share, as of zero-shot scorers.
     threshold : float
         `offset_` of the detector, from training images alone: lower scores are flagged.
     true_positives, false_negatives, false_positives, true_negatives : int
@@ -64,7 +65,7 @@ class EvaluationResult:
     n_anomalous: int
     metrics: dict
     n_unknown_masks: int
-    contamination: float
+    contamination: float | None
     threshold: float
     true_positives: int
     false_negatives: int
@@ -124,7 +125,8 @@ class EvaluationResult:
             out.append(("pixel metrics", f"none: {self.n_unknown_masks} masks are not known"))
         out += [
             (
-                f"normal images flagged (nominal {self.contamination:.0%})",
+                "normal images flagged"
+                + ("" if self.contamination is None else f" (nominal {self.contamination:.0%})"),
                 f"{self.false_positive_rate:.1%}",
             ),
             ("anomalous images flagged", f"{self.recall:.1%}"),
@@ -218,7 +220,7 @@ def evaluate_split(estimator, split, *, sigma=4.0):
         n_anomalous=int((~normal).sum()),
         metrics=measured,
         n_unknown_masks=unknown,
-        contamination=float(scorer.contamination),
+        contamination=None if scorer.contamination == "auto" else float(scorer.contamination),
         threshold=float(scorer.offset_),
         true_positives=int((flagged & ~normal).sum()),
         false_negatives=int((~flagged & ~normal).sum()),

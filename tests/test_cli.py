@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import skanomaly
-from skanomaly.cli import app, build_pipeline
+from skanomaly.cli import app
 
 
 def run(*args):
@@ -90,8 +91,8 @@ def test_evaluate_with_weights(demo, shared):
     [
         (["evaluate", "no-such-folder"], "no-such-folder"),
         (["evaluate", "DATA", "--scorer", "svm"], "scorer must be"),
-        (["evaluate", "DATA", "--model", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
-        (["evaluate", "DATA", "--layers", "3"], "FilterBankPatches has no parameter layers"),
+        (["evaluate", "DATA", "--model", "vit_tinny_patch16_224"], "did you mean 'vit_tiny"),
+        (["evaluate", "DATA", "--layers", "3"], "filterbank has no parameter 'layers'"),
         (["evaluate", "DATA", "--layers", "x", "--model", "resnet18"], "layers"),
         (["evaluate", "DATA", "--image-size", "100"], "not a multiple"),
         (["evaluate", "DATA", "--contamination", "0.7"], "contamination"),
@@ -109,13 +110,6 @@ def test_one_line_errors(demo, tmp_path, args, message):
     assert result.exit_code == 1
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
-
-
-def test_unknown_parameter_and_names():
-    assert type(build_pipeline("dinov2_vits14")[0]).__name__ == "DinoV2Patches"
-    assert type(build_pipeline("resnet18")[0]).__name__ == "TimmPatches"
-    with pytest.raises(ValueError, match="PatchGaussianScorer has no parameter coreset"):
-        build_pipeline("filterbank", scoring={"coreset": 0.1})
 
 
 def test_a_second_run_replaces_the_maps_of_the_first(demo, tmp_path):
@@ -195,3 +189,186 @@ def test_installed_command():
         timeout=60,
     )
     assert help_text.returncode == 0 and "evaluate" in help_text.stdout
+
+
+# Models by name
+
+
+def test_models():
+    result = run("models")
+    assert result.exit_code == 0
+    for name in skanomaly.list_models():
+        assert name in result.stdout
+    result = run("models", "--tag", "zero-shot", "--tag", "clip")
+    assert "vision_winclip" in result.stdout and "vision_padim" not in result.stdout
+    assert "did you mean 'zero-shot'" in run("models", "--tag", "zeroshot").stderr
+
+
+def test_evaluate_a_model_by_name(demo):
+    data = demo[0] / "disc-128px-12-seed0"
+    numbers = [
+        json.loads(run("evaluate", data, "--image-size", 64, "--json", "-", "--model", name).stdout)
+        for name in ("filterbank", "vision_filterbank")
+    ]
+    assert numbers[0].pop("seconds") != numbers[1].pop("seconds")
+    assert numbers[0] == numbers[1]
+    pytest.importorskip("timm")
+    result = run("evaluate", data, "--model", "vision_padin")
+    assert result.exit_code == 1 and "did you mean 'vision_padim" in result.stderr
+    result = run("evaluate", data, "--model", "vision_padim", "--class-name", "nut")
+    assert result.exit_code == 1 and "vision_padim has no parameter 'class_name'" in result.stderr
+    result = run("evaluate", data, "--model", "vision_padim", "--checkpoint", "x.ckpt")
+    assert "vision_padim has no parameter 'checkpoint_path'" in result.stderr
+
+
+def test_evaluate_zero_shot(demo, tmp_path, tiny_clip):
+    """Weights come from a file; the texts are those of the class."""
+    open_clip = pytest.importorskip("open_clip")
+    torch = pytest.importorskip("torch")
+    weights = tmp_path / "clip.pt"
+    torch.save(open_clip.create_model(tiny_clip).state_dict(), weights)
+    result = run(
+        *("evaluate", demo[0] / "disc-128px-12-seed0", "--model", "vision_openclip_promptscore"),
+        *("--class-name", "disc", "--weights", weights, "--json", "-", "--device", "cpu"),
+    )
+    assert result.exit_code == 1 and "weights of ViT-B-16" in result.stderr
+    result = run(
+        *("evaluate", demo[0] / "disc-128px-12-seed0", "--model", f"{tiny_clip}/{weights}"),
+        *("--json", "-", "--device", "cpu", "--topk", "0.1"),
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["parameters"]["emb__model_name"] == repr(tiny_clip)
+
+
+def test_evaluate_a_checkpoint(demo, tiny_onnx, tmp_path):
+    pytest.importorskip("onnxruntime")
+    arguments = ("evaluate", demo[0] / "disc-128px-12-seed0", "--model")
+    name = "vision_anomalib_checkpoint"
+    result = run(*arguments, name, "--checkpoint", tiny_onnx, "--json", "-", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    numbers = json.loads(result.stdout)
+    assert numbers["n_train"] == 12 and numbers["contamination"] == 0.1
+    assert 0 <= numbers["metrics"]["image_auroc"] <= 1
+    result = run(*arguments, name, "--checkpoint", tiny_onnx, "--output", tmp_path / "maps")
+    assert result.exit_code == 0 and len(list((tmp_path / "maps").rglob("*.png"))) == 25
+    for options, message in (
+        ((name, "--checkpoint", "no-such.ckpt"), "no-such.ckpt"),
+        ((name, "--checkpoint", tiny_onnx, "--scorer", "knn"), "neither embedder nor scorer"),
+        ((name, "--checkpoint", tiny_onnx, "--topk", "3"), f"{name} has no parameter 'topk'"),
+        ((name, "--checkpoint", __file__), "test_cli.py is not a file that can be used"),
+    ):
+        result = run(*arguments, *options)
+        (line,) = result.stderr.strip().splitlines()
+        assert result.exit_code == 1 and message in line
+
+
+# Weights
+
+
+REFUSES = "http://127.0.0.1:9"
+
+
+def _weights(*args, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "skanomaly.cli", "weights", *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"), ({"HF_ENDPOINT": REFUSES}, "Connect")],
+)
+def test_fetch_offline(tmp_path, environment, reason):
+    """One line, and none of the attempts in which a download ends."""
+    pytest.importorskip("timm")
+    done = _weights("fetch", "vision_padim", HF_HOME=str(tmp_path), **environment)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: the pretrained weights of resnet18.tv_in1k could not be had")
+    assert reason in line and str(tmp_path / "hub") in line and "HF_HOME" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "extra"),
+    [
+        ("vision_anomalydino", "vit_small_patch14_dinov2", "timm"),
+        ("dinov2_vitb14_reg", "vit_base_patch14_reg4_dinov2", "timm"),
+        ("wide_resnet50_2", "wide_resnet50_2", "timm"),
+        ("vision_winclip_fewshot", "ViT-B-16-plus-240/laion400m_e32", "open_clip"),
+        ("ViT-B-32/openai", "ViT-B-32/openai", "open_clip"),
+    ],
+)
+def test_fetch_asks_for_the_weights_of_the_model(tmp_path, monkeypatch, name, weights, extra):
+    pytest.importorskip(extra)
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    result = run("weights", "fetch", name)
+    assert result.exit_code == 1
+    assert f"the pretrained weights of {weights} could not be had" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vision_filterbank", "has no weights to download"),
+        ("filterbank", "has no weights to download"),
+        ("vision_padim_anomalib", "a checkpoint of your own"),
+        ("vision_padin", "did you mean 'vision_padim"),
+    ],
+)
+def test_nothing_to_fetch(name, message):
+    result = run("weights", "fetch", name)
+    assert result.exit_code == 1 and message in result.stderr
+
+
+def test_list_of_weights(tmp_path):
+    pytest.importorskip("timm")
+    pytest.importorskip("open_clip")
+    repository = tmp_path / "hub" / "models--timm--resnet18.tv_in1k"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    for folder in (repository / "blobs", repository / "refs", snapshot):
+        folder.mkdir(parents=True)
+    (repository / "blobs" / "b10b").write_bytes(bytes(3_000_000))
+    (repository / "refs" / "main").write_text("0" * 40)
+    (snapshot / "model.safetensors").symlink_to(repository / "blobs" / "b10b")
+    torch_home = tmp_path / "torch" / "hub" / "checkpoints"
+    torch_home.mkdir(parents=True)
+    (torch_home / "old.pth").write_bytes(bytes(2_000_000_000 // 1000))
+    done = _weights("list", HF_HOME=str(tmp_path), TORCH_HOME=str(tmp_path / "torch"))
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[1]: line for line in done.stdout.splitlines() if "vision_" in line}
+    assert (
+        "there (3 MB)" in rows["vision_padim"] and "timm/resnet18.tv_in1k" in rows["vision_padim"]
+    )
+    assert "not there" in rows["vision_patchcore"] and "not there" in rows["vision_winclip"]
+    assert "vision_filterbank" not in rows and "vision_padim_anomalib" not in rows
+    assert str(tmp_path / "hub") in done.stdout and "3 MB  timm/resnet18.tv_in1k" in done.stdout
+    assert str(torch_home) in done.stdout and "2 MB  old.pth" in done.stdout
+
+
+def test_list_of_weights_without_extras():
+    code = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'timm', 'open_clip', 'huggingface_hub'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from skanomaly.cli import app\napp(['weights', 'list'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'pip install "skanomaly[torch]"' in done.stdout
+    assert 'pip install "skanomaly[clip]"' in done.stdout

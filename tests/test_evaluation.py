@@ -11,8 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV
 
-from skanomaly import anomaly_maps, evaluate_split
-from skanomaly.cli import build_pipeline
+from skanomaly import anomaly_maps, create_model, evaluate_split
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
 from skanomaly.metrics import IMAGE_SCORERS
 from skanomaly.model_selection import OneClassSplit
@@ -30,7 +29,7 @@ def split(tmp_path_factory):
 
 
 def test_result(split):
-    pipe = build_pipeline("filterbank", "knn", embedder={"image_size": 64})
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
     result = evaluate_split(pipe, split)
     with pytest.raises(NotFittedError):
         pipe.predict(list(split.test.images))
@@ -79,7 +78,7 @@ def _with_masks(root, n_views=None):
 
 def test_pixel_metrics_are_those_of_the_maps(tmp_path):
     split = _with_masks(tmp_path)
-    pipe = build_pipeline("filterbank", "knn", embedder={"image_size": 64})
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
     result = evaluate_split(pipe, split, sigma=2)
     maps = anomaly_maps(result.estimator, list(split.test.images), sigma=2)
     masks = np.stack([split.test.load_mask(i) for i in range(len(split.test))])
@@ -91,11 +90,24 @@ def test_pixel_metrics_are_those_of_the_maps(tmp_path):
 def test_a_sample_is_as_anomalous_as_its_worst_view(tmp_path):
     split = _with_masks(tmp_path)
     test = dataclasses.replace(split.test, groups=["a", "a", "b", "b", "c", "c", "d", "d"])
-    pipe = build_pipeline("filterbank", "knn", embedder={"image_size": 64})
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
     result = evaluate_split(pipe, DatasetSplit("views", split.train, test))
     worst = [result.scores[i : i + 2].min() for i in range(0, 8, 2)]
     assert test.y.tolist() == [1] * 4 + [-1] * 4
     assert result.metrics["sample_auroc"] == roc_auc_score([1, 1, 0, 0], worst)
+
+
+def test_a_threshold_that_is_no_share(split):
+    texts = {"text_features_normal": [1, 1, 1], "text_features_anomaly": [1, 0, 0]}
+    pipe = create_model("vision_openclip_promptscore", embedder=_mean_colour, **texts)
+    result = evaluate_split(pipe, split)
+    assert result.contamination is None and result.threshold == -0.5
+    assert ("normal images flagged", f"{result.false_positive_rate:.1%}") in result.rows()
+    assert result.to_dict()["contamination"] is None
+
+
+def _mean_colour(image):
+    return image.mean(axis=(0, 1), keepdims=True)
 
 
 @pytest.mark.parametrize(("label", "kind"), [(1, "anomalous"), (-1, "normal")])
@@ -115,7 +127,7 @@ def test_one_class_is_refused_before_the_work(split, label, kind):
 # What the embedded default and the small pretrained transformer have to reach.
 @pytest.mark.parametrize(("name", "at_least"), [("cookies", 0.95), ("bottle", 0.99)])
 def test_filter_bank_on_real_images(shared, name, at_least):
-    result = evaluate_split(build_pipeline("filterbank"), read_mvtec(shared / "data" / name))
+    result = evaluate_split(create_model("filterbank"), read_mvtec(shared / "data" / name))
     assert result.metrics["image_auroc"] >= at_least
 
 
@@ -132,10 +144,11 @@ def test_vit_tiny_on_real_images(shared, name, at_least, scorer, tmp_path_factor
     pytest.importorskip("timm")
     weights = str(shared / "weights" / "vit_tiny_patch16_224.safetensors")
     cache = tmp_path_factory.getbasetemp() / "vit-tiny-tokens"  # one embedding for both scorers
-    pipe = build_pipeline(
+    pipe = create_model(
         "vit_tiny_patch16_224",
-        scorer,
-        embedder={"weights": weights, "layers": 5},
+        scorer=scorer,
+        weights=weights,
+        layers=5,
         cache_dir=cache,
     )
     result = evaluate_split(pipe, read_mvtec(shared / "data" / name))
@@ -148,7 +161,7 @@ def test_grid_search_on_real_images(shared):
     images = [*split.train.images, *split.test.images]
     y = np.concatenate([split.train.y, split.test.y])
     search = GridSearchCV(
-        build_pipeline("filterbank", "knn", embedder={"image_size": 64}),
+        create_model("filterbank", scorer="knn", image_size=64),
         {"knn__metric": ["cosine", "euclidean"], "knn__topk": [0.02, 0.2]},
         scoring=IMAGE_SCORERS,
         refit="image_auroc",

@@ -130,6 +130,21 @@ def test_an_objects_items_need_not_be_images():
     assert tokens[:, 0, 0, 0].tolist() == [1, 2]
 
 
+def test_an_object_may_return_tokens_alone():
+    class Table:
+        def __init__(self, shape):
+            self.shape = shape
+
+        def embed(self, key):
+            return np.arange(np.prod(self.shape), dtype=float).reshape(self.shape)
+
+    assert FunctionPatches(Table((2, 3, 5))).transform(["a"]).shape == (1, 2, 3, 5)
+    tokens = FunctionPatches(Table((4, 5))).transform(["a"])
+    assert_same(tokens, FunctionPatches(Table((2, 2, 5))).transform(["a"]))
+    with pytest.raises(ValueError, match="image 0: 6 patches are no square grid"):
+        FunctionPatches(Table((6, 5))).transform(["a"])
+
+
 BAD = {
     "None": None,
     "number": 3.0,

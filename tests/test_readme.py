@@ -12,7 +12,7 @@ from skanomaly.datasets import make_surfaces
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_example(tmp_path, monkeypatch):
+def test_examples(tmp_path, monkeypatch, tiny_clip):
     pytest.importorskip("timm")
     made = make_surfaces(
         14, 4, surface="fabric", defects="missing_piece", image_size=128, random_state=0
@@ -21,7 +21,7 @@ def test_example(tmp_path, monkeypatch):
         folder = tmp_path / "parts" / ("good" if i < 10 else "new")
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i:02d}.png")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code, named = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
     # Random weights need no download; what the example says of shapes and values holds for them.
     small = code.replace("DinoV2Patches()", "DinoV2Patches(weights='random', image_size=98)")
@@ -31,6 +31,10 @@ def test_example(tmp_path, monkeypatch):
     assert set(names["pipe"].predict(names["new"])) <= {-1, 1}
     maps = names["anomaly_maps"](names["pipe"], names["new"])
     assert maps.shape == (8, 128, 128) and np.isfinite(maps).all()
+    options = f'class_name="bottle", model_name="{tiny_clip}", pretrained=None'
+    small = named.replace('class_name="bottle"', options)
+    assert small != named
+    exec(small, names)
 
 
 def test_continuous_integration_runs_the_readme():

@@ -1,5 +1,6 @@
 """A user's own function as an embedder."""
 
+from math import isqrt
 from numbers import Integral
 
 import numpy as np
@@ -21,7 +22,8 @@ class FunctionPatches(BasePatchEmbedder):
         returns its tokens: an array of shape (grid_h, grid_w, dim), or a tuple
         ``(patches, (grid_h, grid_w))`` with `patches` of shape (grid_h * grid_w, dim). An object
         with ``embed(path) -> (patches, (grid_h, grid_w), (height, width))`` is given each element
-        of `X` as it is.
+        of `X` as it is; it may return tokens alone too, (grid_h, grid_w, dim), or patches of a
+        square grid, (patches, dim).
     n_jobs : int or None, default=None
         Threads that call it.
     verbose : bool or int, default=False
@@ -74,11 +76,13 @@ class FunctionPatches(BasePatchEmbedder):
             if hasattr(exc, "add_note"):  # Python 3.11
                 exc.add_note(f"raised by func for image {index}")
             raise
-        if not embeds and not isinstance(result, tuple):
+        if not isinstance(result, (tuple, list) if embeds else tuple):
             result = (result, None)
         try:
             patches, grid = result[:2]
             patches = np.array(patches)  # a copy: the function may use one buffer for all images
+            if embeds and grid is None and patches.ndim == 2:
+                grid = _square(len(patches))
             if grid is not None:
                 height, width = grid
                 if patches.ndim == 2 and len(patches) == height * width:
@@ -96,3 +100,10 @@ class FunctionPatches(BasePatchEmbedder):
                 f"{patches.dtype} for image {index}"
             )
         return _check_output(patches, index, masked=True)
+
+
+def _square(n_patches):
+    side = isqrt(n_patches)
+    if side * side != n_patches:
+        raise ValueError(f"{n_patches} patches are no square grid; return (patches, grid)")
+    return side, side
