@@ -286,7 +286,7 @@ def image_size(item, index=None):
         return height, width
 
 
-def resize_image(image, size, interpolation="bicubic"):
+def resize_image(image, size, interpolation="bicubic", clip=True):
     """Resize an RGB image, antialiased when it shrinks (Pillow's filters).
 
     Parameters
@@ -297,14 +297,16 @@ def resize_image(image, size, interpolation="bicubic"):
         New (height, width) in pixels.
     interpolation : {"nearest", "bilinear", "bicubic", "lanczos"}, default="bicubic"
         The filter.
+    clip : bool, default=True
+        Clip float results to [0, 1]. Without, they are those of torch's antialiased interpolation.
 
     Returns
     -------
     resized : ndarray of shape (height, width, 3), dtype of `image`
         `image` itself when its size is already `size`. Bicubic and lanczos filters have negative
         lobes and overshoot at edges; Pillow clips that for uint8 (in each of its two passes), and
-        float results are clipped to [0, 1] at the end. The other filters average, and cannot leave
-        the range.
+        float results are clipped to [0, 1] at the end, unless `clip` is False. The other filters
+        average, and cannot leave the range.
 
     Raises
     ------
@@ -340,4 +342,5 @@ def resize_image(image, size, interpolation="bicubic"):
         for channel in np.ascontiguousarray(np.moveaxis(image, 2, 0))
     ]
     resized = np.stack(channels, axis=2)
-    return np.clip(resized, 0, 1) if interpolation in ("bicubic", "lanczos") else resized
+    overshoots = interpolation in ("bicubic", "lanczos")
+    return np.clip(resized, 0, 1) if clip and overshoots else resized

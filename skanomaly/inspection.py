@@ -101,7 +101,8 @@ def score_images(estimator, images):
     check_is_fitted(estimator)
     estimator = getattr(estimator, "best_estimator_", estimator)  # of a search
     if hasattr(estimator, "score_maps"):
-        return estimator.score_samples(images), list(estimator.score_maps(images))
+        maps, scores = estimator.score_maps(images, size="model", return_scores=True)
+        return scores, list(maps)
     tokens, scorer = images, estimator
     while isinstance(scorer, Pipeline):
         tokens, scorer = scorer[:-1].transform(tokens), scorer[-1]

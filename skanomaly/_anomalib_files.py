@@ -1,0 +1,310 @@
+"""Which kind of file a checkpoint is, told by its content, and what all loaded models share."""
+
+import pickletools
+import zipfile
+from functools import lru_cache
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from skanomaly import _anomalib_protobuf as protobuf
+from skanomaly.embedders._weights import load_once
+
+_EXPORT = "export it from anomalib again, e.g. engine.export(model, 'onnx')"
+
+
+class Backend:
+    """A loaded model: batches of images in, scores and maps out.
+
+    Attributes
+    ----------
+    family : str or None
+        Key of the table of families, when known.
+    raw : bool or None
+        Whether :meth:`predict` can give scores from before anomalib's post-processor, which clips
+        to [0, 1]; None when nobody knows.
+    threshold : float or None
+        The checkpoint's own image threshold, on the scale of the scores of ``predict(images)``;
+        None when it has none, or NaN.
+    normalized_threshold : float or None
+        The same on the scale of ``predict(images, normalized=True)``.
+    """
+
+    family = None
+    raw = True
+    threshold = None
+    normalized_threshold = None
+
+    def predict(self, images, normalized=False):
+        """Scores and maps of one batch of images.
+
+        Parameters
+        ----------
+        images : list of ndarray of shape (H, W, 3)
+            uint8, or float32 in [0, 1]; their sizes may differ. They are not modified.
+        normalized : bool, default=False
+            Give anomalib's own scores and maps in [0, 1].
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+            Higher is more anomalous.
+        maps : list of ndarray of shape (h, w), float32, or None
+            Each covers its whole image; None when the model gives no maps.
+        """
+        raise NotImplementedError
+
+
+def uncrop(heat, size):
+    """The map of a whole image from the map of its central crop.
+
+    Parameters
+    ----------
+    heat : ndarray of shape (h, w)
+        Map of the crop.
+    size : tuple of int
+        Height and width of what it was cropped from, in the same pixels.
+
+    Returns
+    -------
+    ndarray of shape `size`
+        The lowest value of the map where the model saw nothing.
+    """
+    rest = [max(side - inner, 0) for side, inner in zip(size, heat.shape, strict=True)]
+    before = [int(round(side / 2)) for side in rest]  # as torchvision's CenterCrop
+    around = [(first, side - first) for first, side in zip(before, rest, strict=True)]
+    return np.pad(heat, around, constant_values=heat.min())
+
+
+def checkpoint_kind(path):
+    """Tell by its content what an anomalib file is; nothing in it is run.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+
+    Returns
+    -------
+    {"ckpt", "pt", "onnx", "openvino"}
+        A Lightning checkpoint, an exported PyTorch module, an ONNX graph or an OpenVINO graph.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ValueError
+        When it is none of these, or damaged; the message says what to do.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the model file in it (.ckpt, .onnx, .xml, .pt)")
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint_path={str(path)!r} is not an existing file")
+    stat = path.stat()
+    return _kind_of_file(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _kind_of_file(path, size, changed):
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if not head:
+        raise ValueError(f"{path} is empty; {_EXPORT}")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a Git LFS pointer, not the model; fetch it with: git lfs pull")
+    if head.startswith(b"PK\x03\x04"):
+        return _kind_of_zip(path)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        if b"<net " not in head:
+            raise ValueError(f"{path} is XML or HTML, but not an OpenVINO graph; {_EXPORT}")
+        return "openvino"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        raise ValueError(
+            f"{path} is a safetensors file: bare weights, without the settings of the model that "
+            "they belong to. Give the .ckpt that training wrote, or an exported graph"
+        )
+    if head[:1] == b"\x80":
+        raise ValueError(
+            f"{path} is a plain pickle, which could run any code, not a file that anomalib 2 "
+            f"writes; it is refused. Give the .ckpt that training wrote, or {_EXPORT}"
+        )
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        raise ValueError(f"{path} holds the weights only; give {path.with_suffix('.xml')}")
+    if protobuf.looks_like_onnx(path):
+        return "onnx"
+    raise ValueError(
+        f"{path} is not a file that can be used here, or damaged: its content is neither that of "
+        f"a .ckpt, .pt, .onnx nor OpenVINO .xml file of anomalib; {_EXPORT}"
+    )
+
+
+def _kind_of_zip(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") < 2]
+            if any("/code/" in name for name in names):
+                raise ValueError(
+                    f"{path} is TorchScript, which anomalib 2 does not write; {_EXPORT}"
+                )
+            if not pickles:
+                raise ValueError(f"{path} is a zip archive, but no file of PyTorch; {_EXPORT}")
+            if archive.getinfo(pickles[0]).compress_size < archive.getinfo(pickles[0]).file_size:
+                raise ValueError(f"{path} is compressed, as no file of PyTorch is; {_EXPORT}")
+            strings = pickle_strings(archive.read(pickles[0]))
+    except (zipfile.BadZipFile, EOFError, OSError) as exc:
+        raise ValueError(f"{path} is truncated or damaged ({exc}); copy it again") from exc
+    if {"state_dict", "pytorch-lightning_version"} <= strings or (
+        {"state_dict", "hyper_parameters"} <= strings
+    ):
+        return "ckpt"
+    if "model" in strings and any(text.split(".")[0] == "anomalib" for text in strings):
+        return "pt"
+    raise ValueError(
+        f"{path} was saved by PyTorch, but neither by anomalib's training (a .ckpt with its "
+        "settings) nor by anomalib's export (a .pt with the whole model); it may be bare weights"
+    )
+
+
+def pickle_strings(data):
+    """All strings in a pickle, and ``module.name`` of all its globals, without unpickling it.
+
+    Parameters
+    ----------
+    data : bytes
+        The pickle.
+
+    Returns
+    -------
+    set of str
+
+    Raises
+    ------
+    EOFError
+        When it is cut or damaged.
+    """
+    strings = set()
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if isinstance(argument, str):
+                strings.add(argument.replace(" ", ".") if opcode.name == "GLOBAL" else argument)
+    except Exception as exc:
+        raise EOFError(f"its pickle cannot be read: {exc}") from exc
+    return strings
+
+
+def file_digest(path, kind):
+    """sha256 of a checkpoint, with the files that belong to it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The checkpoint.
+    kind : str
+        As from :func:`checkpoint_kind`.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits. A file is hashed again only when its size or time has changed.
+    """
+    path = Path(path).resolve()
+    files = [path]
+    if kind == "openvino":
+        files.append(path.with_suffix(".bin"))
+        if not files[1].is_file():
+            raise FileNotFoundError(
+                f"the weights of {path} are missing: an OpenVINO graph is two files, and "
+                f"{files[1]} is not there"
+            )
+    elif kind == "onnx":
+        files += protobuf.external_files(path)
+    digest = sha256()
+    for file in files:
+        stat = file.stat()
+        digest.update(_digest_of_file(str(file), stat.st_size, stat.st_mtime_ns))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _digest_of_file(path, size, changed):
+    digest = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def digest_of_checkpoint(path):
+    """sha256 of a checkpoint, with the files that belong to it; see :func:`file_digest`."""
+    return file_digest(path, checkpoint_kind(path))
+
+
+def open_checkpoint(path, device, family, trust, interpolation, expected=None):
+    """Load a checkpoint of any kind, once in this process.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    device, family, trust, interpolation
+        Parameters of :class:`skanomaly.AnomalibDetector`.
+    expected : str or None
+        The digest it must have.
+
+    Returns
+    -------
+    backend : Backend
+        Shared by all who ask for the same.
+    digest : str
+        As from :func:`file_digest`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When it cannot be used, is of another family, or has changed.
+    """
+    try:
+        kind = checkpoint_kind(path)
+    except FileNotFoundError as exc:
+        if expected is None:
+            raise
+        raise FileNotFoundError(
+            f"{exc}: the file of this detector has moved, or is not on this machine; bring it "
+            "back there, or make a new AnomalibDetector"
+        ) from exc
+    digest = file_digest(path, kind)
+    if expected not in (None, digest):
+        raise ValueError(
+            f"{path} has changed since this detector was made of it: its sha256 is "
+            f"{digest[:12]}..., not {expected[:12]}...; bring the old file back, fit again, or "
+            "make a new AnomalibDetector"
+        )
+    if interpolation is not None and kind in ("ckpt", "pt"):
+        raise ValueError(
+            f"interpolation={interpolation!r} is for exported graphs; {path} brings its own"
+        )
+    families = import_module("skanomaly._anomalib_families").FAMILIES if family else {}
+    if family is not None and family not in families:
+        raise ValueError(f"family={family!r} is not known; known are {', '.join(families)}")
+
+    def load():
+        if kind in ("onnx", "openvino"):
+            graphs = import_module(f"skanomaly._anomalib_{kind}")
+            loader = getattr(graphs, f"load_{kind}")
+            usual = families[family].interpolation if family else "bilinear"
+            return loader(path, device=device, interpolation=interpolation, usual=usual)
+        checkpoints = import_module("skanomaly._anomalib_checkpoints")
+        if kind == "ckpt":
+            return checkpoints.load_checkpoint(path, family=family, trust=trust, device=device)
+        return checkpoints.load_exported_module(path, trust=trust, device=device)
+
+    where = str(Path(path).resolve()), digest
+    key = ("anomalib", *where, device, family, trust, interpolation)
+    backend = load_once(key, load)
+    if None not in (family, backend.family) and family != backend.family:
+        raise ValueError(f"{path} is a model of the family {backend.family!r}, not {family!r}")
+    return backend, digest
