@@ -10,8 +10,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skanomaly._anomalib_files import digest_of_checkpoint, open_checkpoint
-from skanomaly._anomalib_inferencers import InferencerBackend, score_batches
+from skanomaly._anomalib.files import digest_of_checkpoint
+from skanomaly._anomalib.inferencers import InferencerBackend, score_batches
+from skanomaly._anomalib.opening import open_checkpoint
 from skanomaly._images import check_images
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._base import _normal_images

@@ -12,16 +12,16 @@ pytest.importorskip("anomalib")
 tiny = pytest.importorskip("_anomalib_tiny")
 
 from skanomaly import DinoV2Patches, TimmPatches  # noqa: E402
-from skanomaly._anomalib_checkpoints import (  # noqa: E402
+from skanomaly._anomalib.checkpoints import (  # noqa: E402
     _family,
     image_models,
     load_checkpoint,
     load_exported_module,
     setting_names,
 )
-from skanomaly._anomalib_families import FAMILIES, UNSUPPORTED  # noqa: E402
-from skanomaly._anomalib_modules import seen, thresholds, whole  # noqa: E402
-from skanomaly._anomalib_offline import import_anomalib, without_downloads  # noqa: E402
+from skanomaly._anomalib.families import FAMILIES, UNSUPPORTED  # noqa: E402
+from skanomaly._anomalib.modules import seen, thresholds, whole  # noqa: E402
+from skanomaly._anomalib.offline import import_anomalib, without_downloads  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from skanomaly import AnomalibDetector
-from skanomaly._anomalib_files import checkpoint_kind, digest_of_checkpoint, uncrop
+from skanomaly._anomalib.files import checkpoint_kind, digest_of_checkpoint, uncrop
 
 
 class Payload:

@@ -13,7 +13,7 @@ pytest.importorskip("anomalib")
 tiny = pytest.importorskip("_anomalib_tiny")
 
 from skanomaly import AnomalibDetector, anomaly_maps  # noqa: E402
-from skanomaly._anomalib_checkpoints import load_exported_module  # noqa: E402
+from skanomaly._anomalib.checkpoints import load_exported_module  # noqa: E402
 
 SUFFIXES = {"ckpt": ".ckpt", "torch": ".pt", "onnx": ".onnx", "openvino": ".xml"}
 # Making a graph takes seconds; the other families are tested as .ckpt.

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from skanomaly import AnomalibDetector, _anomalib_protobuf
+from skanomaly import AnomalibDetector
+from skanomaly._anomalib import protobuf
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -387,7 +388,7 @@ def test_weights_beside_an_onnx_file(tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
     detector = AnomalibDetector(path)
-    if "threshold" in _anomalib_protobuf.OnnxGraph(path.read_bytes()).constants:
+    if "threshold" in protobuf.OnnxGraph(path.read_bytes()).constants:
         np.testing.assert_allclose(detector.score_samples(X), -RAW, atol=1e-6)
     (tmp_path / "model.onnx.data").rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="model.onnx.data is not there"):
@@ -486,7 +487,7 @@ def test_each_runtime_is_enough_alone_and_leaves_nothing_behind(tmp_path):
 
 def test_reader_against_the_onnx_package(tmp_path):
     model = make_graph(resize=(SIDE, SIDE))
-    graph = _anomalib_protobuf.OnnxGraph(model.SerializeToString())
+    graph = protobuf.OnnxGraph(model.SerializeToString())
     expected = [(n.op_type, list(n.input), list(n.output)) for n in model.graph.node]
     assert [node[:3] for node in graph.nodes] == expected
     assert [node[3] for node in graph.nodes if node[0] == "Resize"] == ["cubic"]

@@ -7,7 +7,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from skanomaly._anomalib_files import Backend
+from skanomaly._anomalib.files import Backend
 from skanomaly._images import image_size, load_image
 from skanomaly.core.maps import upsample_map
 

@@ -4,13 +4,11 @@ import pickletools
 import zipfile
 from functools import lru_cache
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from skanomaly import _anomalib_protobuf as protobuf
-from skanomaly.embedders._weights import load_once
+from skanomaly._anomalib import protobuf
 
 _EXPORT = "export it from anomalib again, e.g. engine.export(model, 'onnx')"
 
@@ -241,70 +239,3 @@ def _digest_of_file(path, size, changed):
 def digest_of_checkpoint(path):
     """sha256 of a checkpoint, with the files that belong to it; see :func:`file_digest`."""
     return file_digest(path, checkpoint_kind(path))
-
-
-def open_checkpoint(path, device, family, trust, interpolation, expected=None):
-    """Load a checkpoint of any kind, once in this process.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The file.
-    device, family, trust, interpolation
-        Parameters of :class:`skanomaly.AnomalibDetector`.
-    expected : str or None
-        The digest it must have.
-
-    Returns
-    -------
-    backend : Backend
-        Shared by all who ask for the same.
-    digest : str
-        As from :func:`file_digest`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        When it cannot be used, is of another family, or has changed.
-    """
-    try:
-        kind = checkpoint_kind(path)
-    except FileNotFoundError as exc:
-        if expected is None:
-            raise
-        raise FileNotFoundError(
-            f"{exc}: the file of this detector has moved, or is not on this machine; bring it "
-            "back there, or make a new AnomalibDetector"
-        ) from exc
-    digest = file_digest(path, kind)
-    if expected not in (None, digest):
-        raise ValueError(
-            f"{path} has changed since this detector was made of it: its sha256 is "
-            f"{digest[:12]}..., not {expected[:12]}...; bring the old file back, fit again, or "
-            "make a new AnomalibDetector"
-        )
-    if interpolation is not None and kind in ("ckpt", "pt"):
-        raise ValueError(
-            f"interpolation={interpolation!r} is for exported graphs; {path} brings its own"
-        )
-    families = import_module("skanomaly._anomalib_families").FAMILIES if family else {}
-    if family is not None and family not in families:
-        raise ValueError(f"family={family!r} is not known; known are {', '.join(families)}")
-
-    def load():
-        if kind in ("onnx", "openvino"):
-            graphs = import_module(f"skanomaly._anomalib_{kind}")
-            loader = getattr(graphs, f"load_{kind}")
-            usual = families[family].interpolation if family else "bilinear"
-            return loader(path, device=device, interpolation=interpolation, usual=usual)
-        checkpoints = import_module("skanomaly._anomalib_checkpoints")
-        if kind == "ckpt":
-            return checkpoints.load_checkpoint(path, family=family, trust=trust, device=device)
-        return checkpoints.load_exported_module(path, trust=trust, device=device)
-
-    where = str(Path(path).resolve()), digest
-    key = ("anomalib", *where, device, family, trust, interpolation)
-    backend = load_once(key, load)
-    if None not in (family, backend.family) and family != backend.family:
-        raise ValueError(f"{path} is a model of the family {backend.family!r}, not {family!r}")
-    return backend, digest

@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 
-from skanomaly._anomalib_files import Backend, uncrop
-from skanomaly._anomalib_raw import find_normalization, find_resize, threshold_of
+from skanomaly._anomalib.files import Backend, uncrop
+from skanomaly._anomalib.raw import find_normalization, find_resize, threshold_of
 from skanomaly._images import resize_image
 
 OUTPUTS = ("pred_score", "anomaly_map")

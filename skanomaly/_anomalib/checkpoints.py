@@ -5,9 +5,9 @@ import warnings
 import zipfile
 from pathlib import Path
 
-from skanomaly._anomalib_families import FAMILIES, UNSUPPORTED, family_of_class
-from skanomaly._anomalib_modules import ModuleBackend, seen
-from skanomaly._anomalib_offline import (
+from skanomaly._anomalib.families import FAMILIES, UNSUPPORTED, family_of_class
+from skanomaly._anomalib.modules import ModuleBackend, seen
+from skanomaly._anomalib.offline import (
     BUILDING,
     empty_folder,
     import_anomalib,

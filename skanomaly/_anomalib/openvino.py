@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from skanomaly._anomalib_graphs import OUTPUTS, GraphBackend, run_error
-from skanomaly._anomalib_raw import Graph
+from skanomaly._anomalib.graphs import OUTPUTS, GraphBackend, run_error
+from skanomaly._anomalib.raw import Graph
 from skanomaly._optional import import_optional
 
 # ONNX's names of OpenVINO's operators.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from skanomaly import _anomalib_protobuf as protobuf
-from skanomaly._anomalib_graphs import GraphBackend, run_error
-from skanomaly._anomalib_raw import Graph
+from skanomaly._anomalib import protobuf
+from skanomaly._anomalib.graphs import GraphBackend, run_error
+from skanomaly._anomalib.raw import Graph
 from skanomaly._optional import import_optional
 
 

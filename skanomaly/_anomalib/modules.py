@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 
-from skanomaly._anomalib_families import FAMILIES, family_of_class
-from skanomaly._anomalib_files import Backend, uncrop
-from skanomaly._anomalib_offline import keep_positions
+from skanomaly._anomalib.families import FAMILIES, family_of_class
+from skanomaly._anomalib.files import Backend, uncrop
+from skanomaly._anomalib.offline import keep_positions
 from skanomaly._optional import import_optional
 
 _USER = "AnomalibDetector"

@@ -1,0 +1,1 @@
+"""Loading of what anomalib trained or exported."""
