@@ -19,7 +19,8 @@ def make_tokens(kind, n_tokens, seed=0, dim=384):
     kind : {"mixture", "vit", "noise"}
         ``"mixture"``: Gaussian clusters of 24 directions each, of falling variance, and a little
         noise in all others. ``"vit"``: a ViT-Tiny (dim 192) at 448 pixels on random crops of
-        real photographs; even seeds take those for training, odd ones those for testing.
+        real photographs. Even seeds are for training; odd ones have 2% of anomalies or are
+        photographs for testing.
         ``"noise"``: independent components, where no search can rule out anything.
     n_tokens : int
     seed : int
@@ -38,12 +39,12 @@ def make_tokens(kind, n_tokens, seed=0, dim=384):
         part = tokens[start : start + 65536]
         part[:] = rng.standard_normal(part.shape, dtype=np.float32)
         if kind == "mixture":
-            _cluster(part, rng)
+            _cluster(part, rng, share_of_anomalies=0.02 if seed % 2 else 0)
         part /= np.linalg.norm(part, axis=1, keepdims=True)
     return tokens
 
 
-def _cluster(noise, rng):
+def _cluster(noise, rng, share_of_anomalies):
     """Turn standard normal rows into points of the mixture, in place."""
     dim = noise.shape[1]
     fixed = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def _cluster(noise, rng):
         rows = np.flatnonzero(cluster == number)
         weights = rng.standard_normal((rows.size, _DIRECTIONS))
         noise[rows] += (centers[number] + weights @ own[number]).astype(np.float32)
-    odd = rng.choice(len(noise), len(noise) // 50, replace=False)  # anomalies
+    odd = rng.choice(len(noise), int(share_of_anomalies * len(noise)), replace=False)
     noise[odd] += (0.25 * rng.standard_normal((odd.size, _COMMON)) @ common).astype(np.float32)
 
 

@@ -62,6 +62,7 @@ def main():
         "bank": list(scorer.bank_.shape),
         "tokens_mib": tokens.nbytes / MEBIBYTE,
         "bank_mib": scorer.bank_.nbytes / MEBIBYTE,
+        "fit_extra_over_bank": (after_fit - before) / scorer.bank_.nbytes,
         "fit_extra_mib": (after_fit - before) / MEBIBYTE,
         "score_extra_mib": (after_score - before) / MEBIBYTE,
         "fit_seconds": fit_seconds,

@@ -65,6 +65,89 @@ def aggregate_patch_scores(scores, aggregation="topk_mean", topk=0.01):
     return float(scores[-_count(topk, scores.size) :].mean())
 
 
+def n_decisive(n_patches, aggregation="topk_mean", topk=0.01):
+    """How many of the highest patch scores decide the image score.
+
+    Parameters
+    ----------
+    n_patches : int
+        Patches of the image.
+    aggregation, topk
+        As for :func:`aggregate_patch_scores`.
+
+    Returns
+    -------
+    int
+        The image score stays as it is when all others are replaced by anything no higher than
+        these.
+
+    Examples
+    --------
+    >>> from skanomaly.core.aggregation import n_decisive
+    >>> n_decisive(1024), n_decisive(1024, "max"), n_decisive(1024, 0.99)
+    (10, 1, 13)
+    """
+    if isinstance(aggregation, Real):
+        # Quantiles lie between two neighbours; one more for the rounding of their position.
+        return min(n_patches, n_patches - int(aggregation * (n_patches - 1)) + 1)
+    if aggregation == "max":
+        return min(n_patches, 1)
+    if aggregation == "topk_mean":
+        return min(n_patches, topk if isinstance(topk, Integral) else _count(topk, n_patches))
+    return n_patches
+
+
+def highest_scores(bounds, offsets, counts, evaluate):
+    """Scores of which the highest of every image are exact, from upper bounds of all.
+
+    Parameters
+    ----------
+    bounds : ndarray of shape (n_patches,), float64
+        No lower than the scores.
+    offsets : ndarray of shape (n_images + 1,), int
+        The patches of image i are ``offsets[i]`` to ``offsets[i + 1]``.
+    counts : sequence of int
+        How many scores of each image have to be exact.
+    evaluate : callable
+        ``evaluate(patches)`` returns the scores of patches, given by number. Called twice at most.
+
+    Returns
+    -------
+    ndarray of shape (n_patches,), float64
+        The ``counts[i]`` highest scores of each image; for the other patches a score or a bound
+        that is no higher than these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.core.aggregation import highest_scores
+    >>> scores = np.array([0.1, 0.5, 0.9, 0.2])
+    >>> highest_scores(scores + 0.05, [0, 4], [1], lambda patches: scores[patches])
+    array([0.15, 0.5 , 0.9 , 0.25])
+    """
+    scores = np.array(bounds, dtype=np.float64)
+    exact = np.zeros(len(scores), dtype=bool)
+    images = [
+        (np.arange(start, stop), count)
+        for start, stop, count in zip(offsets[:-1], offsets[1:], counts, strict=True)
+    ]
+    first = [rows[np.argsort(-scores[rows], kind="stable")[: 2 * count]] for rows, count in images]
+    for turn in (0, 1):
+        chosen = []
+        for (rows, count), rows_first in zip(images, first, strict=True):
+            if turn == 0:
+                chosen.append(rows_first)
+            elif 0 < count < len(rows):
+                # Bounds no higher than so many exact scores cannot come before them.
+                least = np.sort(scores[rows][exact[rows]])[-count]
+                chosen.append(rows[~exact[rows] & (scores[rows] > least)])
+        chosen = np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
+        if chosen.size:
+            scores[chosen] = evaluate(chosen)
+            exact[chosen] = True
+    return scores
+
+
 def _count(topk, n_patches):
     if not isinstance(topk, Integral):
         return max(1, int(topk * n_patches))

@@ -4,7 +4,7 @@ import numpy as np
 
 from skanomaly.core._products import product
 
-_BANK_BLOCK = 8192  # rows of the bank in one matrix product
+_BANK_BLOCK = 2048  # rows of the bank in one matrix product
 
 # More candidates of one query in one block are thinned before they are measured again. Only
 # duplicates, or patches that the dtype cannot rank by their inner products, ever get that many.
@@ -48,6 +48,7 @@ def nearest_patches(
     query_groups=None,
     bank_groups=None,
     block_bytes=2**26,
+    row_numbers=None,
 ):
     """Exact nearest neighbours of patch tokens in a memory bank.
 
@@ -67,13 +68,15 @@ def nearest_patches(
         nothing.
     block_bytes : int, default=2**26
         Bound on the memory of one block of inner products.
+    row_numbers : ndarray of shape (n_bank,), int64, optional
+        Numbers by which the rows of the bank go; 0, 1, 2, ... if None.
 
     Returns
     -------
     distances : ndarray of shape (n_queries, n_neighbors), float64
         Ascending.
     indices : ndarray of shape (n_queries, n_neighbors), int64
-        Rows of the bank; of equal distances the lower row comes first.
+        Rows of the bank, by number; of equal distances the lower one comes first.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def nearest_patches(
     """
     if n_neighbors > len(bank):
         raise ValueError(_too_few(n_neighbors, len(bank)))
-    half_norms = None if metric == "cosine" else 0.5 * _squared_norms(bank)
+    half_norms = None if metric == "cosine" else 0.5 * squared_norms(bank)
     query_block = max(1, min(2048, block_bytes // (_BANK_BLOCK * bank.itemsize)))
     distances = np.empty((len(queries), n_neighbors))
     indices = np.empty((len(queries), n_neighbors), dtype=np.int64)
@@ -106,23 +109,27 @@ def nearest_patches(
         rows = slice(start, start + query_block)
         groups = None if query_groups is None else query_groups[rows]
         pairs = _candidates(
-            queries[rows], bank, half_norms, n_neighbors, groups, bank_groups, metric
+            queries[rows], bank, half_norms, n_neighbors, groups, bank_groups, metric, row_numbers
         )
-        distances[rows], indices[rows] = _refine(queries[rows], bank, pairs, n_neighbors, metric)
+        distances[rows], indices[rows] = measure(
+            queries[rows], bank, pairs, n_neighbors, metric, row_numbers
+        )
     return distances, indices
 
 
-def _squared_norms(tokens):
+def squared_norms(tokens):
     return np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64)
 
 
-def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_groups, metric):
+def _candidates(
+    queries, bank, half_norms, n_neighbors, query_groups, bank_groups, metric, row_numbers
+):
     """Pairs (query, row of the bank) among which every one of the nearest is.
 
     They are ranked by q.b for the cosine and by q.b - |b|^2 / 2 otherwise: as by the distance.
     """
     dtype = bank.dtype
-    slack = _rounding_bound(queries, half_norms, bank)
+    slack = rounding_bound(queries, half_norms, bank)
     best = np.full((len(queries), n_neighbors), -np.inf, dtype=dtype)
     found = []
     for start in range(0, len(bank), _BANK_BLOCK):
@@ -132,7 +139,7 @@ def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_group
             similarity -= half_norms[block].astype(dtype)
         if query_groups is not None:
             _exclude_groups(similarity, query_groups, bank_groups[block])
-        top = _largest(similarity, n_neighbors)
+        top = _largest(_maxima(similarity, n_neighbors), n_neighbors)
         best = _largest(np.concatenate([best, top], axis=1), n_neighbors)
         threshold = np.maximum(best[:, 0] - slack, np.finfo(dtype).min)
         # Most blocks hold a candidate of few queries: look for the pairs of those only.
@@ -143,7 +150,8 @@ def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_group
         for part in np.array_split(many, -(-len(many) // 256) or 1):
             if part.size:
                 tied = queries[hit[part]]
-                near[part] = _thin_ties(tied, bank[block], near[part], n_neighbors, metric)
+                numbers = None if row_numbers is None else row_numbers[block]
+                near[part] = _thin_ties(tied, bank[block], near[part], n_neighbors, metric, numbers)
         q, r = np.nonzero(near)
         found.append((hit[q], r + start, similarity[q, r]))
     q, r, value = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -151,13 +159,13 @@ def _candidates(queries, bank, half_norms, n_neighbors, query_groups, bank_group
     return q[keep], r[keep]
 
 
-def _rounding_bound(queries, half_norms, bank):
+def rounding_bound(queries, half_norms, bank):
     """Twice a bound on the rounding error of a similarity: a number, or one a query."""
     terms, info = bank.shape[1] + 4, np.finfo(bank.dtype)
     if half_norms is None:
         return terms * info.eps
     largest = np.sqrt(2 * half_norms.max())
-    relative = terms * float(info.eps) * largest * (np.sqrt(_squared_norms(queries)) + largest)
+    relative = terms * float(info.eps) * largest * (np.sqrt(squared_norms(queries)) + largest)
     return relative + terms * float(info.tiny)  # products of tiny tokens underflow
 
 
@@ -166,6 +174,17 @@ def _exclude_groups(similarity, query_groups, bank_groups):
         if group >= 0:
             own = np.ix_(query_groups == group, bank_groups == group)
             similarity[own] = -np.inf
+
+
+def _maxima(values, count):
+    """Values of each row, in which the `count`-th largest is a lower bound of that of `values`.
+
+    A maximum over strided columns is cheap; to find the largest of many numbers is not.
+    """
+    n_rows, n_columns = values.shape
+    if count == 1 or n_columns < 64 * count or n_columns % 32:
+        return values
+    return values.reshape(n_rows, 32, n_columns // 32).max(axis=1)
 
 
 def _largest(values, count):
@@ -179,7 +198,7 @@ def _largest(values, count):
     return np.pad(top, ((0, 0), (missing, 0)), constant_values=-np.inf) if missing else top
 
 
-def _thin_ties(queries, bank, near, n_neighbors, metric):
+def _thin_ties(queries, bank, near, n_neighbors, metric, row_numbers):
     """Of the candidates (bool matrix) of each query keep those that float64 cannot rank either.
 
     Of identical ones the `n_neighbors` lowest rows are kept.
@@ -191,17 +210,17 @@ def _thin_ties(queries, bank, near, n_neighbors, metric):
     # Ties often have a large common offset: seen from one of the queries it is gone.
     b -= q[0]
     q -= q[0]
-    half_norms = 0.5 * _squared_norms(b)
+    half_norms = 0.5 * squared_norms(b)
     value = product(q, b.T) - half_norms
     if metric == "cosine":
-        value = np.where(one_is_zero, 0.5 * _squared_norms(q)[:, None] - 1, value)
+        value = np.where(one_is_zero, 0.5 * squared_norms(q)[:, None] - 1, value)
     value[~near[:, rows]] = -np.inf
     last = np.partition(value, -n_neighbors, axis=1)[:, -n_neighbors]
-    kept = value >= (last - _rounding_bound(q, half_norms, b))[:, None]
+    kept = value >= (last - rounding_bound(q, half_norms, b))[:, None]
 
     as_bytes = tokens.view(f"V{tokens.itemsize * tokens.shape[1]}").ravel()
     _, copy_of = np.unique(as_bytes, return_inverse=True)
-    order = np.argsort(copy_of, kind="stable")
+    order = np.lexsort((rows if row_numbers is None else row_numbers[rows], copy_of))
     copy_of, kept = copy_of[order], kept[:, order]
     count = np.pad(np.cumsum(kept, axis=1), ((0, 0), (1, 0)))
     before = count[:, np.searchsorted(copy_of, copy_of)]
@@ -210,7 +229,7 @@ def _thin_ties(queries, bank, near, n_neighbors, metric):
     return thinned
 
 
-def _refine(queries, bank, pairs, n_neighbors, metric):
+def measure(queries, bank, pairs, n_neighbors, metric, row_numbers=None):
     """Measure the candidate pairs in float64 and keep the nearest of each query."""
     q, r = pairs
     distances = np.empty(len(q))
@@ -229,6 +248,7 @@ def _refine(queries, bank, pairs, n_neighbors, metric):
             distances[part] = np.where(one_is_zero, 1.0, np.minimum(0.5 * squared, 2.0))
         else:
             distances[part] = np.sqrt(squared)
+    r = r if row_numbers is None else row_numbers[r]
     order = np.lexsort((r, distances, q))
     q, r, distances = q[order], r[order], distances[order]
     rank = np.arange(len(q)) - np.searchsorted(q, q, side="left")

@@ -68,6 +68,12 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
                 f"{type(self).__name__} needs at least {self._min_images} normal images, got "
                 f"n_samples = {tokens.n_images}"
             )
+        self._calibrate(tokens)
+        self._fitted_params = self._params_of_fit()
+        return self
+
+    def _calibrate(self, tokens):
+        """Fit the model to normal images; set `train_scores_` and `offset_`."""
         if len(tokens.values) == 1:
             raise ValueError(
                 "cannot calibrate on n_samples = 1 image of one patch: nothing can be held out; "
@@ -81,7 +87,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
                 "differ, and holds no nominal false-positive rate. Give more normal images, or "
                 "rank by score_samples",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         self._model = self._fit_model(tokens)
         images, scores = self._held_out(tokens)
@@ -94,10 +100,8 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             ]
             for i, image in enumerate(images)
         }
-        self._fitted_params = self.get_params(deep=False)
         self.train_scores_ = -self._aggregate(base, scores)
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
-        return self
 
     def score_samples(self, X):
         """Score of each image: higher is more normal.
@@ -114,8 +118,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
         ndarray of shape (n_images,), float64
             The negative aggregate of the image's patch scores.
         """
-        tokens = self._check_tokens(X, reset=False)
-        return -self._aggregate(tokens, self._patch_scores(tokens))
+        return self._image_scores(self._check_tokens(X, reset=False))
 
     def decision_function(self, X):
         """``score_samples(X) - offset_``: negative for images that are called anomalous.
@@ -164,11 +167,10 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
         """
         self.fit(X, y)
         tokens = self._check_tokens(X, reset=False, views=True).select_view(0)
-        scores = -self._aggregate(tokens, self._patch_scores(tokens))
-        return np.where(scores < self.offset_, -1, 1)
+        return np.where(self._image_scores(tokens) < self.offset_, -1, 1)
 
     def score_patches(self, X, return_scores=False):
-        """Anomaly score of each patch: higher is more anomalous, at least 0.
+        """Anomaly score of each patch: higher is more anomalous; distances are at least 0.
 
         Parameters
         ----------
@@ -186,9 +188,9 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             Only with `return_scores`: as from :meth:`score_samples`.
         """
         tokens = self._check_tokens(X, reset=False)
-        scores = self._patch_scores(tokens)
-        patches = tokens.restore(scores)
-        return (patches, -self._aggregate(tokens, scores)) if return_scores else patches
+        patch_scores, scores = self._scores(tokens)
+        patches = tokens.restore(patch_scores)
+        return (patches, scores) if return_scores else patches
 
     def p_values(self, X):
         """Conformal p-value of each image: how usual so low a score is among normal images.
@@ -226,15 +228,28 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
         scores = cross_fit(tokens, self._n_folds, self._fit_part, self._score_model)
         return np.arange(tokens.n_images), scores
 
-    def _patch_scores(self, tokens):
-        """Scores of all patches, held-out ones for training images; undefined where masked."""
+    def _scores(self, tokens):
+        """Patch scores, and `score_samples`, from one computation."""
+        scores = self._patch_scores(tokens)
+        return scores, -self._aggregate(tokens, scores)
+
+    def _image_scores(self, tokens):
+        """`score_samples` alone, where a subclass has it for less."""
+        return self._scores(tokens)[1]
+
+    def _patch_scores(self, tokens, score_model=None):
+        """Scores of all patches, held-out ones for training images; undefined where masked.
+
+        Those of new images are from `score_model`, or else from `_score_model`.
+        """
+        score_model = score_model or self._score_model
         known = self._fingerprints.match(tokens)
         scores = np.zeros(len(tokens.values))
         stored = np.array([image in self._held_out_scores for image in known.tolist()])
         new = np.flatnonzero(~stored)
         if new.size:
             rows = ~stored[tokens.image_of_row()]
-            scores[rows] = self._score_model(self._model, tokens.select(new), known[new])
+            scores[rows] = score_model(self._model, tokens.select(new), known[new])
         for i in np.flatnonzero(stored):
             rows = np.arange(tokens.offsets[i], tokens.offsets[i + 1])
             rows = rows[tokens.valid[rows]][self._fingerprints.order(tokens, i)]
@@ -255,8 +270,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
 
     def _check_tokens(self, X, *, reset, views=None):
         if not reset:
-            check_is_fitted(self)
-            self._check_params_unchanged()
+            self._check_ready()
         # Only the names of the columns of a DataFrame: the number of features is checked below.
         validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
         tokens = check_tokens(X, views=reset if views is None else views, estimator=self)
@@ -269,19 +283,41 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             )
         return tokens
 
-    def _check_params_unchanged(self):
+    def _check_ready(self):
+        """Raise where images cannot be scored yet."""
+        self._check_calibrated()
+
+    def _check_calibrated(self):
         """The model, its scores and the threshold belong to the parameters of `fit`."""
-        params = self.get_params(deep=False)
-        changed = [
-            name
-            for name, value in self._fitted_params.items()
-            if params[name] is not value and params[name] != value
-        ]
+        check_is_fitted(self, "train_scores_")
+        changed = self._changed_params()
         if changed:
             raise NotFittedError(
                 f"{', '.join(changed)} of this {type(self).__name__} changed since fit; "
                 "call fit again"
             )
+
+    def _params_of_fit(self):
+        return self.get_params(deep=False)
+
+    def _changed_params(self):
+        """Names of the parameters that are not what they were in `fit`."""
+        params = self._params_of_fit()
+        return [
+            name
+            for name, value in self._fitted_params.items()
+            if not (name in params and _same(params[name], value))
+        ]
+
+
+def _same(left, right):
+    if left is right:
+        return True
+    if hasattr(left, "__array__") or hasattr(right, "__array__"):
+        return np.array_equal(left, right)
+    if isinstance(left, (list, tuple)) and type(left) is type(right):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)
 
 
 def _normal_images(y, n_images):

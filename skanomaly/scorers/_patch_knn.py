@@ -6,13 +6,22 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
-from skanomaly.core.coreset import coreset_size, greedy_k_center
-from skanomaly.core.neighbors import nearest_patches, prepare_bank
+from skanomaly.core.aggregation import highest_scores, n_decisive
+from skanomaly.core.coreset import (
+    coreset_size,
+    covering_radius,
+    greedy_k_center,
+    projected_k_center,
+)
+from skanomaly.core.faiss_search import FaissIndex
+from skanomaly.core.neighbors import prepare_bank
+from skanomaly.core.patch_index import PatchIndex
 from skanomaly.scorers._base import BasePatchScorer
 
 # Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
 # more, images are taken at even steps, which bounds the cost of calibration.
 MAX_CALIBRATION_PATCHES = 2**17
+_MEASURED_IMAGES = 16  # at most, for the error of an approximate search
 _QUERIES = 2**14  # patches whose prepared copies are in memory at a time
 
 
@@ -39,10 +48,18 @@ class PatchKNNScorer(BasePatchScorer):
     coreset : float, int or None, default=None
         Share (float in (0, 1]) or number (int) of training patches to keep in the bank; None for
         all.
-    coreset_method : {"k_center", "random"}, default="k_center"
-        How they are chosen: greedy k-center, or at random.
+    coreset_method : {"k_center", "projected_k_center", "random"}, default="k_center"
+        How they are chosen: greedy k-center, exactly; the same on a Gaussian random projection to
+        128 components, which covers less well; or at random.
     random_state : int, RandomState instance or None, default=None
-        Only for ``coreset_method="random"``. None draws anew at each fit.
+        Only for the other methods than ``"k_center"``. None draws anew at each fit.
+    algorithm : str, default="auto"
+        How the nearest patches are found. ``"brute"`` compares to the whole bank; ``"certified"``
+        rules out most of it by bounds that hold whatever is rounded, with the same results;
+        ``"torch:cuda"`` compares to the whole bank on the GPU; ``"auto"`` is the fastest of these.
+        ``"faiss:"`` with the description of an index of the faiss library [3]_, such as
+        ``"faiss:HNSW32"`` or ``"faiss:IVF256,Flat"``, is approximate: see
+        `approximation_error_`. It needs the extra ``faiss``.
 
     Attributes
     ----------
@@ -50,7 +67,10 @@ class PatchKNNScorer(BasePatchScorer):
         The memory bank; unit vectors for the cosine.
     coverage_radius_ : float
         Euclidean distance in the bank's space within which every training patch has a patch of the
-        bank; 0 without coreset, NaN for a random one.
+        bank; 0 without coreset.
+    approximation_error_ : float
+        Largest relative error of an image score among up to 16 held-out training images, compared
+        to the exact search; 0 for the exact algorithms, NaN with one training image.
     train_scores_ : ndarray of shape (n_calibration_images,)
         Held-out scores of the training images, as from `score_samples`: of all images up to 2**17
         patches, beyond that of images at even steps.
@@ -69,14 +89,18 @@ class PatchKNNScorer(BasePatchScorer):
     coresets, with one. The model is for scoring new images; `fit_predict` returns these held-out
     decisions.
 
-    The search is exact, in blocks. Beyond the tokens that are passed in, `fit` takes memory for
-    the bank, for the patches it calibrates on (2**17 tokens at most) and some 300 MB for blocks.
+    The search is exact but for ``"faiss:"``, in blocks. An approximate search misses just the
+    neighbours of unusual patches, which decide the image score: 99% of the right neighbours can
+    mean an error of half of it. Beyond the tokens that are passed in, `fit` takes memory for 1.3
+    times the bank, for the patches it calibrates on (2**17 tokens at most) and some 300 MB for
+    blocks.
 
     References
     ----------
     .. [1] Damm et al., "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with
        DINOv2", WACV 2025.
     .. [2] Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022.
+    .. [3] Douze et al., "The Faiss Library", 2024.
 
     Examples
     --------
@@ -102,8 +126,9 @@ class PatchKNNScorer(BasePatchScorer):
             Interval(Integral, 1, None, closed="left"),
             Interval(RealNotInt, 0, 1, closed="right"),
         ],
-        "coreset_method": [StrOptions({"k_center", "random"})],
+        "coreset_method": [StrOptions({"k_center", "projected_k_center", "random"})],
         "random_state": ["random_state"],
+        "algorithm": [str],
     }
 
     def __init__(
@@ -117,6 +142,7 @@ class PatchKNNScorer(BasePatchScorer):
         coreset=None,
         coreset_method="k_center",
         random_state=None,
+        algorithm="auto",
     ):
         self.n_neighbors = n_neighbors
         self.metric = metric
@@ -126,10 +152,11 @@ class PatchKNNScorer(BasePatchScorer):
         self.coreset = coreset
         self.coreset_method = coreset_method
         self.random_state = random_state
+        self.algorithm = algorithm
 
     @property
     def bank_(self):
-        return self._model["bank"]
+        return self._model["index"].bank
 
     @property
     def coverage_radius_(self):
@@ -138,46 +165,99 @@ class PatchKNNScorer(BasePatchScorer):
     def _fit_model(self, tokens, size=None):
         bank = prepare_bank(tokens.valid_values(), self.metric)
         if self.coreset is None:
-            return {"bank": bank, "image": tokens.image_of_row()[tokens.valid], "radius": 0.0}
+            image = tokens.image_of_row()[tokens.valid]
+            return {"index": self._index(bank), "image": image, "radius": 0.0}
         size = min(size or coreset_size(self.coreset, len(bank)), len(bank))
         if self.coreset_method == "random":
             rng = check_random_state(self.random_state)
-            chosen, radius = np.sort(rng.choice(len(bank), size, replace=False)), np.nan
+            chosen = np.sort(rng.choice(len(bank), size, replace=False))
+            radius = covering_radius(bank, chosen)
+        elif self.coreset_method == "projected_k_center":
+            chosen, radius = projected_k_center(bank, size, random_state=self.random_state)
         else:
             chosen, radius = greedy_k_center(bank, size)
-        return {"bank": bank[chosen], "image": None, "radius": radius}
+        return {"index": self._index(bank[chosen]), "image": None, "radius": radius}
+
+    def _index(self, bank):
+        if self.algorithm.startswith("faiss:"):
+            return FaissIndex(bank, self.metric, self.algorithm.removeprefix("faiss:"))
+        return PatchIndex(bank, self.metric, self.algorithm)
 
     def _score_model(self, model, tokens, known=None):
         """Scores of the patches; images `known` are compared to all but their own patches."""
-        bank, image_of_bank_row = model["bank"], model["image"]
+        search = model["index"].search
+        return self._score_rows(search, model, tokens, known, np.flatnonzero(tokens.valid))
+
+    def _score_rows(self, search, model, tokens, known, rows):
+        """Scores of some patches, by a method of the index that returns distances; else 0."""
         groups = None
-        if image_of_bank_row is not None and known is not None and (known >= 0).any():
+        if model["image"] is not None and known is not None and (known >= 0).any():
             groups = known[tokens.image_of_row()]
         scores = np.zeros(len(tokens.values))
-        rows = np.flatnonzero(tokens.valid)
         for start in range(0, len(rows), _QUERIES):
             part = rows[start : start + _QUERIES]
-            queries = tokens.values[part].astype(bank.dtype, copy=False)
-            distances, _ = nearest_patches(
+            queries = tokens.values[part].astype(model["index"].dtype, copy=False)
+            distances = search(
                 prepare_bank(queries, self.metric),
-                bank,
-                n_neighbors=self.n_neighbors,
-                metric=self.metric,
+                self.n_neighbors,
                 query_groups=None if groups is None else groups[part],
-                bank_groups=None if groups is None else image_of_bank_row,
+                bank_groups=None if groups is None else model["image"],
             )
+            distances = distances[0] if isinstance(distances, tuple) else distances
             scores[part] = distances.mean(axis=1)
         return scores
+
+    def _score_decisive(self, model, tokens, known=None):
+        """Scores of the patches that decide the image scores; bounds no higher for the others."""
+        index, valid = model["index"], np.flatnonzero(tokens.valid)
+        offsets = np.concatenate([[0], np.cumsum(tokens.valid)])[tokens.offsets]
+        counts = [n_decisive(n, self.aggregation, self.topk) for n in np.diff(offsets).tolist()]
+        if not index.has_bounds or 4 * sum(counts) > len(valid):
+            return self._score_model(model, tokens, known)
+
+        def evaluate(patches):
+            rows = valid[patches]
+            return self._score_rows(index.search, model, tokens, known, rows)[rows]
+
+        scores = self._score_rows(index.upper_bounds, model, tokens, known, valid)
+        scores[valid] = highest_scores(scores[valid], offsets, counts, evaluate)
+        return scores
+
+    def _image_scores(self, tokens):
+        return -self._aggregate(tokens, self._patch_scores(tokens, self._score_decisive))
 
     def _fit_part(self, tokens):
         # As many patches as the bank has: a share of fewer would cover them less densely, and the
         # held-out scores would not be those of the bank they stand for.
-        return self._fit_model(tokens, None if self.coreset is None else len(self.bank_))
+        return self._fit_model(tokens, None if self.coreset is None else len(self._model["index"]))
 
     def _held_out(self, tokens):
+        self.approximation_error_ = self._approximation_error(tokens)
         if self.coreset is not None or tokens.n_images == 1:
             return super()._held_out(tokens)
         base = tokens.select_view(0)
         step = -(-len(base.values) // MAX_CALIBRATION_PATCHES)
         images = np.arange(0, tokens.n_images, step)
         return images, self._score_model(self._model, base.select(images), images)
+
+    def _approximation_error(self, tokens):
+        """Largest relative error among the scores of images that the model has not seen."""
+        if not isinstance(self._model["index"], FaissIndex):
+            return 0.0
+        if tokens.n_images == 1:
+            return np.nan
+        model, base = self._model, tokens.select_view(0)
+        images = known = np.arange(0, tokens.n_images, -(-tokens.n_images // _MEASURED_IMAGES))
+        if self.coreset is not None:  # its patches are of all images
+            images, known = images[images % 2 == 0], None
+            rest = np.setdiff1d(np.arange(tokens.n_images), images)
+            model = self._fit_part(tokens.select(rest))
+        bank = model["index"].bank
+        exact = {**model, "index": PatchIndex(bank.copy(), self.metric)}
+        base = base.select(images)
+        approximate, expected = (
+            self._aggregate(base, self._score_model(fitted, base, known))
+            for fitted in (model, exact)
+        )
+        scale = np.where(expected > 0, expected, 1)
+        return float(np.max(np.abs(approximate - expected) / scale))
