@@ -69,16 +69,24 @@ def _check_plain(value):
         raise TypeError(f"cache key: {type(value).__name__} is not a plain value")
 
 
-def _metadata(key, array):
+def _metadata(key, array, dtype):
     """Text metadata of the file that holds `array` under `key`; reading compares all of it."""
     return {
         "format": "skanomaly.tokens",
         "version": str(FORMAT_VERSION),
         "key": key,
-        "dtype": array.dtype.name,
+        "dtype": dtype,
         "shape": json.dumps(array.shape),
         "sha256": hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest(),
     }
+
+
+def _smallest(array):
+    """The array as float16 if that holds it to the bit."""
+    with np.errstate(all="ignore"):  # what float16 cannot hold is found out by the comparison
+        half = array.astype(np.float16)
+        same = half.astype(array.dtype).tobytes() == array.tobytes()
+    return half if same else array
 
 
 class TokenCache:
@@ -139,21 +147,28 @@ class TokenCache:
             header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
         except (OSError, SafetensorError, KeyError, ValueError):
             return None  # unreadable; not safetensors; other tensor or type; impossible shape
-        if header.get("__metadata__") != _metadata(key, array):
+        metadata = header.get("__metadata__", {})
+        kept, dtype = array.dtype.name, metadata.get("dtype")
+        known = dtype == kept or (dtype, kept) == ("float32", "float16")
+        if not known or metadata != _metadata(key, array, dtype):
             return None
         with contextlib.suppress(OSError):  # a read-only cache is still a cache
             os.utime(path)
-        return array
+        return array.astype(dtype, copy=False)
 
     def put(self, key, array):
-        """Store `array` (float32 or float16) under `key`; never fails for want of a disk."""
+        """Store `array` (float32 or float16) under `key`; never fails for want of a disk.
+
+        float32 values that float16 holds to the bit take half the space; `get` gives float32.
+        """
         path = self._path(key)
         array = np.asarray(array, order="C")
         if array.dtype not in (np.float32, np.float16):
             raise TypeError(f"only float32 and float16 are stored, got {array.dtype}")
         if not self._writable:
             return
-        blob = save({"tokens": array}, metadata=_metadata(key, array))
+        kept = _smallest(array)
+        blob = save({"tokens": kept}, metadata=_metadata(key, kept, array.dtype.name))
         if len(blob) > self.max_bytes:
             return
         try:

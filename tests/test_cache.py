@@ -326,7 +326,7 @@ def test_entry_of_another_version_is_missing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["shape", "dtype", "sha256", "format"])
 def test_every_metadata_field_counts(tmp_path, name):
     cache, key = TokenCache(tmp_path, BIG), cache_key(a=1)
-    metadata = _cache._metadata(key, tokens())
+    metadata = _cache._metadata(key, tokens(), "float32")
     path = entry(tmp_path, key)
     path.parent.mkdir()
     path.write_bytes(save({"tokens": tokens()}, metadata=metadata))
@@ -435,7 +435,7 @@ def test_too_big_an_array_is_not_stored_and_evicts_nothing(tmp_path):
     cache = TokenCache(tmp_path, 10 * size)
     keys = fill(cache, 9)
     big = cache_key(n="big")
-    cache.put(big, np.zeros(10 * size // 4, np.float32))
+    cache.put(big, tokens(size=10 * size // 4))
     assert cache.get(big) is None
     assert all(kept(cache, keys))
     cache.put(cache_key(n="last"), tokens())  # and the cache goes on
@@ -798,3 +798,66 @@ def test_threads_share_an_instance(tmp_path):
         assert sum(job.result(60) for job in jobs) > 0
     assert total_bytes(tmp_path) <= cache.max_bytes * 1.4
     assert all(path.name.endswith(".safetensors") for path in all_files(tmp_path))
+
+
+# Half the space
+
+
+@pytest.mark.parametrize("shape", [(), (0, 4), (3, 5, 8)])
+def test_values_of_half_precision_take_half_the_space(tmp_path, shape):
+    rng = np.random.default_rng(0)
+    halves = rng.standard_normal(shape).astype(np.float16).astype(np.float32)
+    cache, key, other = TokenCache(tmp_path, BIG), cache_key(a=1), cache_key(a=2)
+    cache.put(key, halves)
+    assert same(cache.get(key), halves)
+    assert entry(tmp_path, key).stat().st_size <= 2 * halves.size + 600
+    cache.put(other, halves.astype(np.float16))
+    assert same(cache.get(other), halves.astype(np.float16))
+
+
+SPECIAL = [
+    0.0,
+    -0.0,
+    np.inf,
+    -np.inf,
+    np.nan,
+    65504,
+    65520,
+    1e38,
+    2**-24,
+    2**-25,
+    1e-40,
+    1 + 2**-11,
+]
+
+
+@pytest.mark.parametrize("value", SPECIAL)
+def test_special_values_come_back_to_the_bit(tmp_path, value):
+    array = np.array([1, value], dtype=np.float32)
+    cache, key = TokenCache(tmp_path, BIG), cache_key(a=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.put(key, array)
+    assert same(cache.get(key), array)
+
+
+@settings(max_examples=50, deadline=None)
+@given(hnp.arrays(np.uint32, 6))
+def test_any_float_comes_back_to_the_bit(bits):
+    array = bits.view(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = TokenCache(folder, BIG)
+        cache.put(cache_key(), array)
+        assert same(cache.get(cache_key()), array)
+
+
+def test_an_entry_with_another_dtype_in_its_header_counts_as_missing(tmp_path):
+    cache, key = TokenCache(tmp_path, BIG), cache_key(a=1)
+    cache.put(key, tokens())
+    path = entry(tmp_path, key)
+    for dtype in (b"float16", b"float64"):
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"float32", dtype))
+        assert cache.get(key) is None
+        path.write_bytes(data)
+        assert same(cache.get(key), tokens())

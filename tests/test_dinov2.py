@@ -235,7 +235,13 @@ def noise(size):
 
 
 def make(model_name="dinov2_vits14", **parameters):
-    parameters = {"image_size": 56, "weights": "random", "device": "cpu", **parameters}
+    parameters = {
+        "image_size": 56,
+        "weights": "random",
+        "device": "cpu",
+        "dtype": "float32",
+        **parameters,
+    }
     return DinoV2Patches(model_name, **parameters)
 
 

@@ -5,8 +5,9 @@ import re
 from sklearn.utils._param_validation import StrOptions
 
 from skanomaly._optional import import_optional
+from skanomaly.embedders._runtimes import runtime_device
 from skanomaly.embedders._timm import TimmPatches
-from skanomaly.embedders._weights import LoadedModel, load_once, resolve_device
+from skanomaly.embedders._weights import LoadedModel, load_once
 
 # The code that torch.hub runs is that of this commit, whatever its branch becomes.
 HUB_REPOSITORY = "facebookresearch/dinov2:b8931f7bf91576930313be2c6d6af376033b35f0"
@@ -58,14 +59,19 @@ class DinoV2Patches(TimmPatches):
         Images in one forward pass.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``.
-    dtype : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        Precision of the model; ``"auto"`` is float32.
+    dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
+        Precision of the model. ``"auto"``: bfloat16 for plain vision transformers where the
+        processor or the GPU multiplies matrices in it, else float32. ``"int8"``: with
+        ``runtime="openvino"`` only.
+    runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
+        What runs the model; ``"auto"`` is torch. ``"openvino"`` and ``"onnx"`` are for CPUs and
+        need the extras of these names. See Notes.
     cache_dir : str, os.PathLike or None, default=None
         Folder for tokens, one file an image; each image is then embedded once.
     cache_size : int, default=20_000_000_000
         Bytes that folder may hold before the least recently used files are removed.
     n_jobs : int or None, default=None
-        Threads that decode and resize.
+        Threads that decode and resize the next images while the model runs; None is one.
     verbose : bool or int, default=False
         Show a progress bar.
 
@@ -74,6 +80,8 @@ class DinoV2Patches(TimmPatches):
     Without registers the official code interpolates the position embedding bicubically, without
     antialiasing, by a scale factor of ``(grid + 0.1) / 37``. timm antialiases, which moves tokens
     by some 0.7% at 448 pixels; here timm's weights are used with the official rule.
+
+    For precisions and runtimes see the notes of :class:`TimmPatches`.
 
     References
     ----------
@@ -109,6 +117,7 @@ class DinoV2Patches(TimmPatches):
         batch_size=8,
         device="auto",
         dtype="auto",
+        runtime="auto",
         cache_dir=None,
         cache_size=20_000_000_000,
         n_jobs=None,
@@ -125,6 +134,7 @@ class DinoV2Patches(TimmPatches):
             batch_size=batch_size,
             device=device,
             dtype=dtype,
+            runtime=runtime,
             cache_dir=cache_dir,
             cache_size=cache_size,
             n_jobs=n_jobs,
@@ -152,9 +162,18 @@ class DinoV2Patches(TimmPatches):
     def _forward(self, model, x, layers):
         if self.source == "hub":
             return model.module.get_intermediate_layers(x, n=layers, reshape=True, norm=True)
-        if not re.fullmatch(r"dinov2_vit[sblg]14", self.model_name):
+        if not self._official_rule():
             return super()._forward(model, x, layers)
         return _official_intermediates(model.module, x, layers)
+
+    def _embed_patches(self, module, x):
+        if not self._official_rule():
+            return super()._embed_patches(module, x)
+        return _official_embedding(module, x)
+
+    def _official_rule(self):
+        """Whether the position embedding is not interpolated as by timm."""
+        return re.fullmatch(r"dinov2_vit[sblg]14", self.model_name) is not None
 
     def _model(self):
         if self.source == "timm":
@@ -162,11 +181,11 @@ class DinoV2Patches(TimmPatches):
         if self.weights != "pretrained" or not self.model_name.startswith("dinov2_"):
             raise ValueError("source='hub' serves DINOv2 with weights='pretrained' only")
         self._timm_name()  # refuses unknown names
-        device, dtype = str(resolve_device(self.device)), self._dtype_name()
-        key = ("hub", self.model_name, device, dtype)
-        return load_once(key, lambda: self._build_from_hub(device, dtype))
+        device = str(runtime_device(self.runtime, self.device))
+        key = ("hub", self.model_name, device)
+        return load_once(key, lambda: self._build_from_hub(device))
 
-    def _build_from_hub(self, device, dtype):
+    def _build_from_hub(self, device):
         torch = import_optional("torch", "torch", type(self).__name__)
         try:
             # A commit is neither a branch nor a tag, among which the validation would look for it.
@@ -178,7 +197,7 @@ class DinoV2Patches(TimmPatches):
                 f"{self.model_name} could not be downloaded through torch.hub ({exc}). Connect "
                 "once to download it into TORCH_HOME, or use source='timm'"
             ) from exc
-        module = module.eval().requires_grad_(False).to(device, getattr(torch, dtype))
+        module = module.eval().requires_grad_(False).to(device)
         module.feature_info = [{"reduction": 14}] * module.n_blocks
         return LoadedModel(
             module=module,
@@ -193,11 +212,7 @@ class DinoV2Patches(TimmPatches):
 
 def _official_intermediates(module, x, layers):
     """Forward pass of timm's model by the official rule for the position embedding."""
-    torch = import_optional("torch", "torch", "DinoV2Patches")
-    tokens = module.patch_embed(x)  # (B, grid_h, grid_w, dim)
-    grid = tokens.shape[1:3]
-    tokens = torch.cat([module.cls_token.expand(len(x), -1, -1), tokens.flatten(1, 2)], dim=1)
-    tokens = module.norm_pre(tokens + interpolate_position_embedding(module.pos_embed, grid))
+    tokens, grid = _official_embedding(module, x)
     maps = []
     for number, block in enumerate(module.blocks[: max(layers) + 1]):
         tokens = block(tokens)
@@ -205,6 +220,15 @@ def _official_intermediates(module, x, layers):
             patches = module.norm(tokens)[:, 1:]
             maps.append(patches.transpose(1, 2).unflatten(2, grid))
     return maps
+
+
+def _official_embedding(module, x):
+    """What enters the first block, and the grid."""
+    torch = import_optional("torch", "torch", "DinoV2Patches")
+    tokens = module.patch_embed(x)  # (B, grid_h, grid_w, dim)
+    grid = tokens.shape[1:3]
+    tokens = torch.cat([module.cls_token.expand(len(x), -1, -1), tokens.flatten(1, 2)], dim=1)
+    return module.norm_pre(tokens + interpolate_position_embedding(module.pos_embed, grid)), grid
 
 
 def interpolate_position_embedding(embedding, grid):
@@ -223,8 +247,9 @@ def interpolate_position_embedding(embedding, grid):
         Bicubic, not antialiased, by a scale factor of ``(grid + 0.1) / side``.
     """
     torch = import_optional("torch", "torch", "DinoV2Patches")
-    side = round((embedding.shape[1] - 1) ** 0.5)
-    if tuple(grid) == (side, side):
+    # int: while a model is converted, its shapes are no numbers.
+    side, grid = round((int(embedding.shape[1]) - 1) ** 0.5), tuple(map(int, grid))
+    if grid == (side, side):
         return embedding
     patches = embedding[:, 1:].float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
     factor = tuple(float(length + 0.1) / side for length in grid)

@@ -8,11 +8,14 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from skanomaly._hub import download_error, timm_file
 from skanomaly._optional import import_optional
+from skanomaly.embedders._fast_vit import is_plain_vit
 
 # Models kept in memory by the process. They are keyed by what was asked for and live here rather
 # than on the estimators, which stay small to pickle and cheap to clone.
 MAX_MODELS = 3
+MAX_DERIVED = 4  # forms of one model: other precisions, compiled for other sizes
 _models = OrderedDict()
 _lock = threading.RLock()
 
@@ -54,6 +57,35 @@ class LoadedModel:
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def derived(self, key, build):
+        """What is made of the model for one way of running it, built at first use.
+
+        It lives as long as the model; of more than `MAX_DERIVED` the least recently used go.
+
+        Parameters
+        ----------
+        key : tuple
+            Tells it from the others.
+        build : callable
+            Builds it, under a lock.
+        """
+        with _lock:
+            if key not in self._derived:
+                self._derived[key] = build()
+            self._derived.move_to_end(key)
+            while len(self._derived) > MAX_DERIVED:
+                self._derived.popitem(last=False)
+            return self._derived[key]
+
+    @cached_property
+    def plain(self):
+        """Whether it is a plain vision transformer, of which there is a fast form."""
+        return is_plain_vit(self.module)
+
+    @cached_property
+    def _derived(self):
+        return OrderedDict()
 
 
 def load_once(key, build):
@@ -208,7 +240,11 @@ def build_timm(name, weights, square, any_size, user):
             options["dynamic_img_size"] = True
         elif square not in (None, cfg.input_size[-1]):
             options["img_size"] = square
-    if weights not in ("pretrained", "random"):
+    if weights == "pretrained":
+        file = timm_file(name)
+        if file is not None:  # else timm says that there are none
+            file.check_available()
+    elif weights != "random":
         state = read_weights(weights, user)
         classifier = cfg.classifier[0] if isinstance(cfg.classifier, tuple) else cfg.classifier
         head = state.get(f"{classifier}.weight")
@@ -227,19 +263,11 @@ def build_timm(name, weights, square, any_size, user):
         ) from exc
     except (RuntimeError, KeyError) as exc:
         if weights in ("pretrained", "random"):
-            raise _download_error(name, exc) from exc
+            raise download_error(name, exc) from exc
         reason = " ".join(str(exc).split())[:300]
         raise ValueError(f"{weights} does not hold the weights of {name}: {reason}") from exc
     except OSError as exc:
-        raise _download_error(name, exc) from exc
-
-
-def _download_error(name, exc):
-    return OSError(
-        f"the pretrained weights of {name} could not be had ({type(exc).__name__}: "
-        f"{str(exc).splitlines()[0] if str(exc) else exc!r}). Connect once to download them into "
-        "HF_HOME, or pass the path of a local file as weights="
-    )
+        raise download_error(name, exc) from exc
 
 
 def feature_info(module):

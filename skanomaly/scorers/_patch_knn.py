@@ -89,11 +89,11 @@ class PatchKNNScorer(BasePatchScorer):
     coresets, with one. The model is for scoring new images; `fit_predict` returns these held-out
     decisions.
 
-    The search is exact but for ``"faiss:"``, in blocks. An approximate search misses just the
-    neighbours of unusual patches, which decide the image score: 99% of the right neighbours can
-    mean an error of half of it. Beyond the tokens that are passed in, `fit` takes memory for 1.3
-    times the bank, for the patches it calibrates on (2**17 tokens at most) and some 300 MB for
-    blocks.
+    The search is exact but for ``"faiss:"``, in blocks. An approximate search tends to miss the
+    neighbours of unusual patches, which decide the image score: the share of neighbours it finds
+    says little, `approximation_error_` what it costs. Beyond the tokens that are passed in, `fit`
+    takes memory for 1.3 times the bank, for the patches it calibrates on (2**17 tokens at most)
+    and some 300 MB for blocks.
 
     References
     ----------
