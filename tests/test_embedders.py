@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import joblib
@@ -36,9 +37,11 @@ from skanomaly import (
     FilterBankPatches,
     FunctionPatches,
     ImageReadError,
+    OpenClipPatches,
     PatchKNNScorer,
     TimmPatches,
 )
+from skanomaly.embedders._base import _ahead
 
 VIT = partial(TimmPatches, "test_vit", image_size=32, weights="random", device="cpu")
 CNN = partial(TimmPatches, "test_resnet", image_size=32, weights="random", device="cpu")
@@ -47,6 +50,7 @@ MAKE = {
     "vit": VIT,
     "cnn": CNN,
     "dinov2": partial(DinoV2Patches, image_size=28, weights="random", device="cpu"),
+    "clip": partial(OpenClipPatches, "ViT-S-16", pretrained=None, image_size=32, device="cpu"),
     "function": partial(FunctionPatches, cell_means),
 }
 TOKEN_SHAPE = {
@@ -54,20 +58,22 @@ TOKEN_SHAPE = {
     "vit": (2, 2, 64),
     "cnn": (4, 4, 240),
     "dinov2": (2, 2, 384),
+    "clip": (2, 2, 384),
     "function": (4, 4, 3),
 }
-CELL = {"filter_bank": 8, "vit": 16, "cnn": 32, "dinov2": 14}
+CELL = {"filter_bank": 8, "vit": 16, "cnn": 32, "dinov2": 14, "clip": 16}
 DEFAULTS = {
     "filter_bank": FilterBankPatches,
     "timm": TimmPatches,
     "dinov2": DinoV2Patches,
+    "clip": OpenClipPatches,
     "function": partial(FunctionPatches, cell_means),
 }
 SIZES = [(40, 40), (64, 30), (20, 90), (32, 32), (51, 47)]
 
 needs_torch = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("torch", "timm")),
-    reason="needs torch and timm",
+    any(importlib.util.find_spec(name) is None for name in ("torch", "timm", "open_clip")),
+    reason="needs torch, timm and open_clip",
 )
 
 
@@ -509,7 +515,12 @@ def invalid_parameters():
         "weights": [None, True, 3],
         "device": [None, 0],
         "dtype": ["float64", None, np.float32],
+        "runtime": ["tensorrt", None, 1],
         "source": ["web", None],
+        "pretrained": [0, True, ["openai"]],
+        "project": [None, "yes", 2],
+        "value_attention": [None, "yes", -1, 1.5],
+        "windows": [2, "2x2"],
         "func": [None, "mean", 3],
     }
     for name, make in DEFAULTS.items():
@@ -650,7 +661,7 @@ CHANGES = {
         {"layers": 1},
         {"layers": [1, 2]},
         {"layers": [1, 2], "fusion": "mean"},
-        {"dtype": "bfloat16"},
+        {"dtype": "float16"},
         {"model_name": "test_vit2"},
     ],
     "dinov2": [
@@ -792,3 +803,78 @@ def test_no_cache_writes_nothing(tmp_path, monkeypatch):
 def test_an_empty_cache_dir_is_refused():
     with pytest.raises(ValueError, match="cache_dir is empty"):
         FilterBankPatches(image_size=32, cache_dir="").transform(random_images((32, 32)))
+
+
+# Images are read ahead of the model
+
+
+def read_ahead(calls, n_threads=2, margin=2):
+    return _ahead(((call,) for call in calls), n_threads, margin)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("n", [0, 1, 2, 20])
+def test_results_come_in_order(n_threads, n):
+    assert list(read_ahead([partial(int, i) for i in range(n)], n_threads)) == list(range(n))
+
+
+def test_the_next_images_are_read_while_the_model_runs():
+    """The model waits for a later image, which without threads would never be read."""
+    read = threading.Event()
+    results = read_ahead([int, int, int, read.set, int])
+    next(results)
+    assert read.wait(60)
+    assert len(list(results)) == 4
+
+
+def test_no_more_is_read_than_is_bounded():
+    count, lock = [], threading.Lock()
+
+    def call():
+        with lock:
+            count.append(1)
+
+    for done, _ in enumerate(read_ahead([call] * 50, n_threads=2, margin=3), 1):
+        assert len(count) <= done + 3 + 2
+    assert len(count) == 50
+
+
+def readers():
+    return [t for t in threading.enumerate() if t.name.startswith("skanomaly-read")]
+
+
+def test_an_error_comes_in_its_turn_and_leaves_no_thread(tmp_path):
+    X = random_images(*[(32, 32)] * 12)
+    X[9] = tmp_path / "missing.png"
+    X[5] = b"broken"
+    for n_jobs in (None, 2, -1):
+        with pytest.raises(ImageReadError, match="image 5 "):
+            FilterBankPatches(image_size=16, batch_size=3, n_jobs=n_jobs).transform(X)
+    assert not readers()
+
+
+def test_an_error_of_the_model_leaves_no_thread(monkeypatch):
+    def fail(self, images):
+        assert readers()
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(FilterBankPatches, "_embed_batch", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        FilterBankPatches(image_size=16, batch_size=2).transform(random_images(*[(32, 32)] * 9))
+    assert not readers()
+
+
+def test_a_grid_search_in_processes():
+    X = random_images(*[(40, 40)] * 8)
+    y = np.array([1, 1, 1, -1] * 2)
+    pipeline = Pipeline(
+        [("emb", FilterBankPatches(image_size=16, n_jobs=2)), ("knn", PatchKNNScorer())]
+    )
+    grid = {"knn__topk": [0.1, 1]}
+    scores = [
+        GridSearchCV(pipeline, grid, cv=2, scoring="roc_auc", error_score="raise", n_jobs=n_jobs)
+        .fit(X, y)
+        .cv_results_["mean_test_score"]
+        for n_jobs in (1, 2)
+    ]
+    np.testing.assert_array_equal(*scores)

@@ -1,10 +1,14 @@
 """What every embedder shares: reading, batching, views, the token cache, the token contract."""
 
 import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from numbers import Integral
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from tqdm.auto import tqdm
@@ -126,6 +130,7 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
     def _embed(self, X, views):
         """Tokens of each image: a list of lists, one array a view."""
         items = check_images(X)
+        self._cell()  # loads the model before there are threads that would wait for each other
         cache = context = None
         if self.cache_dir is not None:
             if not os.fspath(self.cache_dir):
@@ -133,16 +138,18 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
             cache = TokenCache(self.cache_dir, self.cache_size)
             context = {"embedder": type(self).__name__, **self._fingerprint()}
         tokens = [[None] * len(views) for _ in items]
-        # Threads, because decoding and resizing release the interpreter's lock.
-        pool = Parallel(n_jobs=self.n_jobs, prefer="threads")
-        with tqdm(total=len(items), desc="embed", unit="image", disable=not self.verbose) as bar:
+        calls = ((self._prepare, item, i, views, cache, context) for i, item in enumerate(items))
+        ahead = _ahead(calls, effective_n_jobs(self.n_jobs), self.batch_size)
+        with (
+            closing(ahead) as prepared,
+            tqdm(total=len(items), desc="embed", unit="image", disable=not self.verbose) as bar,
+        ):
             for start in range(0, len(items), self.batch_size):
                 numbers = range(start, min(start + self.batch_size, len(items)))
-                prepared = pool(
-                    delayed(self._prepare)(items[i], i, views, cache, context) for i in numbers
-                )
                 waiting = []
-                for i, (keys, known, images) in zip(numbers, prepared, strict=True):
+                for i, (keys, known, images) in zip(
+                    numbers, islice(prepared, len(numbers)), strict=True
+                ):
                     tokens[i] = known
                     waiting += [
                         (i, v, keys[v], image)
@@ -196,6 +203,9 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
                 f"{size}, of which {self._max_side} is the most; lower image_size, use "
                 "resize='squash', or cut the image into pieces"
             )
+        return self._resize(image, size)
+
+    def _resize(self, image, size):
         return resize_image(image, size, self._interpolation)
 
     def _side(self):
@@ -213,6 +223,26 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
             return size, size
         scale = size / min(height, width)
         return tuple(max(1, round(side * scale / cell)) * cell for side in (height, width))
+
+
+def _ahead(calls, n_threads, margin):
+    """Results of calls, in order, made in background threads while the former ones are used.
+
+    An error is raised where its result would come. At most `margin` calls, and one a thread, are
+    ahead of the result that is asked for, which bounds the memory.
+    """
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="skanomaly-read") as pool:
+        pending = deque()
+        try:
+            for call in calls:
+                pending.append(pool.submit(*call))
+                if len(pending) > margin + n_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _check_output(tokens, index, masked=False):

@@ -16,6 +16,7 @@ from skanomaly.embedders._openclip_families import (
     window_embeddings,
 )
 from skanomaly.embedders._openclip_loading import load_model
+from skanomaly.embedders._resize import RESIZE_VERSION, fast_resize
 from skanomaly.embedders._timm import fuse_blocks, fuse_stages, normalise
 from skanomaly.embedders._weights import resolve_device
 
@@ -175,6 +176,9 @@ class OpenClipPatches(BasePatchEmbedder):
     def _interpolation(self):
         return self._model().interpolation
 
+    def _resize(self, image, size):
+        return fast_resize(image, size, self._interpolation, type(self).__name__)
+
     def _fingerprint(self):
         model = self._model()
         return {
@@ -190,6 +194,7 @@ class OpenClipPatches(BasePatchEmbedder):
             "mean": list(model.mean),
             "std": list(model.std),
             "interpolation": model.interpolation,
+            "resize_version": RESIZE_VERSION,
             "dtype": self._dtype_name(),
         }
 
