@@ -34,8 +34,10 @@ def backbone(name):
         step._timm_name()  # raises for an unknown name
         return step
     if "/" in name:
-        require_optional("open_clip", "clip", f"the backbone {name!r}")
+        from skanomaly.embedders._openclip_weights import check_names
+
         model, _, tag = name.partition("/")
+        check_names(model, tag, f"the backbone {name!r}")  # raises for an unknown name
         return skanomaly.OpenClipPatches(model, pretrained=tag)
     try:
         timm = import_optional("timm", "torch", f"the backbone {name!r}")
@@ -54,7 +56,8 @@ def backbone(name):
     ]
     raise ValueError(
         f"there is no model and no backbone named {name!r}{similar(name, known)} See "
-        "list_models() and timm.list_models()"
+        "list_models() and timm.list_models(); those of open_clip are MODEL/TAG, such as "
+        "ViT-B-16/openai"
     )
 
 

@@ -168,12 +168,13 @@ def download_error(name, exc, place=None):
     OSError
     """
     reason = str(exc).splitlines()[0] if str(exc) else repr(exc)
-    variable = "HF_HOME" if place in (None, hub_folder()) else "TORCH_HOME"
+    moved = {hub_folder(): " (HF_HOME moves it)", torch_folder(): " (TORCH_HOME moves it)"}
+    place = hub_folder() if place is None else place
     return OSError(
         f"the pretrained weights of {name} could not be had ({type(exc).__name__}: {reason}). "
         f"Connect once to download them, as `skanomaly weights fetch` does ahead of time, into "
-        f"{place or hub_folder()} ({variable} moves it); or pass the path of a local file as "
-        "weights= (of open_clip: pretrained=)"
+        f"{place}{moved.get(place, '')}; or pass the path of a local file as weights= (of "
+        "open_clip: pretrained=)"
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from skanomaly._anomalib_families import FAMILIES
+from skanomaly._anomalib.families import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -237,5 +237,5 @@ MODELS = MappingProxyType(MODELS)
 
 def similar(name, known):
     """The end of a sentence on a name that is not known: the known ones it is close to."""
-    close = get_close_matches(str(name), known, n=3, cutoff=0.6)
+    close = get_close_matches(str(name).lower(), known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."

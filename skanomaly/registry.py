@@ -89,7 +89,7 @@ def list_models(tags=None):
     >>> list_models("zero-shot")
     ['vision_openclip_promptscore', 'vision_winclip']
     """
-    wanted = [tags] if isinstance(tags, str) else list(tags or ())
+    wanted = [] if tags is None else [tags] if isinstance(tags, str) else list(tags)
     known = sorted({tag for entry in MODELS.values() for tag in entry.tags})
     for tag in wanted:
         if tag not in known:
@@ -160,8 +160,8 @@ def create_model(name, *, embedder=None, scorer=None, **params):
         :class:`~skanomaly.PatchKNNScorer` or :class:`~skanomaly.PatchGaussianScorer`.
     **params
         Parameters of the steps, as ``step__parameter`` or by their plain name. What several steps
-        have by that name, such as `model_name` and `pretrained` of an embedder and a scorer of
-        texts, is set in all of them.
+        have by that name, such as `model_name` of an embedder and a scorer of texts, is set in all
+        of them, but for one that is named with its step too.
 
     Returns
     -------
@@ -276,7 +276,7 @@ def _require_extras(name, entry, params):
         return
     extras = entry.extras
     if "anomalib" in extras and params.get("checkpoint_path") is not None:
-        from skanomaly._anomalib_files import checkpoint_kind
+        from skanomaly._anomalib.files import checkpoint_kind
 
         # An exported graph needs its runtime alone.
         kind = checkpoint_kind(params["checkpoint_path"])
@@ -333,7 +333,7 @@ def _set_params(name, steps, params):
             if prefix:
                 places.setdefault(plain, [])
                 places[plain] += [(estimator, key) for key in keys]
-    for key, value in params.items():
+    for key, value in sorted(params.items(), key=lambda item: item[0].count("__")):
         if key not in places:
             alike = [place for place in places if ("__" in place) == ("__" in key)]
             raise ValueError(f"{name} has no parameter {key!r}{similar(key, alike)}")

@@ -221,6 +221,13 @@ def test_tokens_of_any_real_dtype(dtype):
     np.testing.assert_array_equal(tokens, np.stack([values] * 3))
 
 
+def test_tensors_of_torch():
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(12.0, requires_grad=True).reshape(2, 2, 3)
+    tokens = FunctionPatches(lambda image: tensor).transform(random_images((8, 8)))
+    np.testing.assert_array_equal(tokens, np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3))
+
+
 def test_tokens_are_copied():
     """A function may use one buffer for all its results."""
     buffer = np.zeros((4, 4, 3), np.float32)

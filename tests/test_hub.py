@@ -120,6 +120,17 @@ def test_places(monkeypatch, tmp_path):
     assert _hub.hub_folder() == tmp_path / "cache"
 
 
+def test_a_failed_download_names_what_moves_its_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for place, moved in [
+        (None, f"{_hub.hub_folder()} (HF_HOME moves it);"),
+        (_hub.hub_folder(), f"{_hub.hub_folder()} (HF_HOME moves it);"),
+        (_hub.torch_folder(), f"{_hub.torch_folder()} (TORCH_HOME moves it);"),
+        (_hub.clip_folder(), f"{_hub.clip_folder()}; or"),
+    ]:
+        assert moved in str(_hub.download_error("net", OSError("no"), place))
+
+
 def test_files_are_those_that_timm_and_open_clip_ask_for(monkeypatch):
     """Recorded from the libraries themselves."""
     timm = pytest.importorskip("timm")

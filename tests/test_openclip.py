@@ -177,6 +177,22 @@ def test_other_sizes_are_those_of_open_clip(zoo, family):
     assert_close(embedder.set_params(project=True).transform(images), expected)
 
 
+@pytest.mark.parametrize("family", ["vit", "siglip"])
+@pytest.mark.parametrize("height, width", [(64, 128), (128, 96)])
+def test_position_embeddings_of_sizes_that_are_not_square(zoo, family, height, width):
+    _, embedder = zoo(family)
+    model = embedder._model()
+
+    def embedding(tower):
+        return tower.positional_embedding if family == "vit" else tower.trunk.pos_embed[0]
+
+    old, new = embedding(model.module), embedding(model.visual(height, width))
+    prefix, grid = old[:-16], old[-16:].T.reshape(1, -1, 4, 4)
+    size = (height // 16, width // 16)
+    expected = functional.interpolate(grid, size=size, mode="bicubic", antialias=True)
+    assert_close(new.detach(), torch.cat([prefix, expected[0].flatten(1).T]).detach())
+
+
 def test_interpolation_is_open_clips_own(zoo):
     """The file is loaded by open_clip itself into a model of another size."""
     _, embedder = zoo("vit", image_size=96)

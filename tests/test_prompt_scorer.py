@@ -182,6 +182,14 @@ def test_a_changed_weight_file_is_read_again(encoder, tmp_path):
     assert len(encoder.calls) == 2 and encoder.n_scales == 2
 
 
+def test_a_changed_weight_file_at_home_is_read_again(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for content in (b"one", b"other"):
+        (tmp_path / "weights.pt").write_bytes(content)
+        PromptScorer(pretrained="~/weights.pt").score_samples(_tokens())
+    assert len(encoder.calls) == 2
+
+
 def test_the_cache_is_bounded(encoder, monkeypatch):
     monkeypatch.setattr(_prompt_bank, "MAX_CLASSES", 2)
     scorer, X = PromptScorer(prompts="clip_ac"), _tokens(1)
@@ -587,6 +595,9 @@ def test_wrong_window_tokens():
     ]:
         with pytest.raises(ValueError, match=message):
             scorer.score_samples(broken)
+    swapped = AxisPrompts(windows=(3, 2), logit_scale=5)
+    with pytest.raises(ValueError, match="image 0 hold no windows of 3 x 3 .* in its order"):
+        swapped.score_samples(X)
     with pytest.raises(ValueError, match="with windows=\\(2, 3\\) tokens must have 4 x 5"):
         AxisPrompts(windows=(2, 3), logit_scale=5).score_samples(X[..., :23])
 

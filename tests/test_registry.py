@@ -27,7 +27,7 @@ from skanomaly import (
     metrics,
     model_info,
 )
-from skanomaly._anomalib_families import FAMILIES
+from skanomaly._anomalib.families import FAMILIES
 from skanomaly.datasets import make_surfaces
 
 OWN = {
@@ -104,6 +104,9 @@ def test_tags_select():
     assert set(list_models("anomalib")) == DETECTORS
     assert list_models([]) == list_models(None) == list_models()
     assert list_models(("no-download", "clip")) == []
+    assert list_models(np.array(["clip", "few-shot"])) == list_models(("clip", "few-shot"))
+    with pytest.raises(ValueError, match="no model has the tag ''"):
+        list_models("")
     with pytest.raises(ValueError, match="no model has the tag 'zeroshot'; did you mean 'zero-sh"):
         list_models(("clip", "zeroshot"))
 
@@ -226,6 +229,7 @@ def test_backbones_and_layers_are_those_meant():
         ),
         (lambda: create_model("vision_winklip"), "did you mean 'vision_winclip'"),
         (lambda: create_model(None), "no model named None"),
+        (lambda: model_info("VISION_WINCLIP"), "did you mean 'vision_winclip'"),
         (lambda: create_model("vision_filterbank", contaminaton=1), "did you mean 'contamination'"),
         (lambda: create_model("vision_filterbank", coreset=1), "no parameter 'coreset'"),
         (lambda: create_model("vision_filterbank", gaussian__topkk=1), "mean 'gaussian__topk'"),
@@ -261,6 +265,14 @@ def test_parameters_reach_their_steps():
     assert (emb.device, prompt.device, emb.image_size) == ("cpu", "cpu", 64)
     assert (prompt.class_name, prompt.topk, prompt.mode) == ("bottle", 3, "ratio")
     assert prompt.contamination == 0.2
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_step_named_has_its_own_value(reverse):
+    params = {"emb__image_size": 128, "image_size": 64, "verbose": True, "emb__verbose": False}
+    params = dict(sorted(params.items(), reverse=reverse))
+    emb = create_model("vision_filterbank", **params)["emb"]
+    assert (emb.image_size, emb.verbose) == (128, False)
 
 
 @pytest.mark.parametrize("key", ["topk", "knn__topk"])
@@ -562,3 +574,10 @@ def test_backbones():
     pytest.importorskip("open_clip")
     emb = create_model("ViT-B-32/laion2b_s34b_b79k")["emb"]
     assert (emb.model_name, emb.pretrained) == ("ViT-B-32", "laion2b_s34b_b79k")
+    for name, message in [
+        ("ViT-B-16/opnai", "'opnai' is neither a tag of ViT-B-16 .* did you mean openai"),
+        ("ViT-B16/openai", "no model named 'ViT-B16'; did you mean ViT-B-16"),
+        ("ViT-B-16", "those of open_clip are MODEL/TAG"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            create_model(name)

@@ -100,6 +100,8 @@ class Rescaled(BaseEstimator):
             patches = patches[:, :-1]
         elif self.broken == "nan":
             patches[0, 0, 0] = np.nan
+        elif self.broken == "nan image":
+            scores[0] = np.nan
         return (patches, 1000 * scores + 7) if return_scores else patches
 
 
@@ -261,6 +263,38 @@ def test_a_class_changed_since_fit():
         union.predict(_tokens(2, seed=1))
 
 
+@pytest.mark.parametrize("mode", ["diff", "ratio"])
+@pytest.mark.parametrize("aggregation", ["topk_mean", "members"])
+def test_a_scorer_without_a_threshold_of_its_own(mode, aggregation):
+    good, new = _tokens(), _tokens(4, seed=1)
+    scores = [
+        ScoreUnion(
+            [("prompt", AxisPrompts(mode=mode, **options)), ("knn", KNN)], aggregation=aggregation
+        )
+        .fit(good)
+        .score_samples(new)
+        for options in ({}, {"contamination": 0.3})
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_scorers_and_prompts_changed_in_place():
+    prompts = {"normal": ["a {}"], "anomaly": ["a cut {}"]}
+    inner = ScoreUnion([("prompt", AxisPrompts(logit_scale=3, prompts=prompts))])
+    union = ScoreUnion([("inner", inner), ("knn", KNN)]).fit(_tokens())
+    new = _tokens(2, seed=1)
+    for change, undo, name in [
+        (lambda: union.scorers.append(("more", KNN)), union.scorers.pop, "scorers"),
+        (lambda: inner.scorers.append(("more", KNN)), inner.scorers.pop, "inner__scorers"),
+        (lambda: prompts["normal"].append("{}"), prompts["normal"].pop, "inner__prompt__prompts"),
+    ]:
+        change()
+        with pytest.raises(NotFittedError, match=f"{name} of this ScoreUnion changed since fit"):
+            union.predict(new)
+        undo()
+        union.predict(new)
+
+
 def test_a_single_image():
     with pytest.warns(UserWarning, match="calibrated on a single image") as caught:
         union = clone(UNIONS[0]).fit(_tokens(1))
@@ -291,10 +325,11 @@ def test_a_single_image():
         ({"topk": 21}, ValueError, "image 0: topk=21 is more than the 20 patches"),
         ({"scorers": [("x", Rescaled("nan"))]}, ValueError, "of scorer 'x' must give a finite"),
         ({"scorers": [("x", Rescaled("shape"))]}, ValueError, "of scorer 'x' must give a finite"),
+        ({"weights": ["a", "b"]}, ValueError, "weights must be 2 numbers"),
         (
-            {"scorers": [("x", AxisPrompts(mode="diff"))]},
+            {"scorers": [("x", Rescaled("nan image"))], "aggregation": "members"},
             ValueError,
-            "mode='diff' has no such threshold",
+            "of scorer 'x' must give a finite score for each image",
         ),
     ],
 )

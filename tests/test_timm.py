@@ -584,3 +584,12 @@ def test_models_are_for_inference_only(fresh):
     (model,) = fresh.values()
     assert not model.module.training
     assert not any(parameter.requires_grad for parameter in model.module.parameters())
+
+
+def test_an_image_too_long_for_memory_is_named():
+    embedder = TimmPatches(
+        "vit_tiny_patch16_224", image_size=64, resize="shortest_edge", weights="random"
+    )
+    images = random_images((40, 40), (2, 4000))
+    with pytest.raises(ValueError, match=r"image 1 of \(2, 4000\) pixels .* 16384 is the most"):
+        embedder.transform(images)

@@ -1,5 +1,7 @@
 """Scores of patches against texts of normal and of anomalous things (CLIP, WinCLIP)."""
 
+from numbers import Real
+
 import numpy as np
 from scipy.special import expit
 
@@ -54,7 +56,7 @@ def average_texts(features, name="features"):
     return mean / length
 
 
-def prompt_patch_scores(patches, text_normal, text_anomaly, mode="diff", logit_scale=100.0):
+def prompt_patch_scores(patches, normal, anomaly, mode="diff", logit_scale=100.0):
     """Score each patch by its similarity to a text of anomalies and to one of normal things.
 
     With `a` and `n`, the cosines between a patch and the texts, `s` is the score:
@@ -72,8 +74,8 @@ def prompt_patch_scores(patches, text_normal, text_anomaly, mode="diff", logit_s
     patches : array-like of shape (..., dim)
         Patch embeddings in the joint space of images and texts; their lengths do not matter. A
         zero patch has the cosine 0 with everything, and so the score 0, 1 or 0.5.
-    text_normal, text_anomaly : array-like of shape (dim,)
-        Text features; their lengths do not matter. Ensembles: see :func:`average_texts`.
+    normal, anomaly : array-like of shape (dim,)
+        Features of the texts; their lengths do not matter. Ensembles: see :func:`average_texts`.
     mode : {"diff", "ratio", "softmax"}, default="diff"
         See above. All three rise with `a`, and rank patches alike.
     logit_scale : float, default=100.0
@@ -102,17 +104,17 @@ def prompt_patch_scores(patches, text_normal, text_anomaly, mode="diff", logit_s
     Examples
     --------
     >>> from skanomaly.core.prompts import prompt_patch_scores
-    >>> prompt_patch_scores([[1, 0], [0, 1]], [1, 0], [0, 1], mode="diff")
+    >>> prompt_patch_scores([[1, 0], [0, 1]], normal=[1, 0], anomaly=[0, 1], mode="diff")
     array([-1.,  1.])
     >>> prompt_patch_scores([[1, 0], [0, 1]], [1, 0], [0, 1], "softmax", logit_scale=1).round(3)
     array([0.269, 0.731])
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
-    if not 0 < logit_scale < np.inf:
+    if not (isinstance(logit_scale, Real) and 0 < logit_scale < np.inf):
         raise ValueError(f"logit_scale must be a positive number, got {logit_scale!r}")
     texts = []
-    for name, text in (("text_normal", text_normal), ("text_anomaly", text_anomaly)):
+    for name, text in (("normal", normal), ("anomaly", anomaly)):
         if np.ndim(text) != 1:
             raise ValueError(
                 f"{name} must be of shape (dim,), got shape {np.shape(text)}; average an ensemble "
@@ -121,7 +123,7 @@ def prompt_patch_scores(patches, text_normal, text_anomaly, mode="diff", logit_s
         texts.append(average_texts(text, name))
     patches = np.asarray(patches)
     dim = patches.shape[-1] if patches.ndim else None
-    for name, text in (("text_normal", texts[0]), ("text_anomaly", texts[1])):
+    for name, text in zip(("normal", "anomaly"), texts, strict=True):
         if len(text) != dim:
             raise ValueError(
                 f"{name} is of dimension {len(text)}, patches are of shape {patches.shape}: their "
@@ -132,8 +134,8 @@ def prompt_patch_scores(patches, text_normal, text_anomaly, mode="diff", logit_s
     for start in range(0, len(rows), _ROWS):
         units = _unit_rows(_numbers(rows[start : start + _ROWS], "patches"))
         # Not by BLAS, whose last bit depends on the number of rows: a threshold may be a score.
-        normal, anomaly = (np.clip(np.einsum("ij,j->i", units, text), -1, 1) for text in texts)
-        scores[start : start + _ROWS] = anomaly - normal
+        n, a = (np.clip(np.einsum("ij,j->i", units, text), -1, 1) for text in texts)
+        scores[start : start + _ROWS] = a - n
     if mode == "ratio":
         scores = np.exp(scores)
     elif mode == "softmax":
@@ -247,7 +249,10 @@ def window_anchors(scores, window):
 
 def _numbers(values, name):
     try:
-        values = np.asarray(values, dtype=np.float64)
+        values = np.asarray(values)
+        if values.dtype.kind == "c":
+            raise TypeError("complex numbers have no cosine in [-1, 1]")
+        values = values.astype(np.float64, copy=False)
     except (TypeError, ValueError) as exc:
         raise ValueError(f"{name} must be an array of numbers ({exc})") from exc
     if not np.isfinite(values).all():

@@ -80,6 +80,8 @@ class FunctionPatches(BasePatchEmbedder):
             result = (result, None)
         try:
             patches, grid = result[:2]
+            if hasattr(patches, "detach"):  # a tensor of torch, on whatever device
+                patches = patches.detach().cpu().float().numpy()
             patches = np.array(patches)  # a copy: the function may use one buffer for all images
             if embeds and grid is None and patches.ndim == 2:
                 grid = _square(len(patches))

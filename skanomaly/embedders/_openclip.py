@@ -125,6 +125,8 @@ class OpenClipPatches(BasePatchEmbedder):
         "dtype": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
     }
 
+    _max_side = 16384
+
     def __init__(
         self,
         model_name="ViT-B-16",

@@ -123,6 +123,8 @@ class TimmPatches(BasePatchEmbedder):
         "runtime": [StrOptions(set(RUNTIMES))],
     }
 
+    _max_side = 16384
+
     def __init__(
         self,
         model_name="wide_resnet50_2",

@@ -173,8 +173,9 @@ def model_logit_scale(model_name, pretrained, *, device, user):
 
 def _model_key(model_name, pretrained):
     """What identifies a model; a local file also by its size and its time of change."""
-    if pretrained is None or not Path(pretrained).is_file():
+    path = None if pretrained is None else Path(pretrained).expanduser()
+    if path is None or not path.is_file():
         return model_name, pretrained
-    path = Path(pretrained).resolve()
+    path = path.resolve()
     stat = path.stat()
     return model_name, str(path), stat.st_size, stat.st_mtime_ns

@@ -1,5 +1,6 @@
 """Several scorers of the same tokens as one."""
 
+import copy
 import warnings
 from numbers import Real
 
@@ -41,7 +42,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         scores; only then do their own `topk` and `aggregation` matter.
     contamination : float, default=0.1
         Share of normal images the threshold may flag, in (0, 0.5]. Thresholds of the scorers
-        themselves are not used.
+        themselves are not used; those with ``contamination="auto"`` are fitted with this share.
 
     Attributes
     ----------
@@ -163,11 +164,13 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         self._weights()
         X = _as_array(tokens)
         if tokens.n_images > 1:
-            self.scorers_ = {name: clone(scorer).fit(X) for name, scorer in self.scorers}
+            self.scorers_ = {name: self._unfitted(scorer).fit(X) for name, scorer in self.scorers}
         else:
             with warnings.catch_warnings():  # once is enough
                 warnings.filterwarnings("ignore", _SINGLE, UserWarning)
-                self.scorers_ = {name: clone(scorer).fit(X) for name, scorer in self.scorers}
+                self.scorers_ = {
+                    name: self._unfitted(scorer).fit(X) for name, scorer in self.scorers
+                }
             warnings.warn(
                 f"{_SINGLE}, scored against parts of itself: scales and threshold say how much "
                 "that image varies in itself, not how parts differ, and hold no nominal "
@@ -189,8 +192,15 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         self.train_scores_ = self._combined(base, patch_scores, image_scores)[1]
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
 
+    def _unfitted(self, scorer):
+        scorer = clone(scorer)
+        # Its threshold is not used, and so that it has none by itself must not prevent the fit.
+        if scorer.get_params(deep=False).get("contamination") == "auto":
+            scorer.set_params(contamination=self.contamination)
+        return scorer
+
     def _params_of_fit(self):
-        return self.get_params(deep=True)
+        return {name: _snapshot(value) for name, value in self.get_params(deep=True).items()}
 
     def _scores(self, tokens):
         return self._combined(tokens, *self._member_scores(tokens))
@@ -202,6 +212,10 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
             grids = scorer.score_patches(X, return_scores=self.aggregation == "members")
             if self.aggregation == "members":
                 grids, scores = grids
+                if np.shape(scores) != (tokens.n_images,) or not np.isfinite(scores).all():
+                    raise ValueError(
+                        f"score_patches of scorer {name!r} must give a finite score for each image"
+                    )
                 image_scores.append(-scores)
             scores = np.concatenate([np.ravel(grid) for grid in grids]).astype(np.float64)
             if scores.shape != tokens.valid.shape or not np.isfinite(scores[tokens.valid]).all():
@@ -231,8 +245,8 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
             return np.full(len(self.scorers), 1 / len(self.scorers))
         if self.combination == "max":
             raise ValueError("weights are only for combination='mean'; for the maximum pass None")
-        weights = np.asarray(self.weights, dtype=np.float64)
-        if weights.shape != (len(self.scorers),):
+        weights = np.asarray(self.weights)
+        if weights.dtype.kind not in "fiub" or weights.shape != (len(self.scorers),):
             raise ValueError(
                 f"weights must be {len(self.scorers)} numbers, one for each scorer, got "
                 f"{self.weights!r}"
@@ -256,6 +270,13 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
                     f"score_patches, got {scorer!r}"
                 )
         self._validate_names([name for name, _ in self.scorers])
+
+
+def _snapshot(value):
+    """A parameter as it is now: lists, prompts and features may be changed in place."""
+    if isinstance(value, list):
+        return list(value)  # of scorers, which stay themselves
+    return copy.deepcopy(value) if isinstance(value, (dict, np.ndarray)) else value
 
 
 def _common_scale(scores):

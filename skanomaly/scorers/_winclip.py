@@ -97,8 +97,8 @@ def winclip_scores(tokens, windows, score):
     Raises
     ------
     ValueError
-        For tokens without a grid, windows that do not fit in it, or patches of an image that
-        differ in the embedding of the image.
+        For tokens without a grid, windows that do not fit in it or are seen to be smaller, or
+        patches of an image that differ in the embedding of the image.
     """
     dim = tokens.dim // (2 + len(windows))
     image_scores = score(image_embeddings(tokens, dim))
@@ -119,5 +119,19 @@ def winclip_scores(tokens, windows, score):
             except ValueError as exc:
                 raise ValueError(f"image {i}: {exc}") from exc
             maps.append(harmonic_window_map(anchors, side))
+        for side, scores in zip(windows, stored[:, rows], strict=True):
+            _check_stored(scores.reshape(grid), side, windows, i)
         out[rows] = np.where(tokens.valid[rows], harmonic_mean(maps).ravel(), 0)
     return out, image_scores
+
+
+def _check_stored(scores, side, windows, index):
+    """Raise where patches at the right or the bottom do not share the last window of that side."""
+    for axis in (0, 1):
+        tail = np.split(scores, [scores.shape[axis] - side], axis=axis)[1]
+        spread = np.fmax.reduce(tail, axis=axis) - np.fmin.reduce(tail, axis=axis)
+        if (spread > 1e-6).any():  # not so where all are masked
+            raise ValueError(
+                f"the tokens of image {index} hold no windows of {side} x {side} patches where "
+                f"windows={windows} says so: give the embedder's windows, in its order"
+            )
