@@ -44,7 +44,7 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         (1, H, W) or (1, 1, H, W), or None), of NumPy or torch. Clones share it.
     family : str or None, default=None
         The kind of model, such as "padim"; a checkpoint of another one is refused. None: as the
-        file says.
+        file says. OpenVINO graphs do not say it.
     trust : bool, default=False
         Allow files that run code when they are loaded: ``.pt``, and ``.ckpt`` of anomalib before
         2.6. Only for files from people you trust.

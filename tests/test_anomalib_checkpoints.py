@@ -479,8 +479,14 @@ def test_anomalib_does_not_change_other_estimators(anomalib_checkpoints):
     images = tiny.textures(1, side=70)
     embedders = [
         DinoV2Patches(weights="random", image_size=42, device="cpu"),
+        # This one interpolates its position embedding by timm's rule in every forward pass.
         TimmPatches(
-            model_name="vit_tiny_patch16_224", weights="random", image_size=64, device="cpu"
+            model_name="vit_tiny_patch16_224",
+            weights="random",
+            image_size=64,
+            resize="shortest_edge",
+            device="cpu",
+            dtype="float32",
         ),
     ]
     before = [embedder.fit_transform(images) for embedder in embedders]

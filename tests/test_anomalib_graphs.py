@@ -11,9 +11,11 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from skanomaly import AnomalibDetector
 from skanomaly._anomalib import protobuf
+from skanomaly.model_selection import OneClassSplit
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -348,6 +350,60 @@ def test_maps_of_a_crop_cover_the_whole_image(tmp_path, runtime):
     np.testing.assert_allclose(scores, -inner.max(), atol=1e-6)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_maps_of_a_crop_where_the_input_is_fixed_to_its_size(tmp_path, runtime):
+    path = save(make_graph(sides=(SIDE, SIDE), resize=(20, 24), crop=(16, 16)), tmp_path, runtime)
+    with pytest.warns(UserWarning, match="sees the centre of an image only"):
+        maps = AnomalibDetector(path).score_maps(X[:1], size="model")
+    assert maps.shape == (1, 20, 24)
+    border = np.ones((20, 24), dtype=bool)
+    border[2:18, 4:20] = False
+    assert (maps[0][border] == maps.min()).all() and maps[0][~border].max() > maps.min()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("batch", ["n", 3])
+def test_scores_do_not_depend_on_the_batch_where_those_of_the_graph_do(tmp_path, runtime, batch):
+    model = make_graph("raw", batch=batch, sides=(SIDE, SIDE))  # the map less the batch's minimum
+    graph = model.graph
+    graph.initializer.append(onnx.numpy_helper.from_array(np.arange(4), "all"))
+    at = next(i for i, node in enumerate(graph.node) if "raw_map" in node.output)
+    graph.node[at].output[0] = "scaled"
+    graph.node.insert(at + 1, helper.make_node("ReduceMin", ["scaled", "all"], ["least"]))
+    graph.node.insert(at + 2, helper.make_node("Sub", ["scaled", "least"], ["raw_map"]))
+    detector = AnomalibDetector(save(model, tmp_path, runtime))
+    expected = [raw_map(image) - raw_map(image).min() for image in X]
+    maps, scores = detector.score_maps(X, return_scores=True)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
+    np.testing.assert_allclose(scores, [-heat.max() for heat in expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_graphs_that_can_take_batches_are_given_them(tmp_path, runtime, monkeypatch):
+    detector = AnomalibDetector(save(make_graph(), tmp_path, runtime), batch_size=4)
+    backend, sizes = detector._backend(), []
+    infer = type(backend)._infer
+    monkeypatch.setattr(
+        type(backend), "_infer", lambda self, x, own: (sizes.append(len(x)), infer(self, x, own))[1]
+    )
+    detector.score_samples(X)
+    assert sizes == [4, 1]
+
+
+def test_an_onnx_graph_knows_its_family_by_the_notes_of_torch(tmp_path):
+    model = make_graph("raw", sides=(SIDE, SIDE))
+    entry = model.graph.node[0].metadata_props.add()
+    entry.key = "pkg.torch.onnx.class_hierarchy"
+    entry.value = "['anomalib.models.image.winclip.lightning_model.WinClip', 'aten.sub']"
+    path = save(model, tmp_path, "onnx")
+    detector = AnomalibDetector(path)
+    expected = -raw_map(resized(picture(7, 40), SIDE, "bicubic")).max()
+    np.testing.assert_allclose(detector.score_samples([picture(7, 40)]), expected, atol=2e-6)
+    assert detector.family_ == "winclip"
+    with pytest.raises(ValueError, match="of the family 'winclip', not 'padim'"):
+        AnomalibDetector(path, family="padim").score_samples(X)
+
+
 def test_sixteen_bit_images_keep_their_depth(tmp_path):
     path = save(make_graph("raw"), tmp_path, "onnx")
     image = np.full((SIDE, SIDE), 65535 - 1000, dtype=np.uint16)
@@ -395,7 +451,48 @@ def test_weights_beside_an_onnx_file(tmp_path):
         AnomalibDetector(path).score_samples(X)
 
 
-def test_weights_outside_of_the_folder_are_refused(tmp_path):
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_links_to_graphs(tmp_path, runtime, monkeypatch):
+    model = make_graph()
+    big = onnx.numpy_helper.from_array(np.zeros((3, 400), dtype=np.float32), "unused")
+    model.graph.initializer.append(big)
+    path = save(model, tmp_path, runtime)
+    if runtime == "onnx":
+        onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=1000)
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "alias").symlink_to(path)  # its weights lie beside what it is a link to
+    np.testing.assert_allclose(AnomalibDetector(folder / "alias").score_samples(X), -RAW, atol=1e-6)
+    monkeypatch.setenv("HOME", str(folder))
+    np.testing.assert_allclose(AnomalibDetector("~/alias").score_samples(X), -RAW, atol=1e-6)
+    pickle.loads(pickle.dumps(AnomalibDetector("~/alias"))).score_samples(X)
+    # As in the cache of a hub: each file is a link to a file of another name.
+    weights = tmp_path / ("w.bin" if runtime == "onnx" else "model.bin")
+    weights.rename(tmp_path / "blob")
+    (folder / path.name).symlink_to(path)
+    (folder / weights.name).symlink_to(tmp_path / "blob")
+    detector = AnomalibDetector(folder / path.name)
+    if runtime == "onnx":  # which onnxruntime refuses
+        with pytest.raises(ValueError, match="it is a link: copy the files themselves"):
+            detector.score_samples(X)
+        return
+    np.testing.assert_allclose(detector.score_samples(X), -RAW, atol=1e-6)
+    (tmp_path / "blob").write_bytes((tmp_path / "blob").read_bytes() + b"more")
+    with pytest.raises(ValueError, match="has changed since"):
+        detector.score_samples(X)
+
+
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [
+        ("../w", "outside of its folder"),
+        ("/etc/hostname", "outside of its folder"),
+        ("inner/../../w", "outside of its folder"),
+        ("a\0b", "is damaged: it asks for a file"),
+        ("a" * 5000, "is damaged: it asks for a file"),
+    ],
+)
+def test_weights_outside_of_the_folder_are_refused(tmp_path, location, problem):
     folder = tmp_path / "inner"
     folder.mkdir()
     model = make_graph()
@@ -408,9 +505,9 @@ def test_weights_outside_of_the_folder_are_refused(tmp_path):
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location":
-                entry.value = "../w"
+                entry.value = location
     (folder / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ValueError, match="outside of its folder"):
+    with pytest.raises(ValueError, match=problem):
         AnomalibDetector(folder / "model.onnx").score_samples(X)
 
 
@@ -456,6 +553,19 @@ def test_threads(tmp_path, runtime):
         thread.join(timeout=60)
     assert len(found) == 40
     np.testing.assert_allclose(found, np.tile(-RAW, (40, 1)), atol=1e-6)
+
+
+def test_grid_search_in_other_processes(tmp_path):
+    images, y = X * 3, np.where(np.tile(RAW, 3) > np.median(RAW), -1, 1)
+    search = GridSearchCV(
+        AnomalibDetector(save(make_graph(), tmp_path, "onnx")),
+        {"contamination": [0.1, 0.5]},
+        cv=OneClassSplit(3),
+        scoring="roc_auc",
+        n_jobs=2,
+        error_score="raise",
+    )
+    assert search.fit(images, y).cv_results_["mean_test_score"].tolist() == [1, 1]
 
 
 def test_each_runtime_is_enough_alone_and_leaves_nothing_behind(tmp_path):

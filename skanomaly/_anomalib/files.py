@@ -96,7 +96,7 @@ def checkpoint_kind(path):
     ValueError
         When it is none of these, or damaged; the message says what to do.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the model file in it (.ckpt, .onnx, .xml, .pt)")
     if not path.is_file():
@@ -209,22 +209,30 @@ def file_digest(path, kind):
     str
         64 hexadecimal digits. A file is hashed again only when its size or time has changed.
     """
-    path = Path(path).resolve()
+    path = Path(path)
     files = [path]
     if kind == "openvino":
-        files.append(path.with_suffix(".bin"))
-        if not files[1].is_file():
-            raise FileNotFoundError(
-                f"the weights of {path} are missing: an OpenVINO graph is two files, and "
-                f"{files[1]} is not there"
-            )
+        files.append(weights_of_openvino(path))
     elif kind == "onnx":
         files += protobuf.external_files(path)
     digest = sha256()
     for file in files:
         stat = file.stat()
-        digest.update(_digest_of_file(str(file), stat.st_size, stat.st_mtime_ns))
+        key = str(file.resolve()), stat.st_size, stat.st_mtime_ns
+        digest.update(_digest_of_file(*key))
     return digest.hexdigest()
+
+
+def weights_of_openvino(path):
+    """The .bin file of an OpenVINO graph: beside it, or beside what it is a link to."""
+    candidates = [place.with_suffix(".bin") for place in (path, path.resolve())]
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise FileNotFoundError(
+        f"the weights of {path} are missing: an OpenVINO graph is two files, and "
+        f"{candidates[0]} is not there"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -238,4 +246,5 @@ def _digest_of_file(path, size, changed):
 
 def digest_of_checkpoint(path):
     """sha256 of a checkpoint, with the files that belong to it; see :func:`file_digest`."""
+    path = Path(path).expanduser()
     return file_digest(path, checkpoint_kind(path))

@@ -42,8 +42,9 @@ class GraphBackend(Backend):
         self.size = next((tuple(c) for c in candidates if len(c) == 2 and None not in c), None)
         asked, usual = interpolation
         self.interpolation = asked or (step.interpolation if step else usual)
-        self.cropped = step is not None and step.cropped
-        if self.cropped:
+        self.frame = step.size if step is not None and step.cropped else None
+        self.one_by_one = False
+        if self.frame is not None:
             warnings.warn(
                 f"{path}: this model sees the centre of an image only, a crop from "
                 f"{step.size[0]} x {step.size[1]} pixels; defects outside of it are not found, and "
@@ -64,7 +65,7 @@ class GraphBackend(Backend):
             stop = start + 1  # as many as the graph takes in one go
             while (
                 stop < len(inputs)
-                and stop - start != self.batch
+                and stop - start != (1 if self.one_by_one else self.batch)
                 and inputs[stop].shape == inputs[start].shape
             ):
                 stop += 1
@@ -76,7 +77,7 @@ class GraphBackend(Backend):
             if heat is not None:
                 heat = np.asarray(heat, dtype=np.float32)
                 heat = heat.reshape(len(batch), *heat.shape[-2:])[:n]
-                maps += [uncrop(one, self.size) if self.cropped else one for one in heat]
+                maps += [uncrop(one, self.frame) if self.frame else one for one in heat]
             score = heat.max(axis=(1, 2)) if score is None else score.reshape(len(batch), -1)[:n, 0]
             scores.append(np.asarray(score, dtype=np.float64))
             start = stop
@@ -121,6 +122,7 @@ class GraphBackend(Backend):
                         or np.array_equal(np.sign(scaled - 0.5) / 2 + 0.5, own)  # a range of 0
                         or np.array_equal(raw, own)  # no range known
                     )
+        self.one_by_one = self.batch != 1 and not self._same_in_company(image)
         score, limit = found[0], self.normalized_threshold
         if not self.raw:
             self.threshold = limit
@@ -134,6 +136,19 @@ class GraphBackend(Backend):
             )
         elif limit is not None and score is not None and score.scale > 0:
             self.threshold = (limit - score.shift) / score.scale
+
+    def _same_in_company(self, image):
+        """Whether the score of an image does not depend on the others of its batch.
+
+        It does in CFlow; and some graphs, though they declare batches of any size, fail on them.
+        """
+        images = [image, 1 - image[::-1] ** 2]
+        try:
+            together = self.predict(images)[0]
+        except ValueError:
+            return False
+        alone = np.concatenate([self.predict([one])[0] for one in images])
+        return bool(np.allclose(together, alone, rtol=1e-4, atol=1e-8))
 
 
 def run_error(path, batch, exc):

@@ -169,14 +169,18 @@ def _map_of(value, name):
             f"{name}: anomaly_map has the shape {array.shape}; the map of one image has the shape "
             "(H, W), (1, H, W) or (1, 1, H, W)"
         )
-    return array.reshape(array.shape[-2:]).astype(np.float32)  # a copy: results may share memory
+    with np.errstate(over="ignore"):  # infinity is an error later on, which names the image
+        return array.reshape(array.shape[-2:]).astype(np.float32)  # a copy: memory may be shared
 
 
 def _to_numpy(value, what, name):
-    if hasattr(value, "detach"):  # a tensor of torch, of whatever type, on whatever device
-        value = value.detach().cpu()
-        value = value.double() if value.is_floating_point() else value
-    array = np.asarray(value)
+    try:
+        if hasattr(value, "detach"):  # a tensor of torch, of whatever type, on whatever device
+            value = value.detach().cpu()
+            value = value.double() if value.is_floating_point() else value
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as exc:  # such as ragged lists, sparse tensors
+        raise ValueError(f"{name}: {what} is no array of numbers ({exc})") from exc
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name}: {what} is {type(value).__name__}, not numbers")
     return array

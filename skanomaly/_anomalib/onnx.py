@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from skanomaly._anomalib import protobuf
+from skanomaly._anomalib.families import family_of_class
 from skanomaly._anomalib.graphs import GraphBackend, run_error
 from skanomaly._anomalib.raw import Graph
 from skanomaly._optional import import_optional
@@ -18,11 +19,15 @@ class OnnxBackend(GraphBackend):
         ort = import_optional("onnxruntime", "onnx", "AnomalibDetector")
         data, parsed = protobuf.read_graph(path)
         graph = Graph(parsed.nodes, parsed.constants)
-        protobuf.external_files(path)  # all there, and in its folder
+        folder = protobuf.external_folder(path)
+        family = re.search(rb"anomalib\.models\.image\.\w+\.lightning_model\.(\w+)", data)
+        family = family and family_of_class(family[1].decode())  # torch notes what made each node
+        if family is not None:
+            self.family, interpolation = family.name, (interpolation[0], family.interpolation)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path.resolve().parent)
+            "session.model_external_initializers_file_folder_path", str(folder)
         )
         providers = _onnx_providers(ort, device)
 
@@ -34,8 +39,9 @@ class OnnxBackend(GraphBackend):
                 raise ValueError(f"{path} cannot be run by onnxruntime: {reason}") from exc
 
         self._session = session(data)
-        if len(self._session.get_inputs()) != 1:
-            raise ValueError(f"{path} has more than one input: it is not an export of anomalib")
+        n = len(self._session.get_inputs())
+        if n != 1:
+            raise ValueError(f"{path} has {n} inputs, not one: it is not an export of anomalib")
         entry = self._session.get_inputs()[0]
         if entry.type not in ("tensor(float)", "tensor(float16)"):
             raise ValueError(f"{path} takes {entry.type}, not images of floating point numbers")

@@ -34,6 +34,7 @@ def open_checkpoint(path, device, family, trust, interpolation, expected=None):
     FileNotFoundError, ValueError
         When it cannot be used, is of another family, or has changed.
     """
+    path = Path(path).expanduser()
     try:
         kind = checkpoint_kind(path)
     except FileNotFoundError as exc:
@@ -66,7 +67,7 @@ def open_checkpoint(path, device, family, trust, interpolation, expected=None):
             return load_checkpoint(path, family=family, trust=trust, device=device)
         return load_exported_module(path, trust=trust, device=device)
 
-    where = str(Path(path).resolve()), digest
+    where = str(path.resolve()), digest
     key = ("anomalib", *where, device, family, trust, interpolation)
     backend = load_once(key, load)
     if None not in (family, backend.family) and family != backend.family:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from skanomaly._anomalib.files import weights_of_openvino
 from skanomaly._anomalib.graphs import OUTPUTS, GraphBackend, run_error
 from skanomaly._anomalib.raw import Graph
 from skanomaly._optional import import_optional
@@ -37,12 +38,13 @@ class OpenVINOBackend(GraphBackend):
                 f"{[known.lower() for known in core.available_devices]} here"
             )
         try:
-            model = core.read_model(str(path))
+            model = core.read_model(str(path), str(weights_of_openvino(path)))
         except RuntimeError as exc:
             reason = " ".join(str(exc).split())[:300]
             raise ValueError(f"{path} is damaged, or no OpenVINO graph: {reason}") from exc
         if len(model.inputs) != 1:
-            raise ValueError(f"{path} has more than one input: it is not an export of anomalib")
+            n = len(model.inputs)
+            raise ValueError(f"{path} has {n} inputs, not one: it is not an export of anomalib")
         graph, tensors = _graph_of_openvino(model)
         outputs = {_key(output): output for output in model.outputs}
         entry, heat = model.input(0), outputs.get("anomaly_map")

@@ -204,8 +204,31 @@ def external_files(path):
     ValueError
         When one lies outside the folder of the ONNX file.
     """
+    folder = external_folder(path)
+    return [(folder / name).resolve() for name in _external_names(path)]
+
+
+def external_folder(path):
+    """Folder of the files beside an ONNX file: its own, or that of what it is a link to.
+
+    Checked as :func:`external_files` says.
+    """
+    names = _external_names(path)
+    try:
+        for name in names:
+            _check_beside(path, name)
+    except FileNotFoundError:
+        if not path.is_symlink():
+            raise
+        path = path.resolve()
+        for name in names:
+            _check_beside(path, name)
+    return path.parent.resolve()
+
+
+def _external_names(path):
     stat = path.stat()
-    return [_beside(path, name) for name in _external(str(path), stat.st_size, stat.st_mtime_ns)]
+    return _external(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -222,10 +245,18 @@ def read_graph(path):
         raise ValueError(f"{path} is damaged ({exc}); copy it or export it again") from exc
 
 
-def _beside(path, name):
-    file = (path.parent / name).resolve()
+def _check_beside(path, name):
+    link = path.parent / name
+    try:
+        file = link.resolve()
+        found = file.is_file()
+    except (OSError, ValueError) as exc:  # a name that no file can have
+        raise ValueError(f"{path} is damaged: it asks for a file {name[:40]!r} ({exc})") from exc
     if path.parent.resolve() not in file.parents:
-        raise ValueError(f"{path} asks for {name!r}, outside of its folder; this is refused")
-    if not file.is_file():
+        hint = "; it is a link: copy the files themselves into one folder"
+        raise ValueError(
+            f"{path} asks for {name!r}, outside of its folder; this is refused"
+            f"{hint if link.is_symlink() else ''}"
+        )
+    if not found:
         raise FileNotFoundError(f"the weights of {path} are missing: {file} is not there")
-    return file
