@@ -304,7 +304,8 @@ def test_timms_rule_is_not_asked_without_registers(monkeypatch):
     X = random_images((56, 70))
     plain = make()
     expected = plain.transform(X)
-    monkeypatch.setattr(timm.models.vision_transformer, "resample_abs_pos_embed", refuse)
+    monkeypatch.setattr(_weights, "_models", OrderedDict())
+    monkeypatch.setattr(timm.layers, "resample_abs_pos_embed", refuse)
     assert_same(plain.transform(X), expected)
     with pytest.raises(NotImplementedError, match="timm's interpolation"):
         make("dinov2_vits14_reg").transform(X)  # these are timm's own, and equal

@@ -593,3 +593,30 @@ def test_an_image_too_long_for_memory_is_named():
     images = random_images((40, 40), (2, 4000))
     with pytest.raises(ValueError, match=r"image 1 of \(2, 4000\) pixels .* 16384 is the most"):
         embedder.transform(images)
+
+
+def test_the_rule_for_positions_is_timms_own_whatever_replaces_it(tmp_path, monkeypatch):
+    import timm.models.vision_transformer as vit
+
+    torch.manual_seed(0)
+    state = timm.create_model("test_vit", pretrained=False).state_dict()
+    state["pos_embed"] = torch.randn_like(state["pos_embed"])
+    safetensors_torch.save_file(state, tmp_path / "vit.safetensors")
+    images = random_images((100, 80))
+    embedders = [
+        TimmPatches("test_vit", image_size=96, weights=tmp_path / "vit.safetensors", resize=resize)
+        for resize in ("squash", "shortest_edge")
+    ]
+    monkeypatch.setattr(_weights, "_models", OrderedDict())
+    before = [embedder.transform(images) for embedder in embedders]
+    original = vit.resample_abs_pos_embed
+
+    def replacement(*args, **kwargs):
+        return original(*args, **{**kwargs, "antialias": False})
+
+    monkeypatch.setattr(vit, "resample_abs_pos_embed", replacement)
+    for _ in ("loaded before", "loaded after"):
+        for embedder, tokens in zip(embedders, before, strict=True):
+            assert_same(embedder.transform(images), tokens)
+        _weights._models.clear()
+    assert vit.resample_abs_pos_embed is replacement

@@ -4,13 +4,14 @@ import logging
 import random
 import tempfile
 import threading
-import types
 import warnings
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import numpy as np
 
 from skanomaly._optional import import_optional
+from skanomaly.embedders._positions import bind_positions
 
 _USER = "AnomalibDetector"
 # One model is built at a time: the replacements below are seen by the whole process.
@@ -128,18 +129,8 @@ def keep_positions(module):
     module : torch.nn.Module
         Changed in place.
     """
-    vit = import_optional("timm.models.vision_transformer", "anomalib", _USER)
     layers = import_optional("timm.layers", "anomalib", _USER)
-
-    def plain(*args, **kwargs):
-        return layers.resample_abs_pos_embed(*args, **{**kwargs, "antialias": False})
-
-    for part in module.modules():
-        if isinstance(part, vit.VisionTransformer) and part.dynamic_img_size:
-            original = type(part)._pos_embed
-            names = {**original.__globals__, "resample_abs_pos_embed": plain}
-            rule = types.FunctionType(original.__code__, names, original.__name__)
-            part._pos_embed = types.MethodType(rule, part)
+    bind_positions(module, partial(layers.resample_abs_pos_embed, antialias=False))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from skanomaly._hub import download_error, timm_file
 from skanomaly._optional import import_optional
 from skanomaly.embedders._fast_vit import is_plain_vit
+from skanomaly.embedders._positions import bind_positions, timm_positions
 
 # Models kept in memory by the process. They are keyed by what was asked for and live here rather
 # than on the estimators, which stay small to pickle and cheap to clone.
@@ -253,9 +254,9 @@ def build_timm(name, weights, square, any_size, user):
         options["pretrained"], options["num_classes"] = True, n_classes
         options["pretrained_cfg_overlay"] = {"state_dict": state, "num_classes": n_classes}
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), timm_positions():
             torch.manual_seed(0)
-            return timm.create_model(name, **options)
+            module = timm.create_model(name, **options)
     except TypeError as exc:
         raise ValueError(
             f"{name} takes images of {cfg.input_size[-1]} pixels only, squashed ({exc}); leave "
@@ -268,6 +269,8 @@ def build_timm(name, weights, square, any_size, user):
         raise ValueError(f"{weights} does not hold the weights of {name}: {reason}") from exc
     except OSError as exc:
         raise download_error(name, exc) from exc
+    bind_positions(module)
+    return module
 
 
 def feature_info(module):
