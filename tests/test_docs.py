@@ -73,6 +73,39 @@ def test_no_example_would_download(tiny_clip):
         assert made.count(tiny_clip) >= 1 or "embedder=" in code
 
 
+@pytest.fixture(scope="module")
+def anomalib_scope(anomalib_checkpoints, tmp_path_factory):
+    """Names of anomalib.md, in a folder with `model.ckpt` and the same in place of `model.onnx`."""
+    from _anomalib_tiny import textures
+
+    good, bad = textures(24, seed=3), textures(0, 6, seed=4)
+    return {
+        "checkpoint": str(anomalib_checkpoints.get("padim").path),
+        "good": good[:20],
+        "bad": bad,
+        "images": [*good[20:], *bad],
+        "new": [*good[20:], *bad],
+        "good_images": good[:20],
+        "heat": np.ones((4, 4), dtype=np.float32),
+    }
+
+
+def test_anomalib(anomalib_scope, tmp_path, monkeypatch):
+    """All but the export, which trains on weights that would have to be downloaded."""
+    monkeypatch.chdir(tmp_path)
+    ran = 0
+    for code in blocks("anomalib.md"):
+        if "engine.export" not in code:
+            for name in ("model.onnx", "model.ckpt"):
+                code = code.replace(f'"{name}"', repr(anomalib_scope["checkpoint"]))
+            exec(code.replace("        ...\n", ""), anomalib_scope)
+            ran += 1
+    assert ran >= 4
+    assert (tmp_path / "detector.joblib").stat().st_size < 10_000
+    assert anomalib_scope["search"].best_params_["contamination"] in (0.01, 0.05, 0.1)
+    assert anomalib_scope["detector"].score_samples(anomalib_scope["new"]).tolist() == [-0.3] * 10
+
+
 def test_commands_exist():
     from typer.testing import CliRunner
 
