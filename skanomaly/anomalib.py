@@ -15,7 +15,7 @@ from skanomaly._anomalib.inferencers import InferencerBackend, score_batches
 from skanomaly._anomalib.opening import open_checkpoint
 from skanomaly._images import check_images
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
-from skanomaly.scorers._base import _normal_images
+from skanomaly.scorers._base import normal_images
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
 _PARAMS_OF_FIT = "checkpoint_path contamination inferencer family normalized interpolation".split()
@@ -303,7 +303,7 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
     def _fit(self, X, y):
         self._validate_params()
         items = check_images(X)
-        normal = _normal_images(y, len(items))
+        normal = normal_images(y, len(items))
         for name in ("offset_", "train_scores_", "_file", "_fitted_params"):
             self.__dict__.pop(name, None)
         scores = self._score(items, self._backend())[0]

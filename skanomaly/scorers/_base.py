@@ -62,7 +62,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             The fitted scorer.
         """
         tokens = self._check_tokens(X, reset=True)
-        tokens = tokens.select(_normal_images(y, tokens.n_images))
+        tokens = tokens.select(normal_images(y, tokens.n_images))
         if tokens.n_images < self._min_images:
             raise ValueError(
                 f"{type(self).__name__} needs at least {self._min_images} normal images, got "
@@ -320,7 +320,7 @@ def _same(left, right):
     return bool(left == right)
 
 
-def _normal_images(y, n_images):
+def normal_images(y, n_images):
     """Numbers of the images that may enter a model."""
     if y is None:
         return np.arange(n_images)
