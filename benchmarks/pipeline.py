@@ -39,14 +39,10 @@ def write_images(folder, n_images):
     return paths
 
 
-def make_bank(tokens, n_bank, seed=0):
-    """Images of tokens around real ones, as many as the bank is to hold."""
-    rng = np.random.default_rng(seed)
-    rows = tokens.reshape(-1, tokens.shape[-1])
+def make_bank(embedder, n_bank):
+    """Tokens of so many other images that the bank holds about `n_bank` of them."""
     n_images = max(2, round(n_bank / GRID**2))
-    bank = rows[rng.integers(len(rows), size=n_images * GRID**2)]
-    bank = bank + 0.2 * rows.std() * rng.standard_normal(bank.shape, dtype=np.float32)
-    return bank.reshape(n_images, GRID, GRID, -1)
+    return embedder.transform(make_surfaces(n_images, image_size=SIDE, random_state=9).images)
 
 
 def peers_way(path, bank):
@@ -120,9 +116,8 @@ def main():
         embedder = DinoV2Patches(
             weights=weights, device="cpu", runtime=options.runtime, n_jobs=options.n_jobs
         )
-        base = embedder.transform(make_surfaces(4, image_size=SIDE, random_state=9).images)
         for n_bank in options.banks:
-            bank = make_bank(base, n_bank)
+            bank = make_bank(embedder, n_bank)
             pipe = make_pipeline(embedder, PatchKNNScorer().fit(bank))
             ways = {
                 "PIL, torch float32, matmul + topk, SciPy": peers_way(weights, bank),
