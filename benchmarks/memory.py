@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from skanomaly import PatchKNNScorer
+from skanomaly.core.sign_product import fastest_dtype
 
 MEBIBYTE = 2**20
 
@@ -44,6 +45,7 @@ def main():
     args = parser.parse_args()
     tokens = make_tokens(args.images)
     queries = make_tokens(args.queries, seed=1)
+    fastest_dtype()  # loads torch, if it is installed, whose size is not the search's
     before = peak()
     start = time.perf_counter()
     scorer = PatchKNNScorer().fit(tokens)

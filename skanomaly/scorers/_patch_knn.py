@@ -93,7 +93,8 @@ class PatchKNNScorer(BasePatchScorer):
     neighbours of unusual patches, which decide the image score: the share of neighbours it finds
     says little, `approximation_error_` what it costs. Beyond the tokens that are passed in, `fit`
     takes memory for 1.3 times the bank, for the patches it calibrates on (2**17 tokens at most)
-    and some 300 MB for blocks.
+    and some 300 MB for blocks; where torch is installed, its bfloat16 products are used, and it is
+    loaded.
 
     References
     ----------
