@@ -137,6 +137,8 @@ def evaluate(
             cache_dir=cache_dir,
             n_jobs=n_jobs,
         )
+        if getattr(detector, "checkpoint_path", "") is None:
+            raise ValueError(f"{model} needs --checkpoint FILE")
         if shots and output is not None:
             raise ValueError("--output is for one training set; leave out --shots")
         if seeds > 1 and not shots:

@@ -252,6 +252,7 @@ def test_evaluate_a_checkpoint(demo, tiny_onnx, tmp_path):
     result = run(*arguments, name, "--checkpoint", tiny_onnx, "--output", tmp_path / "maps")
     assert result.exit_code == 0 and len(list((tmp_path / "maps").rglob("*.png"))) == 25
     for options, message in (
+        ((name,), f"{name} needs --checkpoint FILE"),
         ((name, "--checkpoint", "no-such.ckpt"), "no-such.ckpt"),
         ((name, "--checkpoint", tiny_onnx, "--scorer", "knn"), "neither embedder nor scorer"),
         ((name, "--checkpoint", tiny_onnx, "--topk", "3"), f"{name} has no parameter 'topk'"),
