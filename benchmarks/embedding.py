@@ -69,7 +69,7 @@ def contenders(path, images, options):
     import torch
 
     from skanomaly import DinoV2Patches
-    from skanomaly.embedders._timm import normalise
+    from skanomaly.embedders._torch_base import normalise
 
     side, n = images.shape[1], len(images)
     model = plain_model(path, side)

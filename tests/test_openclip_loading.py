@@ -392,9 +392,8 @@ def test_one_model_serves_images_of_every_size_and_texts(builds, file):
     make(file, resize="shortest_edge", project=True).transform(random_images((50, 90)))
     text_features(VIT, file, TEXTS, device="cpu")
     logit_scale(VIT, file, device="cpu")
-    assert builds == [VIT]
     make(file, dtype="bfloat16").transform(X)
-    assert builds == [VIT] * 2
+    assert builds == [VIT]
 
 
 def test_towers_of_other_sizes_share_the_weights_and_are_bounded(builds, file, monkeypatch):

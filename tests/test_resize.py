@@ -120,8 +120,7 @@ def test_pixels_do_not_depend_on_the_processor():
 def test_who_resizes_with_torch(monkeypatch):
     image = next(pictures(64, 96))
     marked = np.zeros((32, 32, 3), dtype=np.uint8)
-    monkeypatch.setattr("skanomaly.embedders._timm.fast_resize", lambda *args: marked)
-    monkeypatch.setattr("skanomaly.embedders._openclip.fast_resize", lambda *args: marked)
+    monkeypatch.setattr("skanomaly.embedders._torch_base.fast_resize", lambda *args: marked)
     for kind in (TimmPatches, OpenClipPatches):
         monkeypatch.setattr(kind, "_interpolation", "bicubic")
         assert kind()._resize(image, (32, 32)) is marked

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from skanomaly import DinoV2Patches, PatchKNNScorer, TimmPatches
 from skanomaly.datasets import make_surfaces, read_dataset
 from skanomaly.embedders import _exports, _fast_vit, _openvino_runtime, _runtimes, _weights
-from skanomaly.embedders._fast_vit import FastVit, is_plain_vit
+from skanomaly.embedders._fast_vit import FastVit, embed_patches, is_plain_vit
 from skanomaly.embedders._runtimes import native_bfloat16, round_to_half
 
 torch = pytest.importorskip("torch")
@@ -102,7 +102,7 @@ def test_gpus_with_bfloat16(native, monkeypatch, capability, value):
         ("auto", "int8"),
         ("openvino", "float16"),
         ("onnx", "bfloat16"),
-        ("onnx", "int8"),
+        ("onnx", "float16"),
     ],
 )
 def test_precisions_that_a_runtime_does_not_have(runtime, dtype):
@@ -153,8 +153,7 @@ def transformer(**options):
 
 
 def run_fast(module, x, dtype, layers=(0, 2)):
-    tokens, grid = TimmPatches()._embed_patches(module, x)
-    return FastVit(module, dtype)(tokens, grid, list(layers))
+    return FastVit(module, dtype)(*embed_patches(module, x), list(layers), module.norm)
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
@@ -237,9 +236,9 @@ def test_a_gpu_is_given_batches_of_one_size(monkeypatch):
     sizes = []
 
     class Recorded(FastVit):
-        def __call__(self, tokens, grid, layers):
+        def __call__(self, tokens, *args):
             sizes.append(len(tokens))
-            return super().__call__(tokens, grid, layers)
+            return super().__call__(tokens, *args)
 
     monkeypatch.setattr(_runtimes, "FastVit", Recorded)
     embedder = make(dtype="bfloat16", batch_size=4)
@@ -442,6 +441,27 @@ def test_openvino_in_int8(exports):
     full = make(dtype="float32").transform(images)
     low = make(runtime="openvino", dtype="int8").transform(images)
     assert 1e-5 < deviation(low, full) < 0.2
+
+
+def test_onnx_in_int8(exports, shared):
+    """Closer to float32 than the ranges of other images leave it."""
+    pytest.importorskip("onnxscript")
+    weights = shared / "weights" / "vit_tiny_patch16_224.safetensors"
+    options = {"layers": 5, "weights": weights, "image_size": 112}
+    images = list(read_dataset(shared / "data" / "bottle").test.images)[:3]
+    full = make("vit_tiny_patch16_224", dtype="float32", **options).transform(images)
+    embedder = make("vit_tiny_patch16_224", runtime="onnx", dtype="int8", **options)
+    low = embedder.transform(images)
+    assert 1e-5 < deviation(low, full) < 0.01
+    for batch_size in (1, 2):
+        embedder.set_params(batch_size=batch_size)
+        assert_same(embedder.transform(images[::-1])[::-1].copy(), low)
+
+
+def test_onnx_in_int8_is_for_transformers(exports):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(ValueError, match="products of matrices, of which test_resnet has none"):
+        make("test_resnet", runtime="onnx", dtype="int8").transform(X)
 
 
 @pytest.mark.parametrize("runtime, module", RUNTIMES.items())

@@ -62,7 +62,7 @@ class DinoV2Patches(TimmPatches):
     dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
         Precision of the model. ``"auto"``: bfloat16 for plain vision transformers where the
         processor or the GPU multiplies matrices in it, else float32. ``"int8"``: with
-        ``runtime="openvino"`` only.
+        ``runtime="openvino"`` or ``"onnx"`` only.
     runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
         What runs the model; ``"auto"`` is torch. ``"openvino"`` and ``"onnx"`` are for CPUs and
         need the extras of these names. See Notes.

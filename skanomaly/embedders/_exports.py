@@ -90,28 +90,60 @@ def _prune(folder):
 
 def identity(model, shape, layers, embedder):
     """What every conversion of a model depends on."""
+    modules = {name: import_optional(name, "torch", "a conversion") for name in embedder._libraries}
     return {
         "embedder": type(embedder).__name__,
-        "model_name": embedder.model_name,
         "weights": model.digest,
         "shape": list(shape),
         "layers": list(layers),
+        **embedder._graph(model),
+        **{name: module.__version__ for name, module in modules.items()},
     }
 
 
-def exportable(model, layers, embedder):
-    """A module whose forward pass gives the maps of the layers, for exporters."""
+@contextlib.contextmanager
+def converting(model, shape, layers, embedder, runtime):
+    """While a model is converted: what to convert, and what the converter cannot do said plainly.
+
+    Parameters
+    ----------
+    model, shape, layers, embedder
+        As for :func:`identity`.
+    runtime : str
+        For the message.
+
+    Yields
+    ------
+    module : torch.nn.Module
+        Its forward pass gives the maps of the layers.
+    example : torch.Tensor of shape (1, 3, height, width)
+
+    Raises
+    ------
+    RuntimeError
+        When the converter fails.
+    """
     torch = import_optional("torch", "torch", type(embedder).__name__)
 
     class Maps(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.module = model.module
+            self.module = embedder._tower(model, shape)
 
         def forward(self, x):
             return tuple(m.contiguous() for m in embedder._forward(model, x, layers))
 
-    return Maps().eval()
+    module, example = Maps().eval(), torch.zeros((1, *shape[1:]))
+    with torch.no_grad():
+        module(example)  # an error of its own is none of the converter's
+        try:
+            yield module, example
+        except Exception as exc:
+            reason = " ".join(str(exc).split())[:300]
+            raise RuntimeError(
+                f"{embedder.model_name} could not be converted for runtime={runtime!r} "
+                f"({type(exc).__name__}: {reason}); use runtime='torch'"
+            ) from exc
 
 
 def sample_inputs(model, shape, n, seed):
@@ -159,12 +191,13 @@ def check_export(function, model, shape, layers, embedder, runtime, dtype):
     x = sample_inputs(model, shape, 1, seed=1)
     with torch.inference_mode():
         expected = embedder._forward(model, x, layers)
-        for layer, one, other in zip(layers, expected, function(x), strict=True):
+        for number, (one, other) in enumerate(zip(expected, function(x), strict=True)):
             cosine = torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=1)
             deviation = float((1 - cosine).median())
             if not deviation <= _TOLERANCE[dtype]:
+                place = f"layer {layers[number]}" if number < len(layers) else "its windows"
                 raise RuntimeError(
                     f"{embedder.model_name}, converted for runtime={runtime!r} in {dtype}, "
-                    f"deviates from torch at layer {layer}: median 1 - cosine {deviation:.1e}, "
+                    f"deviates from torch at {place}: median 1 - cosine {deviation:.1e}, "
                     f"{_TOLERANCE[dtype]:.0e} is the most; use runtime='torch'"
                 )

@@ -1,4 +1,4 @@
-"""Plain vision transformers of timm in reduced precision, faster than their own forward pass."""
+"""Plain vision transformers in reduced precision, faster than by their own forward pass."""
 
 from skanomaly._optional import import_optional
 
@@ -17,11 +17,17 @@ def is_plain_vit(module):
     Returns
     -------
     bool
-        True for timm's ``VisionTransformer`` of standard blocks: softmax attention without
-        normalised queries and keys, an MLP of two linear maps, with or without class token,
-        registers and layer scale.
+        True for the ``VisionTransformer`` of timm and of open_clip, of standard blocks: softmax
+        attention without normalised queries and keys, an MLP of two linear maps, with or without
+        class token, registers and layer scale.
     """
     nn = import_optional("torch", "torch", "this embedder").nn
+    if _is_open_clip(module):
+        return all(
+            type(block).__name__ == "ResidualAttentionBlock"
+            and type(block.attn) is nn.MultiheadAttention
+            for block in module.transformer.resblocks
+        )
     vit = import_optional("timm.models.vision_transformer", "torch", "this embedder")
     layers = import_optional("timm.layers", "torch", "this embedder")
     idle = (nn.Identity, nn.Dropout, layers.DropPath)
@@ -50,6 +56,35 @@ def is_plain_vit(module):
     )
 
 
+def _is_open_clip(module):
+    # By its name: with other models open_clip need not be installed.
+    return (type(module).__module__, type(module).__name__) == (
+        "open_clip.transformer",
+        "VisionTransformer",
+    )
+
+
+def embed_patches(module, x):
+    """What enters the first block of a plain transformer, and the grid of its patches.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        For which :func:`is_plain_vit` holds, and which takes inputs of this size.
+    x : torch.Tensor of shape (B, 3, height, width)
+        Normalised images.
+
+    Returns
+    -------
+    tokens : torch.Tensor of shape (B, n_tokens, dim)
+    grid : tuple of int
+    """
+    if _is_open_clip(module):
+        return module._embeds(x), module.grid_size
+    tokens = module.norm_pre(module._pos_embed(module.patch_embed(x)))
+    return tokens, module.patch_embed.dynamic_feat_size(x.shape[-2:])
+
+
 class FastVit:
     """The blocks of a plain vision transformer in reduced precision.
 
@@ -68,11 +103,13 @@ class FastVit:
 
     def __init__(self, module, dtype):
         self.dtype = dtype
-        self.norm = module.norm
-        self.n_prefix = module.num_prefix_tokens
-        self.blocks = [_Block(block, dtype) for block in module.blocks]
+        if _is_open_clip(module):
+            self.n_prefix, parts = 1, map(_parts_of_open_clip, module.transformer.resblocks)
+        else:
+            self.n_prefix, parts = module.num_prefix_tokens, map(_parts_of_timm, module.blocks)
+        self.blocks = [_Block(*part, dtype) for part in parts]
 
-    def __call__(self, tokens, grid, layers):
+    def __call__(self, tokens, grid, layers, finish):
         """Feature maps of some layers.
 
         Parameters
@@ -83,34 +120,48 @@ class FastVit:
             ``(grid_h, grid_w)`` of the patches among them, which come last.
         layers : list of int
             Numbers of blocks, in ascending order.
+        finish : callable
+            What the patches of a layer pass through at last, such as the final normalisation: from
+            (B, n_tokens, dim) to the same, or to another `dim`.
 
         Returns
         -------
         list of torch.Tensor of shape (B, dim, grid_h, grid_w), float32
-            After the final normalisation, one for each layer.
+            One for each layer.
         """
         maps = []
         for number, block in enumerate(self.blocks[: layers[-1] + 1]):
             tokens = block(tokens, self.dtype)
             if number in layers:
-                patches = self.norm(tokens)[:, self.n_prefix :]
+                patches = finish(tokens)[:, self.n_prefix :]
                 maps.append(patches.transpose(1, 2).unflatten(2, grid))
         return maps
 
 
+def _parts_of_timm(block):
+    qkv, mlp = (block.attn.qkv.weight, block.attn.qkv.bias), block.mlp
+    attention = (block.attn.num_heads, block.norm1, qkv, block.attn.proj, block.ls1)
+    return *attention, block.norm2, mlp.fc1, mlp.act, mlp.fc2, block.ls2
+
+
+def _parts_of_open_clip(block):
+    qkv = block.attn.in_proj_weight, block.attn.in_proj_bias
+    attention = (block.attn.num_heads, block.ln_1, qkv, block.attn.out_proj, block.ls_1)
+    return *attention, block.ln_2, *block.mlp, block.ls_2
+
+
 class _Block:
-    def __init__(self, block, dtype):
+    def __init__(self, n_heads, norm1, qkv, proj, ls1, norm2, fc1, act, fc2, ls2, dtype):
         torch = import_optional("torch", "torch", "this embedder")
-        attn, mlp = block.attn, block.mlp
         # The product of queries and keys is scaled by scaling the queries' third of the rows.
-        scale = torch.ones(len(attn.qkv.weight), device=attn.qkv.weight.device)
-        scale[: len(scale) // 3] = attn.scale
-        self.n_heads, self.act = attn.num_heads, mlp.act
-        self.norm1, self.norm2 = block.norm1, block.norm2
-        self.qkv = _scaled(attn.qkv, scale, dtype)
-        self.proj = _scaled(attn.proj, getattr(block.ls1, "gamma", None), dtype)
-        self.fc1 = _scaled(mlp.fc1, None, dtype)
-        self.fc2 = _scaled(mlp.fc2, getattr(block.ls2, "gamma", None), dtype)
+        weight = qkv[0]
+        scale = torch.ones(len(weight), device=weight.device)
+        scale[: len(scale) // 3] = (len(scale) // 3 // n_heads) ** -0.5
+        self.n_heads, self.act, self.norm1, self.norm2 = n_heads, act, norm1, norm2
+        self.qkv = _scaled(*qkv, scale, dtype)
+        self.proj = _scaled(proj.weight, proj.bias, getattr(ls1, "gamma", None), dtype)
+        self.fc1 = _scaled(fc1.weight, fc1.bias, None, dtype)
+        self.fc2 = _scaled(fc2.weight, fc2.bias, getattr(ls2, "gamma", None), dtype)
 
     def __call__(self, tokens, dtype):
         functional = import_optional("torch", "torch", "this embedder").nn.functional
@@ -125,9 +176,9 @@ class _Block:
         return tokens.add_(functional.linear(hidden, *self.fc2))
 
 
-def _scaled(linear, factors, dtype):
+def _scaled(weight, bias, factors, dtype):
     """Weight and bias of a linear map whose outputs are scaled, in the reduced precision."""
-    weight, bias = linear.weight.detach(), linear.bias
+    weight = weight.detach()
     if factors is not None:
         weight = weight * factors.detach()[:, None]
         bias = None if bias is None else bias * factors

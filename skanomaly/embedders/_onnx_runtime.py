@@ -1,14 +1,20 @@
-"""ONNX Runtime as a runtime of the embedders, on the CPU in float32."""
+"""ONNX Runtime as a runtime of the embedders, on the CPU."""
 
 import contextlib
 import io
+import logging
+import tempfile
 import warnings
+from pathlib import Path
 
+from skanomaly._cache import cache_key
 from skanomaly._optional import import_optional
-from skanomaly.embedders._exports import check_export, exportable, identity, stored
+from skanomaly.embedders._exports import check_export, converting, identity, stored
+
+_USER = "runtime='onnx'"
 
 
-def onnx_session(model, shape, layers, embedder):
+def onnx_session(model, shape, layers, dtype, embedder):
     """A function that runs a model in ONNX Runtime.
 
     Parameters
@@ -19,7 +25,9 @@ def onnx_session(model, shape, layers, embedder):
         ``(B, 3, height, width)`` of the inputs, of which B may change.
     layers : list of int
         Layers, in ascending order.
-    embedder : TimmPatches
+    dtype : {"float32", "int8"}
+        Precision. In int8 products with matrices of weights are so, the rest is in float32.
+    embedder : TorchPatches
         Its ``_forward`` is the forward pass.
 
     Returns
@@ -27,23 +35,17 @@ def onnx_session(model, shape, layers, embedder):
     callable
         From a (B, 3, height, width) float32 tensor to a list of (B, dim, grid_h, grid_w) tensors.
     """
-    ort = import_optional("onnxruntime", "onnx", "runtime='onnx'")
-    torch = import_optional("torch", "torch", "runtime='onnx'")
+    ort = import_optional("onnxruntime", "onnx", _USER)
+    torch = import_optional("torch", "torch", _USER)
     ort.disable_telemetry_events()
     n_threads = torch.get_num_threads()
+    parts = {"runtime": "onnx", **identity(model, shape[1:], layers, embedder)}
 
     def build():
-        parts = {
-            "runtime": "onnx",
-            "torch": torch.__version__,
-            **identity(model, shape[1:], layers, embedder),
-        }
-        file = stored(
-            parts,
-            lambda: _export(model, shape, layers, embedder),
-            lambda data, folder: (folder / "model.onnx").write_bytes(data),
-            lambda folder: _checked_bytes(ort, folder / "model.onnx"),
-        )
+        file = _file(ort, parts, lambda: _export(model, shape, layers, embedder))
+        if dtype == "int8":
+            form = {**parts, "form": "int8", "version": ort.__version__}
+            file = _file(ort, form, lambda: _quantize(file, embedder))
         options = ort.SessionOptions()
         options.intra_op_num_threads = n_threads
         options.log_severity_level = 3
@@ -56,32 +58,69 @@ def onnx_session(model, shape, layers, embedder):
             outputs = zip(*outputs, strict=True)
             return [torch.cat([torch.from_numpy(m) for m in maps]) for maps in outputs]
 
-        check_export(run, model, shape, layers, embedder, "onnx", "float32")
+        check_export(run, model, shape, layers, embedder, "onnx", dtype)
         return run
 
-    key = ("onnx", type(embedder).__name__, tuple(shape[1:]), tuple(layers), n_threads)
-    return model.derived(key, build)
+    return model.derived((cache_key(**parts), dtype, n_threads), build)
 
 
-def _checked_bytes(ort, path):
-    data = path.read_bytes()
-    ort.InferenceSession(data, providers=["CPUExecutionProvider"])  # raises where it is damaged
-    return data
+def _file(ort, parts, build):
+    """The bytes of an ONNX file, from disk if it is there."""
+
+    def load(folder):
+        data = (folder / "model.onnx").read_bytes()
+        ort.InferenceSession(data, providers=["CPUExecutionProvider"])  # raises if it is damaged
+        return data
+
+    return stored(
+        parts, build, lambda data, folder: (folder / "model.onnx").write_bytes(data), load
+    )
 
 
 def _export(model, shape, layers, embedder):
     """The model as the bytes of an ONNX file."""
-    torch = import_optional("torch", "torch", "runtime='onnx'")
+    exporter = import_optional("torch.onnx", "torch", _USER)
     for module in ("onnx", "onnxscript"):
-        import_optional(module, "onnx", "runtime='onnx'")
+        import_optional(module, "onnx", _USER)
     file = io.BytesIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        converting(model, shape, layers, embedder, "onnx") as (module, example),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            exportable(model, layers, embedder),
-            (torch.zeros((1, *shape[1:])),),
-            dynamo=True,
-            verbose=False,
-        )
-        program.save(file)
+        exporter.export(module, (example,), dynamo=True, verbose=False).save(file)
     return file.getvalue()
+
+
+def _quantize(data, embedder):
+    """int8, the ranges of its inputs being those of each image."""
+    onnx = import_optional("onnx", "onnx", "dtype='int8'")
+    quantization = import_optional("onnxruntime.quantization", "onnx", "dtype='int8'")
+    logger = logging.getLogger()
+
+    def keep(record):  # all but its advice to simplify the graph, which gains nothing
+        return "pre-processing before quantization" not in record.getMessage()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        logger.addFilter(keep)
+        try:
+            quantization.quantize_dynamic(
+                onnx.load_from_string(data),
+                path,
+                op_types_to_quantize=["MatMul", "Gemm"],  # convolutions would be slower
+                per_channel=True,
+                reduce_range=True,  # 8 bits overflow on processors without VNNI
+                weight_type=quantization.QuantType.QInt8,
+            )
+        finally:
+            logger.removeFilter(keep)
+        quantized = path.read_bytes()
+    graph = onnx.load_from_string(quantized).graph
+    if not any(node.op_type == "MatMulInteger" for node in graph.node):
+        raise ValueError(
+            f"dtype='int8' with runtime='onnx' is for products of matrices, of which "
+            f"{embedder.model_name} has none; use runtime='openvino' or dtype='float32'"
+        )
+    return quantized

@@ -116,6 +116,24 @@ _PROJECTIONS = {
 }
 
 
+def final_normalisation(visual):
+    """What brings tokens of a block of a transformer to the scale of the last.
+
+    Parameters
+    ----------
+    visual : torch.nn.Module
+        Image tower that is a vision transformer, of open_clip or of timm.
+
+    Returns
+    -------
+    callable
+        Its final normalisation. That of CoCa comes after its pooling, and is not for patches.
+    """
+    if not is_kind(visual, "VisionTransformer"):
+        return visual.trunk.norm
+    return visual.ln_post if visual.attn_pool is None else lambda tokens: tokens
+
+
 def intermediates(visual, x, layers, normalise, pooled=False):
     """Maps of layers of a tower, and the embedding of the image.
 
@@ -242,7 +260,7 @@ def window_embeddings(visual, x, sizes):
 def _encode_windows(visual, tokens, members):
     """(B, windows, joint_dim) pooled features of subsets of the tokens."""
     torch = import_optional("torch", "clip", "windows")
-    per_pass = max(1, _WINDOW_TOKENS // (len(tokens) * members.shape[1]))
+    per_pass = max(1, _WINDOW_TOKENS // (len(tokens) * int(members.shape[1])))
     pooled = []
     for part in members.split(per_pass):
         chosen = tokens[:, part].flatten(0, 1)  # (B * windows, 1 + size * size, dim)

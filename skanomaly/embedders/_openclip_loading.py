@@ -44,6 +44,10 @@ class OpenClipModel(LoadedModel):
     config: str
     _sized: OrderedDict = field(default_factory=OrderedDict, init=False, compare=False)
 
+    @property
+    def transformer(self):
+        return getattr(self.module, "trunk", self.module)
+
     def visual(self, height, width):
         """The image tower for inputs of that size; all share the weights.
 
@@ -53,7 +57,8 @@ class OpenClipModel(LoadedModel):
         native = tuple(native) if isinstance(native, (tuple, list)) else (native, native)
         if (height, width) == native:
             return self.module
-        with _lock:
+        torch = import_optional("torch", "clip", "another image size")
+        with _lock, torch.inference_mode(False), torch.no_grad():
             if (height, width) not in self._sized:
                 self._sized[height, width] = for_size(self.module, height, width)
             self._sized.move_to_end((height, width))
@@ -62,8 +67,8 @@ class OpenClipModel(LoadedModel):
             return self._sized[height, width]
 
 
-def load_model(model_name, pretrained, *, device="auto", dtype="float32", user="OpenClipPatches"):
-    """A model of open_clip, loaded at first use and then shared.
+def load_model(model_name, pretrained, *, device="auto", user="OpenClipPatches"):
+    """A model of open_clip in float32, loaded at first use and then shared.
 
     Parameters
     ----------
@@ -74,8 +79,6 @@ def load_model(model_name, pretrained, *, device="auto", dtype="float32", user="
         from a fixed seed.
     device : str, default="auto"
         As for the embedders.
-    dtype : str, default="float32"
-        Precision of the model.
     user : str, default="OpenClipPatches"
         What needs it, for error messages.
 
@@ -93,7 +96,7 @@ def load_model(model_name, pretrained, *, device="auto", dtype="float32", user="
     OSError
         When the weights cannot be downloaded.
     """
-    torch = import_optional("torch", "clip", user)
+    import_optional("torch", "clip", user)
     config, kind = check_names(model_name, pretrained, user)
     device = str(resolve_device(device))
     source = pretrained
@@ -103,11 +106,11 @@ def load_model(model_name, pretrained, *, device="auto", dtype="float32", user="
         # The activation is the weights' own, whatever the name of the model says.
         config["quick_gelu"] = bool(tag_config(model_name, pretrained, user).get("quick_gelu"))
     architecture = json.dumps(config, sort_keys=True)
-    key = ("open_clip", model_name, architecture, source, device, dtype)
+    key = ("open_clip", model_name, architecture, source, device)
 
     def build():
         clip = build_open_clip(model_name, pretrained, kind, config, user)
-        clip = clip.eval().requires_grad_(False).to(device, getattr(torch, dtype))
+        clip = clip.eval().requires_grad_(False).to(device)
         visual, cfg = clip.visual, preprocessing(model_name, pretrained, kind, user)
         steps = reductions(visual)
         size, cell = np.max(visual.image_size), max(steps)

@@ -8,10 +8,11 @@ import threading
 import warnings
 from unittest import mock
 
+from skanomaly._cache import cache_key
 from skanomaly._optional import import_optional
 from skanomaly.embedders._exports import (
     check_export,
-    exportable,
+    converting,
     identity,
     sample_inputs,
     stored,
@@ -36,7 +37,7 @@ def compiled_openvino(model, shape, layers, dtype, native, embedder):
         Precision. In int8 the products of matrices are so, the rest is as in "auto".
     native : bool
         Whether the processor has bfloat16.
-    embedder : TimmPatches
+    embedder : TorchPatches
         Its ``_forward`` is the forward pass.
 
     Returns
@@ -48,10 +49,11 @@ def compiled_openvino(model, shape, layers, dtype, native, embedder):
     n_threads = torch.get_num_threads()
     # Each stream takes one image at a time; one image alone gets all threads by batch_size=1.
     n_streams = min(n_threads, embedder.batch_size)
+    parts = identity(model, shape[1:], layers, embedder)
 
     def build():
         ov = import_optional("openvino", "openvino", _USER)
-        graph = _graph(ov, model, shape, layers, dtype, embedder)
+        graph = _graph(ov, model, shape, layers, dtype, embedder, parts)
         low = dtype == "bfloat16" or (dtype == "int8" and native)
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",  # unset, it is the processor's
@@ -65,8 +67,7 @@ def compiled_openvino(model, shape, layers, dtype, native, embedder):
         check_export(run, model, shape, layers, embedder, "openvino", dtype)
         return run
 
-    form = (tuple(shape[1:]), tuple(layers), dtype, n_threads, n_streams)
-    return model.derived(("openvino", type(embedder).__name__, *form), build)
+    return model.derived((cache_key(**parts), "openvino", dtype, n_threads, n_streams), build)
 
 
 class _Streams:
@@ -105,7 +106,7 @@ def _core():
 _shared_core = None
 
 
-def _graph(ov, model, shape, layers, dtype, embedder):
+def _graph(ov, model, shape, layers, dtype, embedder, parts):
     """The model in OpenVINO's own form, for one image, in float32 or int8."""
 
     def load(folder):
@@ -114,30 +115,25 @@ def _graph(ov, model, shape, layers, dtype, embedder):
     def save(graph, folder):
         ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
 
-    parts = {
-        "runtime": "openvino",
-        "version": ov.__version__,
-        **identity(model, shape[1:], layers, embedder),
-    }
+    parts = {**parts, "runtime": "openvino", "version": ov.__version__}
     plain = stored(
         {**parts, "form": "float"}, lambda: _convert(ov, model, shape, layers, embedder), save, load
     )
     if dtype != "int8":
         return plain
     nncf = import_optional("nncf", "openvino", "dtype='int8'")
-    parts["nncf"] = nncf.__version__
-    return stored(
-        {**parts, "form": "int8"}, lambda: _quantize(nncf, plain, model, shape), save, load
-    )
+    # Its ranges are set by images, which go through the model's preprocessing.
+    inputs = [list(model.mean), list(model.std), model.interpolation]
+    parts = {**parts, "form": "int8", "nncf": nncf.__version__, "inputs": inputs}
+    return stored(parts, lambda: _quantize(nncf, plain, model, shape), save, load)
 
 
 def _convert(ov, model, shape, layers, embedder):
-    torch = import_optional("torch", "torch", _USER)
-    example = torch.zeros((1, *shape[1:]))
-    with _quiet(), torch.no_grad():
-        return ov.convert_model(
-            exportable(model, layers, embedder), example_input=example, input=[tuple(example.shape)]
-        )
+    with (
+        converting(model, shape, layers, embedder, "openvino") as (module, example),
+        _quiet(),
+    ):
+        return ov.convert_model(module, example_input=example, input=[tuple(example.shape)])
 
 
 def _quantize(nncf, graph, model, shape):

@@ -19,7 +19,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 _DTYPES_OF = {
     "torch": ("float32", "bfloat16", "float16"),
     "openvino": ("float32", "bfloat16", "int8"),
-    "onnx": ("float32",),
+    "onnx": ("float32", "int8"),
 }
 # Raised whenever the numbers change that reduced precision gives: cached tokens depend on it.
 _VERSION = 1
@@ -85,19 +85,19 @@ def runtime_device(runtime, device):
     return chosen
 
 
-def make_plan(runtime, dtype, device, model):
+def make_plan(runtime, dtype, device, plain):
     """Resolve ``"auto"``.
 
     Parameters
     ----------
     runtime, dtype : str
         As given to the embedder. ``runtime="auto"`` is torch: to convert a model takes longer than
-        to embed a few dozen images. ``dtype="auto"`` is bfloat16 for a plain vision transformer
-        where the hardware multiplies matrices in it, else float32.
+        to embed a few dozen images. ``dtype="auto"`` is bfloat16 where `plain` and where the
+        hardware multiplies matrices in it, else float32.
     device : torch.device
         From :func:`runtime_device`.
-    model : LoadedModel
-        The model.
+    plain : bool
+        Whether it is a plain vision transformer, which has a fast form.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def make_plan(runtime, dtype, device, model):
     known = _DTYPES_OF[runtime]
     if dtype == "auto":
         native = "bfloat16" in known and native_bfloat16(str(device))
-        dtype = "bfloat16" if native and model.plain else "float32"
+        dtype = "bfloat16" if native and plain else "float32"
     if dtype not in known:
         raise ValueError(
             f"dtype={dtype!r} is not for runtime={runtime!r}, which has {', '.join(known)}"
@@ -164,15 +164,15 @@ def run(plan, model, x, embedder):
         In float32.
     x : torch.Tensor of shape (B, 3, height, width), float32
         Normalised images, on the device.
-    embedder : TimmPatches
-        Its ``_layers(model)`` are wanted; its ``_forward(model, x, layers)`` is the forward pass
-        of the module, its ``_embed_patches(module, x)`` what comes before the first block of a
-        transformer.
+    embedder : TorchPatches
+        Its ``_layers(model)`` are wanted; its ``_forward(model, x, layers)`` is the forward pass,
+        its ``_fast_forward(model, fast, x, layers)`` that by :class:`FastVit`, where
+        ``_is_plain(model)``.
 
     Returns
     -------
     list of torch.Tensor of shape (B, dim, grid_h, grid_w), float32
-        One map for each layer.
+        What ``_forward`` gives: one map for each layer, and what else the embedder fuses.
 
     Notes
     -----
@@ -186,7 +186,7 @@ def run(plan, model, x, embedder):
         native = native_bfloat16("cpu")
         return compiled_openvino(model, x.shape, layers, plan.dtype, native, embedder)(x)
     if plan.runtime == "onnx":
-        return onnx_session(model, x.shape, layers, embedder)(x)
+        return onnx_session(model, x.shape, layers, plan.dtype, embedder)(x)
     forward = _torch_forward(plan, model, layers, embedder)
     if not plan.reduced:
         return forward(x)
@@ -203,9 +203,9 @@ def _torch_forward(plan, model, layers, embedder):
     if not plan.reduced:
         return lambda x: [m.float() for m in embedder._forward(model, x, layers)]
     dtype = getattr(torch, plan.dtype)
-    if model.plain and plan.device.type in ("cpu", "cuda"):
-        fast = model.derived(("fast", plan.dtype), lambda: FastVit(model.module, dtype))
-        return lambda x: fast(*embedder._embed_patches(model.module, x), layers)
+    if embedder._is_plain(model) and plan.device.type in ("cpu", "cuda"):
+        fast = model.derived(("fast", plan.dtype), lambda: FastVit(model.transformer, dtype))
+        return lambda x: embedder._fast_forward(model, fast, x, layers)
 
     def cast():
         return replace(model, module=copy.deepcopy(model.module).to(dtype))

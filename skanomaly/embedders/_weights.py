@@ -79,10 +79,15 @@ class LoadedModel:
                 self._derived.popitem(last=False)
             return self._derived[key]
 
+    @property
+    def transformer(self):
+        """The module that may be a plain vision transformer."""
+        return self.module
+
     @cached_property
     def plain(self):
         """Whether it is a plain vision transformer, of which there is a fast form."""
-        return is_plain_vit(self.module)
+        return is_plain_vit(self.transformer)
 
     @cached_property
     def _derived(self):
