@@ -1,6 +1,7 @@
 """Images side by side, each in a thread of its own."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 from threadpoolctl import ThreadpoolController
 
@@ -13,9 +14,8 @@ def map_images(function, images):
     Parameters
     ----------
     function : callable
-        Runs under ``torch.inference_mode()``; called in several threads at once.
+        Called with one image, in several threads at once, under ``torch.inference_mode()``.
     images : sequence
-        What it is called with, one at a time.
 
     Returns
     -------
@@ -26,7 +26,7 @@ def map_images(function, images):
     -----
     torch's threads are shared out among the images: one image gets all of them, as many images as
     there are threads get one each. Threads that work on an image of their own need not wait for
-    each other.
+    each other, least of all where other processes keep some of them from running.
     """
     torch = import_optional("torch", "torch", "this embedder")
     n_threads = torch.get_num_threads()
@@ -36,21 +36,25 @@ def map_images(function, images):
         with torch.inference_mode():
             return function(image)
 
-    if n_streams == 1:
+    if n_streams <= 1:
         return [call(image) for image in images]
-    limits = (ThreadpoolController(), n_threads // n_streams)
-    with ThreadPoolExecutor(n_streams, "skanomaly-embed", limit_threads, limits) as pool:
+    share = (n_threads // n_streams,)
+    with ThreadPoolExecutor(n_streams, "skanomaly-embed", _limit_threads, share) as pool:
         return list(pool.map(call, images))
 
 
-def limit_threads(controller, n_threads):
-    """Let the calling thread, and no other, use so many threads of torch.
+def one_thread():
+    """Let the calling thread use no further threads of torch."""
+    _limit_threads(1)
 
-    Parameters
-    ----------
-    controller : threadpoolctl.ThreadpoolController
-    n_threads : int
-    """
+
+def _limit_threads(n_threads):
     torch = import_optional("torch", "torch", "this embedder")
     torch.get_num_threads()  # what torch sets up in each thread would undo the limit
-    controller.select(user_api="openmp").limit(limits=n_threads)
+    # OpenMP's limit, unlike torch's own, is of the calling thread alone.
+    _openmp().limit(limits=n_threads)
+
+
+@cache
+def _openmp():
+    return ThreadpoolController().select(user_api="openmp")

@@ -17,6 +17,7 @@ from skanomaly.embedders._runtimes import (
     run,
     runtime_device,
 )
+from skanomaly.embedders._streams import one_thread
 from skanomaly.embedders._weights import (
     LoadedModel,
     build_timm,
@@ -174,6 +175,8 @@ class TimmPatches(BasePatchEmbedder):
 
     def _resize(self, image, size):
         return fast_resize(image, size, self._interpolation, type(self).__name__)
+
+    _start_reading = staticmethod(one_thread)
 
     def _fingerprint(self):
         model = self._model()
