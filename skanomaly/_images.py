@@ -30,6 +30,7 @@ from skanomaly._image_files import (
     upright_size,
     where_of,
 )
+from skanomaly._png_inflate import without_compression
 
 __all__ = [
     "BACKGROUND",
@@ -250,7 +251,7 @@ def load_image(item, index=None):
     where = where_of(item, index)
     if isinstance(item, np.ndarray):
         return array_to_rgb(item, where)
-    with opened(item, where) as im:
+    with opened(without_compression(read_item(item, index)), where) as im:
         check_header(im, where)
         return pil_to_rgb(im, where)
 

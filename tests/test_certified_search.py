@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_neighbors import DTYPES, KINDS, METRICS, assert_nearest, make, oracle
 
-from skanomaly.core import cells, certified_search, device_search
+from skanomaly.core import blocks, cells, certified_search, device_search
+from skanomaly.core.blocks import BLOCK
 from skanomaly.core.cells import sort_bank, split_order
-from skanomaly.core.certified_search import BLOCK, CertifiedSearch
+from skanomaly.core.certified_search import CertifiedSearch
 from skanomaly.core.neighbors import nearest_patches, prepare_bank
 from skanomaly.core.patch_index import PatchIndex
 
@@ -39,7 +40,7 @@ def precision(request, monkeypatch):
 @pytest.fixture
 def never_brute(monkeypatch):
     """However little the bounds rule out, they are what decides."""
-    monkeypatch.setattr(certified_search, "_COST", 0)
+    monkeypatch.setattr(blocks, "_COST", 0)
 
 
 def shaped(kind, n_queries, n_bank, dim, dtype, seed=0):
@@ -119,8 +120,9 @@ def test_bounds_rule_out_rows_but_never_the_nearest(kind, metric, precision):
         reached = np.partition(exact, -rank, axis=1)[:, -rank]
         if metric == "cosine":  # the norms of the unit vectors are right to an ulp of float32
             reached -= 1e-6
-        hits = search._hits(queries.astype(np.float64), reached)
-        for block, (start, stop) in enumerate(zip(search.starts, search.stops, strict=True)):
+        hits = search._hits(search._query_columns(queries.astype(np.float64), reached))
+        blocks = zip(search.blocks.starts, search.blocks.stops, strict=True)
+        for block, (start, stop) in enumerate(blocks):
             needed = (exact[:, start:stop] >= reached[:, None]).any(axis=1)
             assert hits[block][needed].all()
     if kind == "clusters":
@@ -175,19 +177,23 @@ def test_more_neighbors_than_rows_of_a_block(k):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_noise_goes_to_brute_force(metric, monkeypatch):
+def test_noise_is_not_ruled_out_by_a_few_coordinates(metric, precision, monkeypatch):
     """Of equal directions the bounds see a sixth: they would only be in the way."""
     queries, bank = make("plain", 300, 3000, 384, np.float32)
     queries[::3] *= -1
-    monkeypatch.setattr(CertifiedSearch, "_compare", None)
+    calls, hits = [], CertifiedSearch._hits
+    monkeypatch.setattr(
+        CertifiedSearch, "_hits", lambda *args: calls.append(len(args)) or hits(*args)
+    )
     assert_same(*both(queries, bank, 1, metric))
+    assert calls == [3]  # the sample alone
 
 
 def test_too_many_candidates_are_given_up(monkeypatch):
-    monkeypatch.setattr(certified_search, "_MAX_FOUND", 500)
-    monkeypatch.setattr(certified_search, "_MANY", 20)
-    monkeypatch.setattr(certified_search, "_PAIRS", 64)
-    monkeypatch.setattr(certified_search, "_COST", 0)
+    monkeypatch.setattr(blocks, "_MAX_FOUND", 500)
+    monkeypatch.setattr(blocks, "_MANY", 20)
+    monkeypatch.setattr(blocks, "_PAIRS", 64)
+    monkeypatch.setattr(blocks, "_COST", 0)
     queries, bank = make("plain", 50, 900, 8, np.float32)
     bank[::3] = bank[0]
     queries[:25] = bank[0]

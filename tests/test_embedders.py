@@ -809,7 +809,7 @@ def test_an_empty_cache_dir_is_refused():
 
 
 def read_ahead(calls, n_threads=2, margin=2):
-    return _ahead(((call,) for call in calls), n_threads, margin)
+    return _ahead(((call,) for call in calls), n_threads, margin, None)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from skanomaly import PatchKNNScorer
-from skanomaly.core import certified_search
+from skanomaly.core import blocks
 from skanomaly.core.aggregation import aggregate_patch_scores, highest_scores, n_decisive
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
@@ -32,7 +32,7 @@ def tokens():
 
 @pytest.fixture(autouse=True)
 def never_brute(monkeypatch):
-    monkeypatch.setattr(certified_search, "_COST", 0)
+    monkeypatch.setattr(blocks, "_COST", 0)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skanomaly.core._products import product
+from skanomaly.core.blocks import BLOCK, Blocks, cheap, near_best
 from skanomaly.core.cells import Part
 from skanomaly.core.neighbors import rounding_bound, squared_norms
 from skanomaly.core.sign_product import (
@@ -27,17 +28,12 @@ from skanomaly.core.sign_product import (
     to_nearest,
     two_terms_above,
 )
+from skanomaly.core.wide_search import WideSearch
 
-BLOCK = 32  # rows that are ruled out, or compared, together
 _GUIDE = 32  # leading coordinates that the first block to compare with is chosen by
 _BLOCKS_FIRST = 2  # blocks that every query is compared with, twice as many for several neighbours
-_PAIRS = 2**14  # pairs of a query and a block that are compared at a time
-_MAX_FOUND = 2**22  # candidates kept before queries with too many of them are given up ...
-_MANY = 4096  # ... which is so many
-
-# A block that is compared for a query costs about four times its share in brute force, which for a
-# few queries costs as much as for so many.
-_COST, _FEW = 4, 24
+_FEW = 24  # queries for which brute force costs as much as for fewer
+_HARD = 64  # queries for which a product of all coordinates pays
 _SAMPLE = 64  # queries, and blocks a part, that show how much the bounds rule out
 
 
@@ -67,15 +63,12 @@ class CertifiedSearch:
     def __init__(self, bank, parts, metric, dtype=None):
         self.bank, self.metric = bank, metric
         self.dtype = fastest_dtype() if dtype is None else dtype
-        self.half_norms = None if metric == "cosine" else 0.5 * squared_norms(bank)
-        self.starts = np.concatenate([np.arange(part.start, part.stop, BLOCK) for part in parts])
-        ends = np.repeat([part.stop for part in parts], [part.n_blocks(BLOCK) for part in parts])
-        self.stops = np.minimum(self.starts + BLOCK, ends)
+        self.blocks, self._wide = Blocks(bank, parts, metric), None
         self._columns = [self._columns_of(part) for part in parts]
         self._centers = np.stack([part.center for part in parts])
         self._bases = np.concatenate([part.basis for part in parts], axis=1)
-        means = np.add.reduceat(bank, self.starts, axis=0)
-        means /= (self.stops - self.starts)[:, None].astype(bank.dtype)
+        starts, stops = self.blocks.starts, self.blocks.stops
+        means = np.add.reduceat(bank, starts, axis=0) / (stops - starts)[:, None].astype(bank.dtype)
         _, vectors = np.linalg.eigh(product(means.T, means).astype(np.float64))
         self._guide = np.ascontiguousarray(vectors[:, ::-1][:, :_GUIDE]).astype(bank.dtype)
         self._means = product(means, self._guide)
@@ -99,28 +92,40 @@ class CertifiedSearch:
         left_over : ndarray of int64
             Queries without pairs: too little is ruled out for them, brute force is cheaper.
         """
-        slack = np.broadcast_to(rounding_bound(queries, self.half_norms, self.bank), len(queries))
+        half_norms, n_blocks = self.blocks.half_norms, len(self.blocks)
+        slack = np.broadcast_to(rounding_bound(queries, half_norms, self.bank), len(queries))
         reached = self._reached(queries, n_neighbors, groups) - slack
         # Zero vectors are at distance 1 under the cosine, which is no function of y.z.
         active = np.flatnonzero(np.isfinite(reached) & queries.any(axis=1))
-        if self._rules_out_little(queries[active], reached[active]):
-            active = active[:0]
-        if not active.size:
-            return active, active, np.arange(len(queries))
-        hits = self._hits(queries[active].astype(np.float64), reached[active])
-        count = hits.sum(axis=0)
-        few = count * _COST <= len(self.starts)
-        if count[~few].sum() * _COST <= _FEW * len(self.starts):
-            few[:] = True
-        block, column = np.nonzero(hits if few.all() else hits[:, few])
-        q, rows, similarity, given_up = self._compare(
-            queries, active[few][column], block, reached, groups
+        found, left_over = [], np.ones(len(queries), dtype=bool)
+        columns = self._query_columns(queries[active].astype(np.float64), reached[active])
+        if active.size and not self._rules_out_little(columns):
+            hits = self._hits(columns)
+            count = hits.sum(axis=0)
+            few = cheap(count, n_blocks)
+            if cheap(count[~few].sum(), _FEW * n_blocks):
+                few[:] = True
+            block, column = np.nonzero(hits if few.all() else hits[:, few])
+            q, rows, similarity, given_up = self.blocks.compare(
+                queries, active[few][column], block, reached, groups
+            )
+            kept = near_best(q, similarity, n_neighbors, slack)
+            found.append((q[kept], rows[kept]))
+            left_over[active[few]] = False
+            left_over[given_up] = True
+        hard = active[left_over[active]]
+        if self.dtype == "bfloat16" and len(hard) >= _HARD:
+            if self._wide is None:
+                self._wide = WideSearch(self.blocks)
+            own = None if groups is None else (groups[0][hard], groups[1])
+            q, rows, left = self._wide.candidates(
+                queries[hard], n_neighbors, reached[hard], slack[hard], own
+            )
+            found.append((hard[q], rows))
+            left_over[hard[~left]] = False
+        q, rows = (
+            np.concatenate([part[i] for part in [(active[:0],) * 2, *found]]) for i in range(2)
         )
-        kept = _near_best(q, similarity, n_neighbors, slack)
-        q, rows = q[kept], rows[kept]
-        left_over = np.ones(len(queries), dtype=bool)
-        left_over[active[few]] = False
-        left_over[given_up] = True
         return q, rows, np.flatnonzero(left_over)
 
     def first_candidates(self, queries, n_neighbors, groups=None):
@@ -137,7 +142,7 @@ class CertifiedSearch:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         best = np.argpartition(similarity, rank, axis=1)[:, rank:]
         enough = np.isfinite(np.take_along_axis(similarity, best, axis=1)).all(axis=1)
-        rows = self.starts[np.take_along_axis(blocks, best // BLOCK, axis=1)] + best % BLOCK
+        rows = self.blocks.starts[np.take_along_axis(blocks, best // BLOCK, axis=1)] + best % BLOCK
         return np.repeat(np.flatnonzero(enough), n_neighbors), rows[enough].ravel()
 
     def _columns_of(self, part):
@@ -174,7 +179,7 @@ class CertifiedSearch:
         return _Columns(part, packed, largest)
 
     def _query_columns(self, queries, reached):
-        """Part by part: h, the bounds that go with it, twice 1, and -t.
+        """Columns of the queries for each part: h, the bounds that go with it, twice 1, and -t.
 
         Everything is measured in float64, in which a product of vectors, or a change of the
         centre or of the basis, is right to `_unit` times the product of the norms involved.
@@ -182,7 +187,7 @@ class CertifiedSearch:
         centers = self._centers
         along, onto = product(queries, self._bases), product(queries, centers.T)
         norms, center_norms = _norms(queries), _norms(centers)
-        last = 0
+        last, result = 0, []
         for number, columns in enumerate(self._columns):
             part = columns.part
             first, last = last, last + part.basis.shape[1]
@@ -212,34 +217,38 @@ class CertifiedSearch:
             out[-4:-2] = 1
             out[-2:] = two_terms_above(-t, self.dtype).T
             out[:, wild], out[-2, wild] = 0, 1  # nothing is ruled out
-            yield columns.rows, pack(out, self.dtype)
+            result.append(pack(out, self.dtype))
+        return result
 
-    def _hits(self, queries, reached, n_blocks=None):
+    def _hits(self, queries, n_blocks=None):
         """Whether a block cannot be ruled out for a query: (n_blocks, n_queries), bool.
 
-        With `n_blocks`, of so many blocks from the middle of each part.
+        `queries` is of `_query_columns`. With `n_blocks`, of so many blocks from the middle of
+        each part.
         """
         hits = []
-        for rows, columns in self._query_columns(queries, reached):
+        for part, columns in zip(self._columns, queries, strict=True):
+            rows = part.rows
             if n_blocks is not None:
                 start = max(0, len(rows) // (2 * BLOCK) - n_blocks // 2) * BLOCK
                 rows = rows[start : start + n_blocks * BLOCK]
             hits.append(blocks_reaching_zero(rows, columns, BLOCK))
         return np.concatenate(hits)
 
-    def _rules_out_little(self, queries, reached):
-        """Whether brute force is the cheaper way, judged by a sample."""
-        if len(queries) < 4 * _SAMPLE:
+    def _rules_out_little(self, queries):
+        """Whether these bounds cost more than they save, judged by a sample."""
+        n_queries = queries[0].shape[1]
+        if n_queries < 4 * _SAMPLE:
             return False
-        sample = np.arange(_SAMPLE) * len(queries) // _SAMPLE
-        hits = self._hits(queries[sample].astype(np.float64), reached[sample], _SAMPLE)
-        return np.mean(hits.mean(axis=0) * _COST > 1) > 0.7
+        sample = np.arange(_SAMPLE) * n_queries // _SAMPLE
+        hits = self._hits([np.ascontiguousarray(part[:, sample]) for part in queries], _SAMPLE)
+        return np.mean(~cheap(hits.sum(axis=0), len(hits))) > 0.7
 
     def _first_blocks(self, queries, n_neighbors, groups):
         """The blocks whose means look nearest, and the similarities to their rows."""
         values = product(product(queries, self._guide), self._means.T)
         values -= self._half_mean_norms
-        n_blocks = min(_BLOCKS_FIRST if n_neighbors == 1 else 2 * _BLOCKS_FIRST, len(self.starts))
+        n_blocks = min(_BLOCKS_FIRST if n_neighbors == 1 else 2 * _BLOCKS_FIRST, len(self.blocks))
         blocks = np.empty((len(queries), n_blocks), dtype=np.int64)
         for turn in range(n_blocks):
             blocks[:, turn] = values.argmax(axis=1)
@@ -247,7 +256,7 @@ class CertifiedSearch:
         q, block = np.repeat(np.arange(len(queries)), n_blocks), blocks.ravel()
         order = np.argsort(block, kind="stable")
         similarity = np.empty((len(block), BLOCK), dtype=queries.dtype)
-        similarity[order] = self._similarities(queries, q[order], block[order], groups)
+        similarity[order] = self.blocks.similarities(queries, q[order], block[order], groups)
         return blocks, similarity.reshape(len(queries), -1)
 
     def _reached(self, queries, n_neighbors, groups):
@@ -258,55 +267,6 @@ class CertifiedSearch:
             return np.full(len(queries), -np.inf)
         similarity.partition(rank, axis=1)
         return similarity[:, rank].astype(np.float64)
-
-    def _similarities(self, queries, q, block, groups):
-        """Similarities to the rows of a block, for pairs that are sorted by block; else -inf."""
-        out = np.full((len(q), BLOCK), -np.inf, dtype=queries.dtype)
-        left, first = queries[q], np.flatnonzero(np.diff(block, prepend=-1))
-        starts, stops = self.starts[block[first]].tolist(), self.stops[block[first]].tolist()
-        last = [*first[1:].tolist(), len(q)]
-        with np.errstate(invalid="ignore", over="ignore"):  # see skanomaly.core._products
-            for i, j, start, stop in zip(first.tolist(), last, starts, stops, strict=True):
-                np.matmul(left[i:j], self.bank[start:stop].T, out=out[i:j, : stop - start])
-        if self.half_norms is not None or groups is not None:
-            rows = np.minimum(self.starts[block][:, None] + np.arange(BLOCK), len(self.bank) - 1)
-            if self.half_norms is not None:
-                out -= self.half_norms[rows].astype(out.dtype)
-            if groups is not None:
-                own = groups[0][q][:, None]
-                out[(groups[1][rows] == own) & (own >= 0)] = -np.inf
-        return out
-
-    def _compare(self, queries, q, block, reached, groups):
-        """Pairs of a query and a row that reaches `reached`, and queries with too many of them."""
-        given_up = np.zeros(len(queries), dtype=bool)
-        found = [(q[:0], block[:0], np.empty(0, dtype=queries.dtype))]
-        for start in range(0, len(q), _PAIRS):
-            pairs = slice(start, start + _PAIRS)
-            similarity = self._similarities(queries, q[pairs], block[pairs], groups)
-            pair, row = np.nonzero(similarity >= reached[q[pairs], None])
-            rows = self.starts[block[pairs][pair]] + row
-            found.append((q[pairs][pair], rows, similarity[pair, row]))
-            if sum(len(part[0]) for part in found) > _MAX_FOUND:
-                given_up |= np.bincount(_joined(found)[0], minlength=len(queries)) > _MANY
-                found = [tuple(x[~given_up[part[0]]] for x in part) for part in found]
-        q, rows, similarity = _joined(found)
-        kept = ~given_up[q]
-        return q[kept], rows[kept], similarity[kept], given_up
-
-
-def _joined(found):
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
-
-
-def _near_best(q, similarity, n_neighbors, slack):
-    """Which pairs are within `slack` of the `n_neighbors`-th best pair of their query."""
-    order = np.lexsort((-similarity, q))
-    first = np.searchsorted(q[order], q[order])
-    kth = np.minimum(first + n_neighbors - 1, len(q) - 1)
-    kept = np.empty(len(q), dtype=bool)
-    kept[order] = similarity[order] >= similarity[order][kth] - slack[q[order]]
-    return kept
 
 
 def _norms(vectors):

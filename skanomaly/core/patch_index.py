@@ -4,8 +4,9 @@ import importlib.util
 
 import numpy as np
 
+from skanomaly.core.blocks import BLOCK
 from skanomaly.core.cells import sort_bank
-from skanomaly.core.certified_search import BLOCK, CertifiedSearch
+from skanomaly.core.certified_search import CertifiedSearch
 from skanomaly.core.device_search import DeviceSearch
 from skanomaly.core.neighbors import measure, nearest_patches, squared_norms
 

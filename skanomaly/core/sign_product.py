@@ -51,6 +51,13 @@ def pack(values, dtype):
     return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
 
 
+def round_and_pack(values):
+    """The numbers of bfloat16 next to `values` (floats), by torch: uint16, as from `pack`."""
+    import torch
+
+    return torch.from_numpy(values).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+
+
 def blocks_reaching_zero(rows, columns, block):
     """Blocks of rows that have with a column an inner product that is not negative.
 

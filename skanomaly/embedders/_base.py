@@ -139,7 +139,8 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
             context = {"embedder": type(self).__name__, **self._fingerprint()}
         tokens = [[None] * len(views) for _ in items]
         calls = ((self._prepare, item, i, views, cache, context) for i, item in enumerate(items))
-        ahead = _ahead(calls, effective_n_jobs(self.n_jobs), self.batch_size)
+        n_threads = effective_n_jobs(self.n_jobs)
+        ahead = _ahead(calls, n_threads, self.batch_size, self._start_reading)
         with (
             closing(ahead) as prepared,
             tqdm(total=len(items), desc="embed", unit="image", disable=not self.verbose) as bar,
@@ -181,6 +182,9 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
             for view, array in zip(views, known, strict=True)
         ]
         return keys, known, images
+
+    def _start_reading(self):
+        """Called by each thread that is to read images."""
 
     def _run(self, waiting):
         """Embed the inputs, batched by shape and dtype."""
@@ -225,13 +229,13 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         return tuple(max(1, round(side * scale / cell)) * cell for side in (height, width))
 
 
-def _ahead(calls, n_threads, margin):
+def _ahead(calls, n_threads, margin, start):
     """Results of calls, in order, made in background threads while the former ones are used.
 
     An error is raised where its result would come. At most `margin` calls, and one a thread, are
-    ahead of the result that is asked for, which bounds the memory.
+    ahead of the result that is asked for, which bounds the memory. Each thread calls `start` first.
     """
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="skanomaly-read") as pool:
+    with ThreadPoolExecutor(n_threads, "skanomaly-read", start) as pool:
         pending = deque()
         try:
             for call in calls:

@@ -12,6 +12,7 @@ from skanomaly._optional import import_optional
 from skanomaly.embedders._fast_vit import FastVit
 from skanomaly.embedders._onnx_runtime import onnx_session
 from skanomaly.embedders._openvino_runtime import compiled_openvino
+from skanomaly.embedders._streams import map_images
 from skanomaly.embedders._weights import resolve_device
 
 RUNTIMES = ("auto", "torch", "openvino", "onnx")
@@ -176,9 +177,10 @@ def run(plan, model, x, embedder):
 
     Notes
     -----
-    In reduced precision the shape of a matrix product decides how its sums are rounded. So that an
-    image has the same tokens in any batch, a CPU, which gains nothing from batches, embeds one
-    image at a time, and a GPU is always given batches of the same size.
+    The shape of a matrix product decides how its sums are rounded. So that an image has the same
+    tokens in any batch, a CPU, which gains nothing from batches, embeds each image by itself,
+    several of them side by side, and a GPU is always given batches of the same size in reduced
+    precision.
     """
     torch = import_optional("torch", "torch", type(embedder).__name__)
     layers = embedder._layers(model)
@@ -188,11 +190,11 @@ def run(plan, model, x, embedder):
     if plan.runtime == "onnx":
         return onnx_session(model, x.shape, layers, plan.dtype, embedder)(x)
     forward = _torch_forward(plan, model, layers, embedder)
+    if plan.device.type == "cpu":
+        maps = zip(*map_images(forward, x.split(1)), strict=True)
+        return [torch.cat(one) for one in maps]
     if not plan.reduced:
         return forward(x)
-    if plan.device.type == "cpu":
-        maps = zip(*(forward(image) for image in x.split(1)), strict=True)
-        return [torch.cat(one) for one in maps]
     padding = x[-1:].expand(max(0, embedder.batch_size - len(x)), -1, -1, -1)
     return [one[: len(x)] for one in forward(torch.cat([x, padding]))]
 

@@ -16,6 +16,7 @@ from skanomaly.embedders._runtimes import (
     run,
     runtime_device,
 )
+from skanomaly.embedders._streams import one_thread
 
 
 class TorchPatches(BasePatchEmbedder):
@@ -53,6 +54,8 @@ class TorchPatches(BasePatchEmbedder):
 
     def _resize(self, image, size):
         return fast_resize(image, size, self._interpolation, type(self).__name__)
+
+    _start_reading = staticmethod(one_thread)
 
     def _fingerprint(self):
         model = self._model()
