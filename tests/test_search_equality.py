@@ -12,18 +12,21 @@ from threadpoolctl import threadpool_limits
 
 from skanomaly import PatchKNNScorer
 from skanomaly.core import (
+    blocks,
     cells,
     certified_search,
     device_search,
     neighbors,
     patch_index,
     sign_product,
+    wide_search,
 )
+from skanomaly.core.certified_search import CertifiedSearch
 from skanomaly.core.neighbors import prepare_bank
 from skanomaly.core.patch_index import PatchIndex
 
 METRICS = ["cosine", "euclidean"]
-CERTIFIED = ["certified float32", "certified bfloat16"]
+CERTIFIED = ["certified float32", "certified bfloat16", "certified wide"]
 ALGORITHMS = ["brute", *CERTIFIED, "torch:cpu"]
 CASES = [(metric, k, grouped) for metric in METRICS for k in (1, 5) for grouped in (False, True)]
 DIM, N_QUERIES, N_BANK, N_GROUPS = 40, 300, 2500, 6
@@ -35,30 +38,33 @@ BLOCKS = {
         (neighbors, "_BANK_BLOCK", 33),
         (patch_index, "_QUERIES", 19),
         (device_search, "_BLOCK", 41),
-        (certified_search, "_PAIRS", 7),
+        (blocks, "_PAIRS", 7),
         (sign_product, "_CHUNK", 64),
+        (wide_search, "_TOGETHER", 3),
         (cells, "_ROWS_PER_PART", 100),
     ],
     "large": [
         (neighbors, "_BANK_BLOCK", 2**16),
         (patch_index, "_QUERIES", 2**16),
         (device_search, "_BLOCK", 2**20),
-        (certified_search, "_PAIRS", 2**20),
+        (blocks, "_PAIRS", 2**20),
         (cells, "_ROWS_PER_PART", 2**20),
     ],
-    "short runs": [(certified_search, "BLOCK", 8), (patch_index, "BLOCK", 8)],
-    "some to brute force": [(certified_search, "_COST", 30), (certified_search, "_FEW", 0)],
+    "short runs": [
+        (module, "BLOCK", 8) for module in (blocks, certified_search, patch_index, wide_search)
+    ],
+    "some to brute force": [(blocks, "_COST", 30), (certified_search, "_FEW", 0)],
 }
 
 
 @pytest.fixture(autouse=True)
 def never_brute(monkeypatch):
     """However little the bounds rule out, they are what decides."""
-    monkeypatch.setattr(certified_search, "_COST", 0)
+    monkeypatch.setattr(blocks, "_COST", 0)
 
 
 def skip_without_torch(algorithm):
-    if algorithm in ("certified bfloat16", "torch:cpu"):
+    if algorithm in ("certified bfloat16", "certified wide", "torch:cpu"):
         pytest.importorskip("torch")
 
 
@@ -68,6 +74,10 @@ def precision_of(algorithm):
     skip_without_torch(algorithm)
     with pytest.MonkeyPatch.context() as patch:
         name, _, dtype = algorithm.partition(" ")
+        if dtype == "wide":
+            dtype = "bfloat16"
+            patch.setattr(CertifiedSearch, "_rules_out_little", lambda *args: True)
+            patch.setattr(certified_search, "_HARD", 1)
         if dtype:
             patch.setattr(certified_search, "fastest_dtype", lambda: dtype)
         yield name

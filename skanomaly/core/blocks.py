@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skanomaly.core.neighbors import squared_norms
+from skanomaly.core.neighbors import pairs_of, squared_norms
 
 BLOCK = 32  # rows of a run
 _PAIRS = 2**14  # pairs of a query and a block that are compared at a time
@@ -102,7 +102,7 @@ class Blocks:
         for start in range(0, len(q), _PAIRS):
             pairs = slice(start, start + _PAIRS)
             similarity = self.similarities(queries, q[pairs], block[pairs], groups)
-            pair, row = np.nonzero(similarity >= reached[q[pairs], None])
+            pair, row = pairs_of(similarity >= reached[q[pairs], None])
             rows = self.starts[block[pairs][pair]] + row
             found.append((q[pairs][pair], rows, similarity[pair, row]))
             if sum(len(part[0]) for part in found) > _MAX_FOUND:

@@ -19,7 +19,7 @@ import numpy as np
 from skanomaly.core._products import product
 from skanomaly.core.blocks import BLOCK, Blocks, cheap, near_best
 from skanomaly.core.cells import Part
-from skanomaly.core.neighbors import rounding_bound, squared_norms
+from skanomaly.core.neighbors import pairs_of, rounding_bound, squared_norms
 from skanomaly.core.sign_product import (
     blocks_reaching_zero,
     fastest_dtype,
@@ -105,7 +105,7 @@ class CertifiedSearch:
             few = cheap(count, n_blocks)
             if cheap(count[~few].sum(), _FEW * n_blocks):
                 few[:] = True
-            block, column = np.nonzero(hits if few.all() else hits[:, few])
+            block, column = pairs_of(hits if few.all() else hits[:, few])
             q, rows, similarity, given_up = self.blocks.compare(
                 queries, active[few][column], block, reached, groups
             )

@@ -33,7 +33,7 @@ class ImageFingerprints:
         directions = np.random.RandomState(0).standard_normal((tokens.dim, _N_PROJECTIONS))
         self.directions = directions / np.linalg.norm(directions, axis=0)
         self.prints = self._reduce(tokens)
-        self.tolerance = _tolerance(tokens.valid_values(), np.concatenate(self.prints))
+        self.tolerance = _tolerance(tokens, np.concatenate(self.prints))
         means = np.array([fingerprint[:, 0].mean() for fingerprint in self.prints])
         self.by_mean = np.argsort(means, kind="stable")
         self.means = means[self.by_mean]
@@ -82,8 +82,10 @@ class ImageFingerprints:
         return np.argsort(product(values, self.directions[:, 0]), kind="stable")
 
 
-def _tolerance(values, projected):
+def _tolerance(tokens, projected):
     """Largest difference of projections that counts as noise; medians, for outliers among them."""
-    norm = np.median(np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64)))
+    values = tokens.values
+    squared = np.einsum("ij,ij->i", values, values, dtype=np.float64)[tokens.valid]
+    norm = np.median(np.sqrt(squared))
     spread = np.median(np.abs(projected - np.median(projected, axis=0)))
     return min(_NOISE * norm, _SEPARATION * spread)

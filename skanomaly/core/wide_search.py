@@ -14,7 +14,7 @@ import numpy as np
 
 from skanomaly.core._products import product
 from skanomaly.core.blocks import BLOCK, cheap, joined, near_best, too_many
-from skanomaly.core.neighbors import squared_norms
+from skanomaly.core.neighbors import pairs_of, squared_norms
 from skanomaly.core.sign_product import (
     blocks_reaching_zero,
     pack,
@@ -94,7 +94,7 @@ class WideSearch:
             hits = self._hits(first, last, np.ascontiguousarray(columns[:, live]))
             if last > _TRIAL:
                 left[live[~cheap(hits.sum(axis=0), last - first)]] = True
-            block, column = np.nonzero(hits & ~left[live])
+            block, column = pairs_of(hits & ~left[live])
             q, rows, similarity, given_up = self.blocks.compare(
                 queries, live[column], block + first, reached, groups
             )

@@ -164,7 +164,8 @@ class PatchKNNScorer(BasePatchScorer):
         return self._model["radius"]
 
     def _fit_model(self, tokens, size=None):
-        bank = prepare_bank(tokens.valid_values(), self.metric)
+        rows = None if tokens.valid.all() else np.flatnonzero(tokens.valid)
+        bank = prepare_bank(tokens.values, self.metric, rows)
         if self.coreset is None:
             image = tokens.image_of_row()[tokens.valid]
             return {"index": self._index(bank), "image": image, "radius": 0.0}
