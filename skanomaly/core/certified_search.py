@@ -12,6 +12,7 @@ minus t, and where its sign is negative a row is ruled out. What rounding can ta
 columns of its own or is taken from t, so that no row is ruled out wrongly.
 """
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,8 @@ class CertifiedSearch:
     def __init__(self, bank, parts, metric, dtype=None):
         self.bank, self.metric = bank, metric
         self.dtype = fastest_dtype() if dtype is None else dtype
-        self.blocks, self._wide = Blocks(bank, parts, metric), None
+        self.blocks = Blocks(bank, parts, metric)
+        self._wide, self._lock = None, threading.Lock()  # made when it is first needed
         self._columns = [self._columns_of(part) for part in parts]
         self._centers = np.stack([part.center for part in parts])
         self._bases = np.concatenate([part.basis for part in parts], axis=1)
@@ -115,8 +117,9 @@ class CertifiedSearch:
             left_over[given_up] = True
         hard = active[left_over[active]]
         if self.dtype == "bfloat16" and len(hard) >= _HARD:
-            if self._wide is None:
-                self._wide = WideSearch(self.blocks)
+            with self._lock:
+                if self._wide is None:
+                    self._wide = WideSearch(self.blocks)
             own = None if groups is None else (groups[0][hard], groups[1])
             q, rows, left = self._wide.candidates(
                 queries[hard], n_neighbors, reached[hard], slack[hard], own

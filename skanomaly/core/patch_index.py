@@ -9,9 +9,12 @@ from skanomaly.core.cells import sort_bank
 from skanomaly.core.certified_search import CertifiedSearch
 from skanomaly.core.device_search import DeviceSearch
 from skanomaly.core.neighbors import measure, nearest_patches, squared_norms
+from skanomaly.core.threads import blas_threads, map_products
 
 _SMALL = 4096  # rows of a bank for which brute force is as fast
-_QUERIES = 1024  # that are searched at a time
+_QUERIES = 1024  # that are searched at a time, at most ...
+_LEAST = 256  # ... and for each thread at least
+_VALUES = 2**24  # of queries and blocks that are looked at at a time
 
 
 class PatchIndex:
@@ -101,9 +104,8 @@ class PatchIndex:
         prepared = self._prepared()
         distances = np.empty((len(queries), n_neighbors))
         indices = np.empty((len(queries), n_neighbors), dtype=np.int64)
-        left_over = []
-        for start in range(0, len(queries), _QUERIES):
-            rows = np.arange(start, min(start + _QUERIES, len(queries)))
+
+        def search(rows):
             groups = None if query_groups is None else (query_groups[rows], bank_groups)
             q, r, left = prepared.candidates(queries[rows], n_neighbors, groups)
             done = np.setdiff1d(np.arange(len(rows)), left)
@@ -111,8 +113,9 @@ class PatchIndex:
             distances[rows[done]], indices[rows[done]] = self._measure(
                 queries[rows[done]], pairs, n_neighbors
             )
-            left_over.append(rows[left])
-        rows = np.concatenate(left_over) if left_over else np.empty(0, dtype=np.int64)
+            return rows[left]
+
+        rows = np.concatenate([np.empty(0, dtype=np.int64), *self._map(search, len(queries))])
         if rows.size:
             groups = None if query_groups is None else query_groups[rows]
             distances[rows], indices[rows] = self._brute(
@@ -141,13 +144,25 @@ class PatchIndex:
         bounds = np.full((len(queries), n_neighbors), np.inf)
         if bank_groups is not None:
             bank_groups = bank_groups[self._order]
-        for start in range(0, len(queries), _QUERIES):
-            rows = np.arange(start, min(start + _QUERIES, len(queries)))
+        prepared = self._prepared()
+
+        def search(rows):
             groups = None if query_groups is None else (query_groups[rows], bank_groups)
-            q, r = self._prepared().first_candidates(queries[rows], n_neighbors, groups)
+            q, r = prepared.first_candidates(queries[rows], n_neighbors, groups)
             found, q = np.unique(q, return_inverse=True)
             bounds[rows[found]], _ = self._measure(queries[rows[found]], (q, r), n_neighbors)
+
+        self._map(search, len(queries))
         return bounds
+
+    def _map(self, search, n_queries):
+        """Call a function with the numbers of some queries at a time, until all were there."""
+        n_threads, size = 1, _QUERIES
+        if not self._algorithm.startswith("torch:"):
+            n_threads, size = blas_threads(), min(size, max(_LEAST, _VALUES * BLOCK // len(self)))
+        n_parts = max(-(-n_queries // size), min(n_threads, n_queries // _LEAST))
+        parts = np.array_split(np.arange(n_queries), max(1, n_parts))
+        return map_products(search, parts, n_threads)
 
     def _brute(self, queries, n_neighbors, query_groups, bank_groups):
         return nearest_patches(

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from skanomaly._optional import import_optional
+from skanomaly.core.threads import map_threads
 from skanomaly.embedders._fast_vit import FastVit
 from skanomaly.embedders._onnx_runtime import onnx_session
 from skanomaly.embedders._openvino_runtime import compiled_openvino
-from skanomaly.embedders._streams import map_images
 from skanomaly.embedders._weights import resolve_device
 
 RUNTIMES = ("auto", "torch", "openvino", "onnx")
@@ -191,12 +191,24 @@ def run(plan, model, x, embedder):
         return onnx_session(model, x.shape, layers, plan.dtype, embedder)(x)
     forward = _torch_forward(plan, model, layers, embedder)
     if plan.device.type == "cpu":
-        maps = zip(*map_images(forward, x.split(1)), strict=True)
-        return [torch.cat(one) for one in maps]
+        return [torch.cat(one) for one in zip(*_side_by_side(forward, x.split(1)), strict=True)]
     if not plan.reduced:
         return forward(x)
     padding = x[-1:].expand(max(0, embedder.batch_size - len(x)), -1, -1, -1)
     return [one[: len(x)] for one in forward(torch.cat([x, padding]))]
+
+
+def _side_by_side(function, images):
+    """Results of images, among which torch's threads are shared out."""
+    torch = import_optional("torch", "torch", "this embedder")
+
+    def call(image):
+        with torch.inference_mode():  # is of each thread
+            return function(image)
+
+    n_threads = torch.get_num_threads()
+    n_streams = min(n_threads, len(images))
+    return map_threads(call, images, n_streams, n_threads // n_streams)
 
 
 def _torch_forward(plan, model, layers, embedder):

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
 from skanomaly._optional import import_optional
+from skanomaly.core.threads import limit_openmp
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._resize import RESIZE_VERSION, fast_resize
 from skanomaly.embedders._runtimes import (
@@ -16,7 +17,6 @@ from skanomaly.embedders._runtimes import (
     run,
     runtime_device,
 )
-from skanomaly.embedders._streams import one_thread
 
 
 class TorchPatches(BasePatchEmbedder):
@@ -55,7 +55,7 @@ class TorchPatches(BasePatchEmbedder):
     def _resize(self, image, size):
         return fast_resize(image, size, self._interpolation, type(self).__name__)
 
-    _start_reading = staticmethod(one_thread)
+    _start_reading = staticmethod(limit_openmp)
 
     def _fingerprint(self):
         model = self._model()

@@ -1,0 +1,88 @@
+"""Parts of the work side by side, each in one thread, instead of many threads in each product."""
+
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from threadpoolctl import ThreadpoolController
+
+_blas_is_limited = threading.Lock()
+
+
+def map_threads(function, items, n_threads, share=1):
+    """Apply a function to items side by side.
+
+    Parameters
+    ----------
+    function : callable
+        Called with one item, in several threads at once.
+    items : sequence
+    n_threads : int
+        Threads of Python; with one, the function is called in the calling thread.
+    share : int, default=1
+        Threads that OpenMP, and with it torch, may use for each item.
+
+    Returns
+    -------
+    list
+        The results, in order.
+
+    Notes
+    -----
+    Threads that work on an item of their own need not wait for each other, least of all where
+    other processes keep some of them from running.
+    """
+    n_threads = min(n_threads, len(items))
+    if n_threads <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(n_threads, "skanomaly", limit_openmp, (share,)) as pool:
+        return list(pool.map(function, items))
+
+
+def map_products(function, batch, n_threads):
+    """As :func:`map_threads`, with one thread of BLAS for each item.
+
+    Parameters
+    ----------
+    function, batch
+        As for :func:`map_threads`.
+    n_threads : int
+        As from :func:`blas_threads`.
+
+    Returns
+    -------
+    list
+        The results, in order.
+
+    Notes
+    -----
+    The limit of BLAS is one of the process, and not every thread may change it: where another call
+    has it, or it cannot be set, the function is called in the calling thread.
+    """
+    if min(n_threads, len(batch)) <= 1 or not _blas_is_limited.acquire(blocking=False):
+        return [function(item) for item in batch]
+    try:
+        with _controller("blas").limit(limits=1):
+            return map_threads(function, batch, n_threads if blas_threads() == 1 else 1)
+    finally:
+        _blas_is_limited.release()
+
+
+def blas_threads():
+    """Threads that products of NumPy may use now."""
+    return max((library["num_threads"] for library in _controller("blas").info()), default=1)
+
+
+def limit_openmp(n_threads=1):
+    """Let the calling thread, and no other, use so many threads of OpenMP, and with it of torch."""
+    if "torch" in sys.modules:
+        # What torch sets up in each thread at first use would undo the limit.
+        sys.modules["torch"].get_num_threads()
+    _controller("openmp", "torch" in sys.modules).limit(limits=n_threads)
+
+
+@cache
+def _controller(user_api, with_torch=False):
+    """The libraries loaded by now; `with_torch` lets torch be looked for once it is imported."""
+    return ThreadpoolController().select(user_api=user_api)
