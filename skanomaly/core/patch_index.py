@@ -97,13 +97,26 @@ class PatchIndex:
         indices : ndarray of shape (n_queries, n_neighbors), int64
             Rows of the bank in its order at the start.
         """
-        if self._algorithm == "brute" or n_neighbors > len(self):
-            return self._brute(queries, n_neighbors, query_groups, bank_groups)
         if bank_groups is not None and self._order is not None:
             bank_groups = bank_groups[self._order]
-        prepared = self._prepared()
         distances = np.empty((len(queries), n_neighbors))
         indices = np.empty((len(queries), n_neighbors), dtype=np.int64)
+
+        def by_brute_force(rows):
+            distances[rows], indices[rows] = nearest_patches(
+                queries[rows],
+                self._bank,
+                n_neighbors,
+                self.metric,
+                None if query_groups is None else query_groups[rows],
+                bank_groups,
+                row_numbers=self._order,
+            )
+
+        if self._algorithm == "brute" or n_neighbors > len(self):
+            self._map(by_brute_force, np.arange(len(queries)))
+            return distances, indices
+        prepared = self._prepared()
 
         def search(rows):
             groups = None if query_groups is None else (query_groups[rows], bank_groups)
@@ -115,12 +128,8 @@ class PatchIndex:
             )
             return rows[left]
 
-        rows = np.concatenate([np.empty(0, dtype=np.int64), *self._map(search, len(queries))])
-        if rows.size:
-            groups = None if query_groups is None else query_groups[rows]
-            distances[rows], indices[rows] = self._brute(
-                queries[rows], n_neighbors, groups, bank_groups
-            )
+        left = self._map(search, np.arange(len(queries)))
+        self._map(by_brute_force, np.concatenate([np.empty(0, dtype=np.int64), *left]))
         return distances, indices
 
     @property
@@ -152,28 +161,18 @@ class PatchIndex:
             found, q = np.unique(q, return_inverse=True)
             bounds[rows[found]], _ = self._measure(queries[rows[found]], (q, r), n_neighbors)
 
-        self._map(search, len(queries))
+        self._map(search, np.arange(len(queries)))
         return bounds
 
-    def _map(self, search, n_queries):
-        """Call a function with the numbers of some queries at a time, until all were there."""
+    def _map(self, function, rows):
+        """Call a function with some queries at a time, until all were there; list the results."""
+        if not rows.size:
+            return []
         n_threads, size = 1, _QUERIES
         if not self._algorithm.startswith("torch:"):
             n_threads, size = blas_threads(), min(size, max(_LEAST, _VALUES * BLOCK // len(self)))
-        n_parts = max(-(-n_queries // size), min(n_threads, n_queries // _LEAST))
-        parts = np.array_split(np.arange(n_queries), max(1, n_parts))
-        return map_products(search, parts, n_threads)
-
-    def _brute(self, queries, n_neighbors, query_groups, bank_groups):
-        return nearest_patches(
-            queries,
-            self._bank,
-            n_neighbors,
-            self.metric,
-            query_groups,
-            bank_groups,
-            row_numbers=self._order,
-        )
+        n_parts = max(1, -(-len(rows) // size), min(n_threads, len(rows) // _LEAST))
+        return map_products(function, np.array_split(rows, n_parts), n_threads)
 
     def _measure(self, queries, pairs, n_neighbors):
         return measure(queries, self._bank, pairs, n_neighbors, self.metric, self._order)
