@@ -1,12 +1,13 @@
 """Embedding: torch in float32, torch's own ways to bfloat16, and the embedders' runtimes.
 
     python -m benchmarks.embedding [--side 448] [--threads 1 2] [--openvino] [--int8] [--json FILE]
+    python -m benchmarks.embedding --clip ViT-B-16 --side 224 [...]
     python -m benchmarks.embedding --weights VIT_TINY.safetensors --data ROOT [ROOT ...]
 
 The first form times a DINOv2 ViT-S/14 of random weights, its layer scales set to 1, because at
 their initial 1e-5 the blocks would hardly count. Ours are timed from uint8 images to NumPy tokens,
-the others for the forward pass alone. The second shows what the precision does to the metrics of
-an evaluation.
+the others for the forward pass alone. The second does that with a model of open_clip. The third
+shows what the precision does to the metrics of an evaluation.
 """
 
 import argparse
@@ -74,17 +75,11 @@ def contenders(path, images, options):
     side, n = images.shape[1], len(images)
     model = plain_model(path, side)
     low = copy.deepcopy(model).bfloat16()
-    ours = {"ours, torch bfloat16": ("torch", "bfloat16")}
-    if options.openvino:
-        ours["ours, OpenVINO float32"] = ("openvino", "float32")
-        ours["ours, OpenVINO bfloat16"] = ("openvino", "bfloat16")
-    if options.int8:
-        ours["ours, OpenVINO int8"] = ("openvino", "int8")
     embedders = {
-        name: DinoV2Patches(
+        f"ours, {name}": DinoV2Patches(
             image_size=side, weights=path, device="cpu", runtime=runtime, dtype=dtype, batch_size=n
         )
-        for name, (runtime, dtype) in ours.items()
+        for name, (runtime, dtype) in our_forms(options).items()
     }
     # DINOv2's own rule for the position embedding, in all of them: baked in for this size.
     from skanomaly.embedders._dinov2 import interpolate_position_embedding
@@ -114,6 +109,54 @@ def contenders(path, images, options):
     return functions
 
 
+def our_forms(options):
+    """Runtime and precision of each of ours, by name."""
+    forms = {"torch bfloat16": ("torch", "bfloat16")}
+    if options.openvino:
+        forms["OpenVINO float32"] = ("openvino", "float32")
+        forms["OpenVINO bfloat16"] = ("openvino", "bfloat16")
+    if options.int8:
+        forms["OpenVINO int8"] = ("openvino", "int8")
+        forms["ONNX Runtime int8"] = ("onnx", "int8")
+    return forms
+
+
+def clip_contenders(images, options):
+    """As `contenders`, of a vision transformer of open_clip with random weights."""
+    import torch
+
+    from skanomaly import OpenClipPatches
+    from skanomaly.embedders._torch_base import normalise
+
+    embedders = {
+        name: OpenClipPatches(
+            options.clip,
+            pretrained=None,
+            image_size=images.shape[1],
+            device="cpu",
+            runtime=runtime,
+            dtype=dtype,
+            batch_size=len(images),
+        )
+        for name, (runtime, dtype) in our_forms(options).items()
+    }
+    model = next(iter(embedders.values()))._model()
+    x = normalise(images, model, torch.device("cpu"))
+    visual = model.visual(*x.shape[-2:])
+
+    def forward():
+        with torch.inference_mode():
+            return visual.forward_intermediates(
+                x, 1, intermediates_only=True, output_fmt="NLC", normalize_intermediates=True
+            )["image_intermediates"][0].numpy()
+
+    shape = forward().shape
+    functions = {"torch float32": forward}
+    for name, embedder in embedders.items():
+        functions[f"ours, {name}"] = lambda e=embedder: e._embed_batch(images).reshape(shape)
+    return functions
+
+
 def median_deviation(tokens, reference):
     tokens, reference = tokens.astype(np.float64), reference.astype(np.float64)
     norms = np.linalg.norm(tokens, axis=-1) * np.linalg.norm(reference, axis=-1)
@@ -127,7 +170,8 @@ def measure_speed(options, n_threads, path):
     n = 1 if n_threads == 1 else 2 * n_threads
     clock = time.process_time if n_threads == 1 else time.perf_counter
     images = np.stack(make_surfaces(n, image_size=options.side, random_state=5).images)
-    functions = contenders(path, images, options)
+    clip = options.clip is not None
+    functions = clip_contenders(images, options) if clip else contenders(path, images, options)
     first, deviations, reference = {}, {}, None
     for name, function in functions.items():
         start = time.perf_counter()
@@ -145,7 +189,7 @@ def measure_speed(options, n_threads, path):
             "runtime": name,
             "ms an image": 1e3 * result["median"] / n,
             "times torch float32": base / result["median"],
-            "GFLOP/s": flops(options.side) * n / result["median"] / 1e9,
+            **({} if clip else {"GFLOP/s": flops(options.side) * n / result["median"] / 1e9}),
             "median 1 - cos": deviations[name],
             "first call, s": first[name],
         }
@@ -163,11 +207,7 @@ def measure_metrics(options):
     from skanomaly import PatchKNNScorer, TimmPatches, evaluate_split
     from skanomaly.datasets import read_dataset
 
-    forms = {"torch float32": ("torch", "float32"), "auto": ("auto", "auto")}
-    if options.openvino:
-        forms["OpenVINO bfloat16"] = ("openvino", "bfloat16")
-    if options.int8:
-        forms["OpenVINO int8"] = ("openvino", "int8")
+    forms = {"torch float32": ("torch", "float32"), **our_forms(options)}
     rows = []
     for root in options.data:
         split = read_dataset(root)
@@ -194,6 +234,7 @@ def main():
     parser.add_argument("--side", type=int, default=448)
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--clip", help="a vision transformer of open_clip instead of DINOv2")
     parser.add_argument("--openvino", action="store_true", help="also through OpenVINO")
     parser.add_argument("--int8", action="store_true", help="also in int8, which converts slowly")
     parser.add_argument("--weights", help="vit_tiny_patch16_224.safetensors, for --data")

@@ -531,7 +531,7 @@ def test_hub_tokens(hub):
     pixels = (np.stack(X) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     cells = pixels.reshape(2, 2, 14, 4, 14, 3).mean(axis=(2, 4))
     assert_close(tokens, (cells + 11) * np.arange(3))
-    assert module.calls == [((2, 3, 28, 56), torch.float32, [11])]
+    assert module.calls == 2 * [((1, 3, 28, 56), torch.float32, [11])]
     embedder.set_params(layers=(0, -2)).transform(X)
     assert module.calls[-1][2] == [0, 10]
     with pytest.raises(ValueError, match="layers 0 to 11"):

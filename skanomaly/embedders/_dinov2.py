@@ -56,7 +56,8 @@ class DinoV2Patches(TimmPatches):
         ``"hub"`` lets torch.hub download the official repository, at a fixed commit, and run its
         code; only for DINOv2 and its pretrained weights.
     batch_size : int, default=8
-        Images in one forward pass.
+        Images taken at a time: on a CPU side by side, among which torch's threads are shared out,
+        on a GPU in one forward pass.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``.
     dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"

@@ -61,7 +61,8 @@ class OpenClipPatches(TorchPatches):
         Views that `fit_transform` adds: rotations by quarter turns, or these and their mirror
         images.
     batch_size : int, default=8
-        Images in one forward pass.
+        Images taken at a time: on a CPU side by side, among which torch's threads are shared out,
+        on a GPU in one forward pass.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``.
     dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"

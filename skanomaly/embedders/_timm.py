@@ -42,7 +42,8 @@ class TimmPatches(TorchPatches):
         ``HF_HUB_OFFLINE=1`` forbids downloads). A path: a local ``.safetensors`` or ``.pth`` file
         of exactly this model. ``"random"``: random weights from a fixed seed, for tests.
     batch_size : int, default=8
-        Images in one forward pass.
+        Images taken at a time: on a CPU side by side, among which torch's threads are shared out,
+        on a GPU in one forward pass.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``.
     dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
@@ -80,8 +81,7 @@ class TimmPatches(TorchPatches):
     OpenVINO is faster than torch, but to convert a model takes it 10 to 30 seconds for each size of
     input, and each process then compiles it for some seconds: so it has to be asked for. Converted
     models are kept in the user's cache folder (``XDG_CACHE_HOME``) and checked against torch.
-    ``resize="squash"`` makes one size of all images. Images go through it one a thread;
-    ``batch_size=1`` gives one image all threads.
+    ``resize="squash"`` makes one size of all images. ``batch_size=1`` gives one image all threads.
 
     int8 is faster still, and costs accuracy. ONNX Runtime, which takes the range of each product
     from the image itself, lost 0.004 of the image AUROC on one data set and nothing on another;
