@@ -26,6 +26,9 @@ SHAPES = {
     "low rank": lambda x, rng: x * 2.0 ** -np.arange(x.shape[1]),
     "clusters": lambda x, rng: 0.1 * x + 3 * x[rng.integers(0, 4, len(x))],
     "far clusters": lambda x, rng: 1e-2 * x + 1e3 * x[rng.integers(0, 4, len(x))],
+    # As far as can be from the numbers that bfloat16 holds.
+    "between": lambda x, rng: np.sign(x) * (1 + 0.999 * 2.0**-8),
+    "integers": lambda x, rng: np.round(2 * x),
     "outlier": lambda x, rng: x * np.where(np.arange(len(x)) == 3, 1e6, 1)[:, None],
 }
 

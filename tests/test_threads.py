@@ -1,6 +1,9 @@
 """Work side by side: in order, each item with its share of the threads."""
 
+import re
+import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -28,7 +31,10 @@ def test_images_share_the_threads(threads, n_images, monkeypatch):
 
     def forward(self, model, x, layers):
         if len(seen) < together.parties:
-            seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
+            mkl = re.search(r"mkl_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info())
+            count = torch.get_num_threads()
+            # MKL is not in every build of torch.
+            seen.append((count, int(mkl[1]) if mkl else count, torch.is_inference_mode_enabled()))
             together.wait()  # for as many as there are to be side by side
         return real(self, model, x, layers)
 
@@ -36,7 +42,8 @@ def test_images_share_the_threads(threads, n_images, monkeypatch):
     monkeypatch.setattr(TimmPatches, "_forward", forward)
     embedder = TimmPatches("resnet18", weights="random", image_size=64, device="cpu")
     embedder.transform(np.zeros((n_images, 64, 64, 3), dtype=np.uint8))
-    assert set(seen) == {(threads // min(n_images, threads), True)}
+    share = threads // min(n_images, threads)
+    assert set(seen) == {(share, share, True)}
     assert torch.get_num_threads() == threads
 
 
@@ -48,6 +55,12 @@ def test_other_threads_keep_theirs(threads):
     other.start()
     other.join()
     assert seen == [4] and torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize("torch_module", [None, types.ModuleType("torch")])
+def test_without_torch_or_while_it_is_imported(torch_module, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", torch_module)
+    assert map_threads(abs, [-1, 2, -3], 2) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("mapping", [map_threads, map_products])

@@ -70,7 +70,8 @@ def test_groups_are_left_out(metric, kind, k, seed):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "kind", ["plain", "clusters", "far clusters", "duplicates", "zeros", "outlier"]
+    "kind",
+    ["plain", "clusters", "far clusters", "duplicates", "zeros", "outlier", "between", "integers"],
 )
 def test_a_row_that_reaches_what_is_asked_for_is_never_ruled_out(kind, dtype, metric):
     """Asked for its very own similarity, taken in float64, the block of a row is kept."""
@@ -147,6 +148,15 @@ def test_too_many_candidates_are_given_up(left_over, monkeypatch):
     queries[:25] = bank[0]
     assert_same(*both(queries, bank, 2, "euclidean"))
     assert left_over[0][:25].all() and not left_over[0].all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dim", [1, 2, 3, 128])
+@pytest.mark.parametrize("kind", ["between", "integers"])
+def test_coordinates_that_are_rounded_the_most(kind, dim, metric):
+    queries, bank = shaped(kind, 60, 2000, dim, np.float32)
+    bank = np.concatenate([bank, -bank, queries[:30]])  # whose centre is next to nought
+    assert_same(*both(queries, bank, 1, metric))
 
 
 @pytest.mark.parametrize("size", [1, 31, 33, 512, 513])

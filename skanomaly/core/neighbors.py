@@ -5,13 +5,11 @@ import numpy as np
 from skanomaly.core._products import product
 
 _BANK_BLOCK = 2048  # rows of the bank in one matrix product
+_PREPARED = 4096  # rows in float64 at a time
 
 # More candidates of one query in one block are thinned before they are measured again. Only
 # duplicates, or patches that the dtype cannot rank by their inner products, ever get that many.
 _MAX_TIES = 32
-
-
-_PREPARED = 4096  # rows in float64 at a time
 
 
 def prepare_bank(tokens, metric, rows=None):

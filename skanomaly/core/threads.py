@@ -40,12 +40,12 @@ def map_threads(function, items, n_threads, share=1):
         return list(pool.map(function, items))
 
 
-def map_products(function, batch, n_threads):
+def map_products(function, items, n_threads):
     """As :func:`map_threads`, with one thread of BLAS for each item.
 
     Parameters
     ----------
-    function, batch
+    function, items
         As for :func:`map_threads`.
     n_threads : int
         As from :func:`blas_threads`.
@@ -60,11 +60,11 @@ def map_products(function, batch, n_threads):
     The limit of BLAS is one of the process, and not every thread may change it: where another call
     has it, or it cannot be set, the function is called in the calling thread.
     """
-    if min(n_threads, len(batch)) <= 1 or not _blas_is_limited.acquire(blocking=False):
-        return [function(item) for item in batch]
+    if min(n_threads, len(items)) <= 1 or not _blas_is_limited.acquire(blocking=False):
+        return [function(item) for item in items]
     try:
         with _controller("blas").limit(limits=1):
-            return map_threads(function, batch, n_threads if blas_threads() == 1 else 1)
+            return map_threads(function, items, n_threads if blas_threads() == 1 else 1)
     finally:
         _blas_is_limited.release()
 
@@ -76,10 +76,11 @@ def blas_threads():
 
 def limit_openmp(n_threads=1):
     """Let the calling thread, and no other, use so many threads of OpenMP, and with it of torch."""
-    if "torch" in sys.modules:
-        # What torch sets up in each thread at first use would undo the limit.
-        sys.modules["torch"].get_num_threads()
-    _controller("openmp", "torch" in sys.modules).limit(limits=n_threads)
+    # None where it is missing, or is just being imported by another thread.
+    torch_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
+    if torch_threads is not None:
+        torch_threads()  # what torch sets up in each thread at first use would undo the limit
+    _controller("openmp", torch_threads is not None).limit(limits=n_threads)
 
 
 @cache

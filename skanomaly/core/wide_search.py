@@ -2,9 +2,9 @@
 
 Here all coordinates are multiplied, in bfloat16. Of a query y and a row z, both seen from one
 centre, let h and g be the rounded ones. Rounding to 8 significant bits moves no coordinate by more
-than 2^-9 of itself, and therefore
+than 2^-8 of itself, and therefore
 
-    y.z - |z|^2 / 2 <= h.g + |z| (|y - h| + 2^-9 |h|) - |z|^2 / 2.
+    y.z - |z|^2 / 2 <= h.g + |z| (|y - h| + 2^-8 |h|) - |z|^2 / 2.
 
 Rows whose bound falls short of the best similarity so far are ruled out. The longer the search,
 the fewer are not.
@@ -83,7 +83,8 @@ class WideSearch:
         left_over : ndarray of shape (n_queries,), bool
             Queries without pairs, for which brute force is cheaper.
         """
-        columns, threshold, left = self._columns_of(queries.astype(np.float64))
+        columns, threshold, wild = self._columns_of(queries.astype(np.float64))
+        left = wild.copy()
         reached, best = reached.copy(), np.full((len(queries), n_neighbors), -np.inf)
         found = [(np.empty(0, dtype=np.int64),) * 2 + (np.empty(0, dtype=queries.dtype),)]
         for first, last in self._turns():
@@ -117,9 +118,10 @@ class WideSearch:
             first = last
 
     def _columns_of(self, queries):
-        """Columns of the queries but for -t, a function from what is reached to t, and the wild.
+        """Columns of the queries, a function from what is reached to t, and which are wild.
 
-        What makes a query wild is a norm so large that nothing can be said in these units.
+        The last two columns are for -t, and are left to the caller. A query is wild where its norm
+        is so large that nothing can be said of it in these units.
         """
         center, scale = self.center.astype(np.float64), self.scale
         unit = (queries.shape[1] + 64) * 1e-15  # relative error of a product in float64
@@ -130,7 +132,7 @@ class WideSearch:
         h = to_nearest(y, "bfloat16")
         h_norm = np.sqrt(squared_norms(h.astype(np.float64)))
         # 2^-22 is more than what subtracting the centre in float32 takes from a row.
-        away = np.sqrt(squared_norms(y - h)) * 1.001 + 1.01 * 2.0**-9 * h_norm + 2.0**-22 * size
+        away = np.sqrt(squared_norms(y - h)) * 1.001 + 1.01 * 2.0**-8 * h_norm + 2.0**-22 * size
         away = np.where(wild, 0, away + unit * size)
         columns = np.concatenate(
             [h.T, to_above(away, "bfloat16")[None], np.ones((4, len(y)), dtype=np.float32)]

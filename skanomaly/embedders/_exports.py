@@ -67,8 +67,11 @@ def stored(parts, build, save, load):
         try:
             save(model, temporary)
             shutil.rmtree(folder, ignore_errors=True)  # if it is there, it is damaged
-            with contextlib.suppress(FileExistsError):  # another process was faster
+            try:
                 os.rename(temporary, folder)
+            except OSError:  # of several kinds where another process was faster
+                if not folder.is_dir():
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         _prune(folder.parent)

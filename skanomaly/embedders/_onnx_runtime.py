@@ -42,10 +42,14 @@ def onnx_session(model, shape, layers, dtype, embedder):
     parts = {"runtime": "onnx", **identity(model, shape[1:], layers, embedder)}
 
     def build():
-        file = _file(ort, parts, lambda: _export(model, shape, layers, embedder))
+        def exported():
+            return _file(ort, parts, lambda: _export(model, shape, layers, embedder))
+
         if dtype == "int8":
             form = {**parts, "form": "int8", "version": ort.__version__}
-            file = _file(ort, form, lambda: _quantize(file, embedder))
+            file = _file(ort, form, lambda: _quantize(exported(), embedder))
+        else:
+            file = exported()
         options = ort.SessionOptions()
         options.intra_op_num_threads = n_threads
         options.log_severity_level = 3

@@ -116,16 +116,18 @@ def _graph(ov, model, shape, layers, dtype, embedder, parts):
         ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
 
     parts = {**parts, "runtime": "openvino", "version": ov.__version__}
-    plain = stored(
-        {**parts, "form": "float"}, lambda: _convert(ov, model, shape, layers, embedder), save, load
-    )
+
+    def plain():
+        form = {**parts, "form": "float"}
+        return stored(form, lambda: _convert(ov, model, shape, layers, embedder), save, load)
+
     if dtype != "int8":
-        return plain
+        return plain()
     nncf = import_optional("nncf", "openvino", "dtype='int8'")
     # Its ranges are set by images, which go through the model's preprocessing.
     inputs = [list(model.mean), list(model.std), model.interpolation]
-    parts = {**parts, "form": "int8", "nncf": nncf.__version__, "inputs": inputs}
-    return stored(parts, lambda: _quantize(nncf, plain, model, shape), save, load)
+    form = {**parts, "form": "int8", "nncf": nncf.__version__, "inputs": inputs}
+    return stored(form, lambda: _quantize(nncf, plain(), model, shape), save, load)
 
 
 def _convert(ov, model, shape, layers, embedder):

@@ -2,6 +2,7 @@
 
 import copy
 import platform
+import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ _DTYPES_OF = {
 # Raised whenever the numbers change that reduced precision gives: cached tokens depend on it.
 _VERSION = 1
 _LARGEST_HALF = 65504.0
+_threads_are_shared_out = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,11 @@ def run(plan, model, x, embedder):
 
 
 def _side_by_side(function, images):
-    """Results of images, among which torch's threads are shared out."""
+    """Results of images, among which torch's threads are shared out.
+
+    The limit of MKL, which multiplies in float32, is one of the process once it was set: where
+    another call has it, the images come one after the other.
+    """
     torch = import_optional("torch", "torch", "this embedder")
 
     def call(image):
@@ -208,7 +214,15 @@ def _side_by_side(function, images):
 
     n_threads = torch.get_num_threads()
     n_streams = min(n_threads, len(images))
-    return map_threads(call, images, n_streams, n_threads // n_streams)
+    if n_streams <= 1 or not _threads_are_shared_out.acquire(blocking=False):
+        return [call(image) for image in images]
+    share = n_threads // n_streams
+    try:
+        torch.set_num_threads(share)
+        return map_threads(call, images, n_streams, share)
+    finally:
+        torch.set_num_threads(n_threads)
+        _threads_are_shared_out.release()
 
 
 def _torch_forward(plan, model, layers, embedder):
