@@ -13,7 +13,8 @@ from skanomaly.core.threads import blas_threads, map_products
 
 _SMALL = 4096  # rows of a bank for which brute force is as fast
 _QUERIES = 1024  # that are searched at a time, at most ...
-_LEAST = 256  # ... and for each thread at least
+_LEAST = 64  # ... and for each thread at least
+_LEAST_BY_BRUTE_FORCE = 256
 _VALUES = 2**24  # of queries and blocks that are looked at at a time
 
 
@@ -114,7 +115,7 @@ class PatchIndex:
             )
 
         if self._algorithm == "brute" or n_neighbors > len(self):
-            self._map(by_brute_force, np.arange(len(queries)))
+            self._map(by_brute_force, np.arange(len(queries)), _LEAST_BY_BRUTE_FORCE)
             return distances, indices
         prepared = self._prepared()
 
@@ -129,7 +130,8 @@ class PatchIndex:
             return rows[left]
 
         left = self._map(search, np.arange(len(queries)))
-        self._map(by_brute_force, np.concatenate([np.empty(0, dtype=np.int64), *left]))
+        left = np.concatenate([np.empty(0, dtype=np.int64), *left])
+        self._map(by_brute_force, left, _LEAST_BY_BRUTE_FORCE)
         return distances, indices
 
     @property
@@ -164,14 +166,14 @@ class PatchIndex:
         self._map(search, np.arange(len(queries)))
         return bounds
 
-    def _map(self, function, rows):
+    def _map(self, function, rows, least=_LEAST):
         """Call a function with some queries at a time, until all were there; list the results."""
         if not rows.size:
             return []
         n_threads, size = 1, _QUERIES
         if not self._algorithm.startswith("torch:"):
-            n_threads, size = blas_threads(), min(size, max(_LEAST, _VALUES * BLOCK // len(self)))
-        n_parts = max(1, -(-len(rows) // size), min(n_threads, len(rows) // _LEAST))
+            n_threads, size = blas_threads(), min(size, max(least, _VALUES * BLOCK // len(self)))
+        n_parts = max(1, -(-len(rows) // size), min(n_threads, len(rows) // least))
         return map_products(function, np.array_split(rows, n_parts), n_threads)
 
     def _measure(self, queries, pairs, n_neighbors):
