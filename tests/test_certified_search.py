@@ -189,7 +189,7 @@ def test_noise_is_not_ruled_out_by_a_few_coordinates(metric, precision, monkeypa
         CertifiedSearch, "_hits", lambda *args: calls.append(len(args)) or hits(*args)
     )
     assert_same(*both(queries, bank, 1, metric))
-    assert calls == [3]  # the sample alone
+    assert set(calls) == {3}  # the samples alone
 
 
 def test_too_many_candidates_are_given_up(monkeypatch):

@@ -241,9 +241,10 @@ class CertifiedSearch:
     def _rules_out_little(self, queries):
         """Whether these bounds cost more than they save, judged by a sample."""
         n_queries = queries[0].shape[1]
-        if n_queries < 4 * _SAMPLE:
+        size = min(_SAMPLE, n_queries // 4)
+        if size < 16:
             return False
-        sample = np.arange(_SAMPLE) * n_queries // _SAMPLE
+        sample = np.arange(size) * n_queries // size
         hits = self._hits([np.ascontiguousarray(part[:, sample]) for part in queries], _SAMPLE)
         return np.mean(~cheap(hits.sum(axis=0), len(hits))) > 0.7
 
