@@ -98,7 +98,7 @@ class OpenClipPatches(TorchPatches):
     Precisions and runtimes are those of :class:`TimmPatches`; see its notes. But ``"auto"`` is
     float32: no trained weights were at hand on which to show that reduced precision leaves
     zero-shot scores unmoved. bfloat16 takes half the time (ViT-B-16 at 224 pixels: a median cosine
-    of 0.99999 to float32, with random weights). `windows` take a minute to convert.
+    of 0.99999 to float32, with random weights). `windows` take the longest to convert.
 
     Mean, standard deviation, interpolation and activation (QuickGELU) are those of the tag. A
     local file says nothing of them: the first three are then those of the first tag that open_clip
