@@ -24,7 +24,7 @@ from sklearn.preprocessing import normalize
 from benchmarks._timing import machine, print_table, write_json
 from benchmarks._tokens import make_tokens
 from skanomaly import PatchKNNScorer
-from skanomaly.core.sign_product import fastest_dtype
+from skanomaly.core.search.low_precision import fastest_dtype
 
 MEBIBYTE = 2**20
 _PATCHES, _DIM = 1024, 384

@@ -30,8 +30,8 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 from benchmarks._timing import interleave, machine, print_table, write_json  # noqa: E402
 from benchmarks._tokens import KINDS, make_tokens  # noqa: E402
 from skanomaly.core.aggregation import highest_scores  # noqa: E402
-from skanomaly.core.neighbors import nearest_patches  # noqa: E402
-from skanomaly.core.patch_index import PatchIndex  # noqa: E402
+from skanomaly.core.search.brute_force import nearest_patches  # noqa: E402
+from skanomaly.core.search.index import PatchIndex  # noqa: E402
 
 QUERIES = 1024  # one image of 448 x 448 pixels in patches of 14
 LARGEST_MATRIX = 200_000

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skanomaly._reports import write_surfaces
 from skanomaly.datasets import make_surfaces
+from skanomaly.datasets._surfaces import write_surfaces
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

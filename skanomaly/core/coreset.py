@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.random_projection import GaussianRandomProjection
 
-from skanomaly.core._lazy_distances import LazyDistances
-from skanomaly.core._products import product
+from skanomaly.core.lazy_distances import LazyDistances
+from skanomaly.core.products import product
 
 
 def greedy_k_center(tokens, n_centers, start=0, radius=0.0):

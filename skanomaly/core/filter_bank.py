@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from skanomaly.core._products import product
+from skanomaly.core.products import product
 
 # Products of (1 + z) and (1 - z): binomial smoothing with a standard deviation of one pixel and
 # its first two derivatives, normalised to answer 1 to x and to x**2 / 2.

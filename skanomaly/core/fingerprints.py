@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skanomaly.core._products import product
+from skanomaly.core.products import product
 
 # What float32 leaves between two runs of one model on one image, relative to the norm of a token;
 # and how small that has to be beside the spread of the tokens to tell images apart.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import strtrs
 
-from skanomaly.core._products import product
+from skanomaly.core.products import product
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from skanomaly.core._products import product
+from skanomaly.core.products import product
 
 
 def upsample_map(grid_scores, size, sigma=4.0):

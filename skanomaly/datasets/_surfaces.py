@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 
 import numpy as np
+from PIL import Image
 from sklearn.utils import Bunch, check_random_state
 
 from skanomaly.datasets._defects import DEFECTS
@@ -176,3 +177,21 @@ def _camera(rng, size):
         return (np.clip(exposed, 0, 1) * 255 + 0.5).astype(np.uint8)
 
     return camera
+
+
+def write_surfaces(root, surface, n_train, size, seed):
+    """A small data set in the layout of MVTec AD."""
+    n_test, n_defects = 10, 15
+    made = make_surfaces(
+        n_train + n_test, n_defects, surface=surface, image_size=size, random_state=seed
+    )
+    for i, (image, mask, kind) in enumerate(
+        zip(made.images, made.masks, made.defect_types, strict=True)
+    ):
+        folder = root / ("train" if i < n_train else "test") / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:03d}.png")
+        if mask.any():
+            folder = root / "ground_truth" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(folder / f"{i:03d}_mask.png")

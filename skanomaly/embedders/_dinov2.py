@@ -4,10 +4,10 @@ import re
 
 from sklearn.utils._param_validation import StrOptions
 
+from skanomaly._networks.loading import LoadedModel, load_once
+from skanomaly._networks.runtimes import runtime_device
 from skanomaly._optional import import_optional
-from skanomaly.embedders._runtimes import runtime_device
 from skanomaly.embedders._timm import TimmPatches
-from skanomaly.embedders._weights import LoadedModel, load_once
 
 # The code that torch.hub runs is that of this commit, whatever its branch becomes.
 HUB_REPOSITORY = "facebookresearch/dinov2:b8931f7bf91576930313be2c6d6af376033b35f0"

@@ -6,9 +6,9 @@ from numbers import Integral
 
 from sklearn.utils._param_validation import Interval
 
-from skanomaly._optional import import_optional
-from skanomaly.embedders._fast_vit import embed_patches
-from skanomaly.embedders._openclip_families import (
+from skanomaly._networks.fast_vit import embed_patches
+from skanomaly._networks.openclip import load_model
+from skanomaly._networks.openclip_towers import (
     family,
     final_normalisation,
     has_value_attention,
@@ -17,8 +17,8 @@ from skanomaly.embedders._openclip_families import (
     value_tokens,
     window_embeddings,
 )
-from skanomaly.embedders._openclip_loading import load_model
-from skanomaly.embedders._runtimes import make_plan, runtime_device
+from skanomaly._networks.runtimes import make_plan, runtime_device
+from skanomaly._optional import import_optional
 from skanomaly.embedders._torch_base import TorchPatches, fuse_blocks, fuse_stages
 
 

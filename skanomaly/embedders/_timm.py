@@ -2,16 +2,15 @@
 
 import os
 
-from skanomaly.embedders._fast_vit import embed_patches
-from skanomaly.embedders._runtimes import runtime_device
-from skanomaly.embedders._torch_base import TorchPatches
-from skanomaly.embedders._weights import (
+from skanomaly._networks.fast_vit import embed_patches
+from skanomaly._networks.loading import (
     LoadedModel,
-    build_timm,
-    feature_info,
     load_once,
     weights_key,
 )
+from skanomaly._networks.runtimes import runtime_device
+from skanomaly._networks.timm import build_timm, feature_info
+from skanomaly.embedders._torch_base import TorchPatches
 
 
 class TimmPatches(TorchPatches):

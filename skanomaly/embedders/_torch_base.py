@@ -5,11 +5,7 @@ from numbers import Integral
 import numpy as np
 from sklearn.utils._param_validation import StrOptions
 
-from skanomaly._optional import import_optional
-from skanomaly.core.threads import limit_openmp
-from skanomaly.embedders._base import BasePatchEmbedder
-from skanomaly.embedders._resize import RESIZE_VERSION, fast_resize
-from skanomaly.embedders._runtimes import (
+from skanomaly._networks.runtimes import (
     DTYPES,
     RUNTIMES,
     make_plan,
@@ -17,6 +13,10 @@ from skanomaly.embedders._runtimes import (
     run,
     runtime_device,
 )
+from skanomaly._optional import import_optional
+from skanomaly.core.threads import limit_openmp
+from skanomaly.embedders._base import BasePatchEmbedder
+from skanomaly.embedders._resize import RESIZE_VERSION, fast_resize
 
 
 class TorchPatches(BasePatchEmbedder):

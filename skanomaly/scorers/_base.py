@@ -14,7 +14,7 @@ from skanomaly._tokens import check_tokens
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.core.fingerprints import ImageFingerprints
-from skanomaly.scorers._held_out import cross_fit
+from skanomaly.scorers._cross_fitted import cross_fit
 
 
 class BasePatchScorer(OutlierMixin, BaseEstimator):

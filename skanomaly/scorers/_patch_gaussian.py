@@ -6,13 +6,13 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skanomaly.core._products import product
 from skanomaly.core.gaussian import (
     fit_gaussians,
     fit_shared_gaussian,
     mahalanobis,
     reduce_components,
 )
+from skanomaly.core.products import product
 from skanomaly.scorers._base import BasePatchScorer
 
 

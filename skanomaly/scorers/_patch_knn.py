@@ -13,9 +13,9 @@ from skanomaly.core.coreset import (
     greedy_k_center,
     projected_k_center,
 )
-from skanomaly.core.faiss_search import FaissIndex
-from skanomaly.core.neighbors import prepare_bank
-from skanomaly.core.patch_index import PatchIndex
+from skanomaly.core.search.brute_force import prepare_bank
+from skanomaly.core.search.faiss_index import FaissIndex
+from skanomaly.core.search.index import PatchIndex
 from skanomaly.scorers._base import BasePatchScorer
 
 # Patches of training images that are searched for the threshold: 128 images of 1024 patches. With

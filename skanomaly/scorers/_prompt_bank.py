@@ -123,16 +123,14 @@ def encode_prompts(model_name, pretrained, normal, anomaly, *, device, user):
     ndarray of shape (2, dim), float64
         Unit vectors, read-only: normal, anomaly.
     """
-    from skanomaly.embedders import _openclip_loading
+    from skanomaly._networks import openclip
 
     key = (*_model_key(model_name, pretrained), normal, anomaly)
     with _lock:
         if key not in _features:
             texts = [*normal, *anomaly]
             features = np.asarray(
-                _openclip_loading.text_features(
-                    model_name, pretrained, texts, device=device, user=user
-                )
+                openclip.text_features(model_name, pretrained, texts, device=device, user=user)
             )
             directions = np.stack(
                 [
@@ -160,13 +158,13 @@ def model_logit_scale(model_name, pretrained, *, device, user):
     -------
     float
     """
-    from skanomaly.embedders import _openclip_loading
+    from skanomaly._networks import openclip
 
     key = _model_key(model_name, pretrained)
     with _lock:
         if key not in _scales:
             _scales[key] = float(
-                _openclip_loading.logit_scale(model_name, pretrained, device=device, user=user)
+                openclip.logit_scale(model_name, pretrained, device=device, user=user)
             )
         return _scales[key]
 

@@ -1,1 +1,0 @@
-"""Loading of what anomalib trained or exported."""

@@ -1,0 +1,1 @@
+"""Pretrained networks: loading, the upstream libraries, fast forms, runtimes, conversion."""

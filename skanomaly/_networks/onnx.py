@@ -1,0 +1,130 @@
+"""ONNX Runtime as a runtime of the embedders, on the CPU."""
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+from skanomaly._cache import cache_key
+from skanomaly._networks.conversion import check_export, converting, identity, stored
+from skanomaly._optional import import_optional
+
+_USER = "runtime='onnx'"
+
+
+def onnx_session(model, shape, layers, dtype, embedder):
+    """A function that runs a model in ONNX Runtime.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        In float32, on the CPU.
+    shape : tuple of int
+        ``(B, 3, height, width)`` of the inputs, of which B may change.
+    layers : list of int
+        Layers, in ascending order.
+    dtype : {"float32", "int8"}
+        Precision. In int8 products with matrices of weights are so, the rest is in float32.
+    embedder : TorchPatches
+        Its ``_forward`` is the forward pass.
+
+    Returns
+    -------
+    callable
+        From a (B, 3, height, width) float32 tensor to a list of (B, dim, grid_h, grid_w) tensors.
+    """
+    ort = import_optional("onnxruntime", "onnx", _USER)
+    torch = import_optional("torch", "torch", _USER)
+    ort.disable_telemetry_events()
+    n_threads = torch.get_num_threads()
+    parts = {"runtime": "onnx", **identity(model, shape[1:], layers, embedder)}
+
+    def build():
+        def exported():
+            return _file(ort, parts, lambda: _export(model, shape, layers, embedder))
+
+        if dtype == "int8":
+            form = {**parts, "form": "int8", "version": ort.__version__}
+            file = _file(ort, form, lambda: _quantize(exported(), embedder))
+        else:
+            file = exported()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        options.log_severity_level = 3
+        session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        (name,) = (item.name for item in session.get_inputs())
+
+        def run(x):
+            # One image at a time: the exported shape is that of one, and batches gain nothing.
+            outputs = [session.run(None, {name: image.numpy()}) for image in x.split(1)]
+            outputs = zip(*outputs, strict=True)
+            return [torch.cat([torch.from_numpy(m) for m in maps]) for maps in outputs]
+
+        check_export(run, model, shape, layers, embedder, "onnx", dtype)
+        return run
+
+    return model.derived((cache_key(**parts), dtype, n_threads), build)
+
+
+def _file(ort, parts, build):
+    """The bytes of an ONNX file, from disk if it is there."""
+
+    def load(folder):
+        data = (folder / "model.onnx").read_bytes()
+        ort.InferenceSession(data, providers=["CPUExecutionProvider"])  # raises if it is damaged
+        return data
+
+    return stored(
+        parts, build, lambda data, folder: (folder / "model.onnx").write_bytes(data), load
+    )
+
+
+def _export(model, shape, layers, embedder):
+    """The model as the bytes of an ONNX file."""
+    exporter = import_optional("torch.onnx", "torch", _USER)
+    for module in ("onnx", "onnxscript"):
+        import_optional(module, "onnx", _USER)
+    file = io.BytesIO()
+    with (
+        converting(model, shape, layers, embedder, "onnx") as (module, example),
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        exporter.export(module, (example,), dynamo=True, verbose=False).save(file)
+    return file.getvalue()
+
+
+def _quantize(data, embedder):
+    """int8, the ranges of its inputs being those of each image."""
+    onnx = import_optional("onnx", "onnx", "dtype='int8'")
+    quantization = import_optional("onnxruntime.quantization", "onnx", "dtype='int8'")
+    logger = logging.getLogger()
+
+    def keep(record):  # all but its advice to simplify the graph, which gains nothing
+        return "pre-processing before quantization" not in record.getMessage()
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        logger.addFilter(keep)
+        try:
+            quantization.quantize_dynamic(
+                onnx.load_from_string(data),
+                path,
+                op_types_to_quantize=["MatMul", "Gemm"],  # convolutions would be slower
+                per_channel=True,
+                reduce_range=True,  # 8 bits overflow on processors without VNNI
+                weight_type=quantization.QuantType.QInt8,
+            )
+        finally:
+            logger.removeFilter(keep)
+        quantized = path.read_bytes()
+    graph = onnx.load_from_string(quantized).graph
+    if not any(node.op_type == "MatMulInteger" for node in graph.node):
+        raise ValueError(
+            f"dtype='int8' with runtime='onnx' is for products of matrices, of which "
+            f"{embedder.model_name} has none; use runtime='openvino' or dtype='float32'"
+        )
+    return quantized

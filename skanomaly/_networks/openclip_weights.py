@@ -1,0 +1,167 @@
+"""Names, weight files and downloads of open_clip's models."""
+
+import logging
+import os
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+
+from skanomaly._networks.hub import download_error, open_clip_file
+from skanomaly._networks.loading import read_weights
+from skanomaly._optional import import_optional
+
+
+def check_names(model_name, pretrained, user):
+    """Refuse names that open_clip does not have, and say what the weights are.
+
+    Parameters
+    ----------
+    model_name : str
+        A name from ``open_clip.list_models()``.
+    pretrained : str, os.PathLike or None
+        A tag, a local file, or None.
+    user : str
+        What asks, for error messages.
+
+    Returns
+    -------
+    config : dict
+        Architecture of the model.
+    kind : {"tag", "file", "random"}
+    """
+    open_clip = import_optional("open_clip", "clip", user)
+    config = open_clip.get_model_config(model_name) if ":" not in model_name else None
+    if config is None:
+        names = {name.lower(): name for name in open_clip.list_models()}
+        close = [names[c] for c in get_close_matches(model_name.lower(), names, n=3, cutoff=0.5)]
+        hint = f"; did you mean {', '.join(close)}?" if close else "."
+        raise ValueError(
+            f"open_clip has no model named {model_name!r}{hint} See open_clip.list_models()"
+        )
+    if pretrained is None:
+        return config, "random"
+    text = os.fspath(pretrained)
+    if open_clip.is_pretrained_cfg(model_name, text):
+        return config, "tag"
+    if Path(text).expanduser().is_file():
+        return config, "file"
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    close = get_close_matches(text.lower(), tags, n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(close)}?" if close else "."
+    known = f"Tags: {', '.join(tags)}" if tags else "open_clip has no weights of this model"
+    raise ValueError(
+        f"pretrained={text!r} is neither a tag of {model_name} nor an existing file{hint} {known}"
+    )
+
+
+def tag_config(model_name, pretrained, user):
+    """What open_clip says of the weights of a tag."""
+    open_clip = import_optional("open_clip", "clip", user)
+    return open_clip.get_pretrained_cfg(model_name, os.fspath(pretrained))
+
+
+def preprocessing(model_name, pretrained, kind, user):
+    """Mean, standard deviation and interpolation: the tag's, or else the model's first tag's."""
+    open_clip = import_optional("open_clip", "clip", user)
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    if kind == "tag" or tags:
+        return tag_config(model_name, pretrained if kind == "tag" else tags[0], user)
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return {"mean": mean, "std": std, "interpolation": "bicubic"}
+
+
+def build_open_clip(model_name, pretrained, kind, config, user):
+    """Build a model with its weights.
+
+    Parameters
+    ----------
+    model_name, pretrained, user
+        As for :func:`check_names`.
+    kind, config
+        What that returned.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    ValueError
+        When a file does not hold exactly this model's weights.
+    OSError
+        When weights cannot be downloaded, or what was downloaded is damaged.
+    """
+    open_clip = import_optional("open_clip", "clip", user)
+    torch = import_optional("torch", "clip", user)
+    if config["text_cfg"].get("hf_model_name"):
+        import_optional("transformers", "clip", f"the text tower of {model_name}")
+    options, name = {}, f"{model_name}/{pretrained}"
+    state = read_weights(pretrained, user) if kind == "file" else None
+    if kind == "tag":
+        path = download(model_name, pretrained, user)
+        options = {"pretrained": str(path), "quick_gelu": config["quick_gelu"]}
+    with torch.random.fork_rng(), _quiet():
+        torch.manual_seed(0)
+        try:
+            clip = open_clip.create_model(model_name, pretrained_text=False, **options)
+        except OSError as exc:
+            raise download_error(name, exc) from exc
+        except Exception as exc:
+            if kind != "tag":
+                raise
+            raise OSError(
+                f"the pretrained weights of {name} at {path} could not be loaded "
+                f"({reason(exc)}); remove the file to download it again"
+            ) from exc
+    if kind == "file":
+        _load_state(clip, state, pretrained, model_name)
+    return clip
+
+
+def _load_state(clip, state, path, model_name):
+    """Load exactly this model's tensors, under the names of any version of open_clip."""
+    factory = import_optional("open_clip.factory", "clip", "a weight file")
+    if all(name.startswith("module.") for name in state):  # saved by several processes
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    try:
+        state = factory.convert_state_dict(clip, dict(state))
+        if "positional_embedding" in state and not hasattr(clip, "positional_embedding"):
+            state = factory.convert_to_custom_text_state_dict(state)
+        for name in ("logit_scale", "logit_bias"):  # scalars or of one element, by the version
+            if name in state and getattr(clip, name, None) is not None:
+                state[name] = state[name].reshape(getattr(clip, name).shape)
+        clip.load_state_dict(state, strict=True)
+    except (RuntimeError, KeyError, AttributeError) as exc:
+        message = f"{path} does not hold the weights of {model_name}: {reason(exc)}"
+        raise ValueError(message) from exc
+
+
+def download(model_name, pretrained, user):
+    """Path of the weights of a tag, downloaded where they are not yet there."""
+    open_clip = import_optional("open_clip", "clip", user)
+    file = open_clip_file(model_name, pretrained)
+    file.check_available()
+    try:
+        return Path(open_clip.download_pretrained(tag_config(model_name, pretrained, user)))
+    except Exception as exc:
+        raise download_error(file.name, exc, file.place()) from exc
+
+
+@contextmanager
+def _quiet():
+    """Without open_clip's warning of random weights, which are asked for or replaced."""
+
+    def keep(record):
+        return "No pretrained weights loaded" not in record.getMessage()
+
+    logger = logging.getLogger()
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def reason(exc):
+    """An error in one line."""
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"

@@ -1,0 +1,348 @@
+"""Models trained or exported with anomalib, as scikit-learn estimators."""
+
+import os
+from copy import deepcopy
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skanomaly._images import check_images
+from skanomaly.anomalib._files import digest_of_checkpoint
+from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
+from skanomaly.anomalib._opening import open_checkpoint
+from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.scorers._base import normal_images
+
+# What the scores and the threshold depend on; the others say how and where they are computed.
+_PARAMS_OF_FIT = "checkpoint_path contamination inferencer family normalized interpolation".split()
+
+
+class AnomalibDetector(OutlierMixin, BaseEstimator):
+    """A model trained with anomalib, as a detector of images that is ready for use.
+
+    `score_samples` and `score_maps` need no `fit`. `fit` trains nothing: it sets the threshold by
+    the scores of good images, which anomalib should not have trained on.
+
+    Parameters
+    ----------
+    checkpoint_path : str, os.PathLike or None, default=None
+        The model: a ``.ckpt`` of anomalib's training, or an exported ``.onnx``, OpenVINO ``.xml``
+        or ``.pt``, recognised by content. None with `inferencer`.
+    device : str, default="auto"
+        "auto", "cpu", "cuda", "cuda:0"; for OpenVINO, also its other devices, such as "gpu".
+    contamination : float, default=0.1
+        Share of good images that `fit` lets fall below the threshold, in (0, 0.5].
+    inferencer : object, default=None
+        A model in place of a file. Its ``predict`` is called with one image, by one thread at a
+        time: a path as it was given, which the inferencer then reads itself; any other image as
+        RGB array of shape (H, W, 3), uint8, or float32 in [0, 1]. It returns a dict, or an object,
+        with ``pred_score`` (higher is more anomalous; of one element) and ``anomaly_map`` ((H, W),
+        (1, H, W) or (1, 1, H, W), or None), of NumPy or torch. Clones share it.
+    family : str or None, default=None
+        The kind of model, such as "padim"; a checkpoint of another one is refused. None: as the
+        file says. OpenVINO graphs do not say it.
+    trust : bool, default=False
+        Allow files that run code when they are loaded: ``.pt``, and ``.ckpt`` of anomalib before
+        2.6. Only for files from people you trust.
+    normalized : bool, default=False
+        Score by anomalib's own normalised scores, clipped to [0, 1], not by the raw ones.
+    interpolation : {"bilinear", "bicubic"} or None, default=None
+        How images are resized for an exported graph, antialiased. None: as the graph itself does,
+        or else as its family does. Other files bring their own.
+    batch_size : int, default=8
+        Images in memory, and in the model, at a time.
+    n_jobs : int or None, default=None
+        Threads that decode images.
+    verbose : bool or int, default=False
+        Show a progress bar.
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold of `score_samples`, after `fit`.
+    train_scores_ : ndarray of shape (n_images,), float64
+        `score_samples` of the good images given to `fit`.
+    raw_scores_ : bool or None
+        Whether scores are raw. False: with `normalized`, and for a graph that holds nothing but
+        normalised scores, which also warns. None: it is an inferencer's secret.
+    family_ : str or None
+        The kind of model, where it is known.
+
+    Notes
+    -----
+    The sign is scikit-learn's: ``score_samples`` is the negative of anomalib's ``pred_score``.
+    Maps keep anomalib's sign.
+
+    Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
+    best F1 on anomalib's validation images, defects included.
+
+    Pickles hold the path and the digest of the file, not the model: where the file has moved or
+    changed, an error says so.
+
+    Images are resized as in anomalib's training, antialiased; anomalib's own inferencers resize
+    inside of the exported model, without, and score a little differently.
+
+    References
+    ----------
+    .. [1] Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP 2022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import AnomalibDetector
+    >>> class Darkness:
+    ...     def predict(self, image):
+    ...         dark = 1 - image.mean(axis=2) / 255
+    ...         return {"pred_score": dark.mean(), "anomaly_map": dark}
+    >>> good = [np.full((8, 8, 3), grey, dtype=np.uint8) for grey in range(200, 240)]
+    >>> detector = AnomalibDetector(inferencer=Darkness()).fit(good)
+    >>> detector.predict([good[-1], np.zeros((8, 8, 3), dtype=np.uint8)])
+    array([ 1, -1])
+    >>> detector = AnomalibDetector("model.ckpt")  # doctest: +SKIP
+    >>> detector.score_samples(["part_1.png", "part_2.png"])  # doctest: +SKIP
+    """
+
+    _parameter_constraints: dict = {
+        "checkpoint_path": [None, str, os.PathLike],
+        "device": [str],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "inferencer": [None, HasMethods("predict")],
+        "family": [None, str],
+        "trust": ["boolean"],
+        "normalized": ["boolean"],
+        "interpolation": [None, StrOptions({"bilinear", "bicubic"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [None, Integral],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        checkpoint_path=None,
+        *,
+        device="auto",
+        contamination=0.1,
+        inferencer=None,
+        family=None,
+        trust=False,
+        normalized=False,
+        interpolation=None,
+        batch_size=8,
+        n_jobs=None,
+        verbose=False,
+    ):
+        self.checkpoint_path = checkpoint_path
+        self.device = device
+        self.contamination = contamination
+        self.inferencer = inferencer
+        self.family = family
+        self.trust = trust
+        self.normalized = normalized
+        self.interpolation = interpolation
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def fit(self, X, y=None):
+        """Set the threshold by the scores of good images; the model stays as it is.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+            Good images, which anomalib did not train on.
+        y : array-like of shape (n_images,), optional
+            +1 for normal, -1 for anomalous images, which are left out. A `y` without -1 that holds
+            anything else than +1, such as class labels, is ignored.
+
+        Returns
+        -------
+        self : object
+        """
+        self._fit(X, y)
+        return self
+
+    def fit_predict(self, X, y=None):
+        """Set the threshold, and call each image.
+
+        Parameters
+        ----------
+        X, y
+            As for :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_images,), int
+            As from ``fit(X, y).predict(X)``.
+        """
+        return np.where(self._fit(X, y) < self.offset_, -1, 1)
+
+    def score_samples(self, X):
+        """Score of each image: higher is more normal.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+
+        Returns
+        -------
+        ndarray of shape (n_images,), float64
+            The negative of anomalib's ``pred_score``.
+        """
+        return self._score(X, self._backend())[0]
+
+    def score_maps(self, X, *, size="image", return_scores=False):
+        """Heat map of each image: higher is more anomalous; ValueError where the model has none.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        size : {"image", "model"}, default="image"
+            Size of the maps: each image's own, or as the model gives them, of the whole image too.
+        return_scores : bool, default=False
+            Return `score_samples` too, from the same computation.
+
+        Returns
+        -------
+        maps : ndarray of shape (n_images, height, width), or list of ndarray of (height, width)
+            float32. One array where the sizes agree.
+        scores : ndarray of shape (n_images,), float64
+            Only with `return_scores`.
+        """
+        if size not in ("image", "model"):
+            raise ValueError(f"size must be 'image' or 'model', got {size!r}")
+        scores, maps = self._score(X, self._backend(), size)
+        if len({heat.shape for heat in maps}) == 1:
+            maps = np.stack(maps)
+        return (maps, scores) if return_scores else maps
+
+    def decision_function(self, X):
+        """``score_samples(X) - offset_``: negative for images that are called anomalous.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+
+        Returns
+        -------
+        ndarray of shape (n_images,), float64
+            Signed distance to the threshold. Before `fit`, to the checkpoint's own; NotFittedError
+            where it has none.
+        """
+        backend = self._backend()
+        offset = self._offset(backend)  # raises before the work is done
+        return self._score(X, backend)[0] - offset
+
+    def predict(self, X):
+        """Call each image normal (+1) or anomalous (-1).
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+
+        Returns
+        -------
+        ndarray of shape (n_images,), int
+            -1 where the decision function is negative, else +1.
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_values(self, X):
+        """Conformal p-value of each image: how usual so low a score is among the images of `fit`.
+
+        Parameters
+        ----------
+        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+
+        Returns
+        -------
+        ndarray of shape (n_images,), float64
+            At least ``1 / (n + 1)``. Valid for images that are exchangeable with those of `fit`.
+        """
+        check_is_fitted(self, "train_scores_")
+        return conformal_p_values(self.train_scores_, self.score_samples(X))
+
+    @property
+    def raw_scores_(self):
+        """Whether scores are raw; None when only the inferencer knows."""
+        raw = self._backend().raw
+        return None if raw is None else raw and not self.normalized
+
+    @property
+    def family_(self):
+        """The kind of model, where it is known."""
+        return self._backend().family or self.family
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def __sklearn_clone__(self):
+        # scikit-learn would copy the inferencer, which a compiled model refuses.
+        copy = type(self)(**self.get_params(deep=False))
+        if hasattr(self, "_metadata_request"):  # as scikit-learn's own clone
+            copy._metadata_request = deepcopy(self._metadata_request)
+        return copy
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        path = self.checkpoint_path
+        if path is not None and state.get("_file", (None,))[0] != path:
+            state = {**state, "_file": (path, digest_of_checkpoint(path))}
+        return state
+
+    def _fit(self, X, y):
+        self._validate_params()
+        items = check_images(X)
+        normal = normal_images(y, len(items))
+        for name in ("offset_", "train_scores_", "_file", "_fitted_params"):
+            self.__dict__.pop(name, None)
+        scores = self._score(items, self._backend())[0]
+        self.train_scores_ = scores[normal]
+        self.offset_ = contamination_offset(self.train_scores_, self.contamination)
+        self._fitted_params = {name: getattr(self, name) for name in _PARAMS_OF_FIT}
+        return scores
+
+    def _backend(self):
+        """The loaded model; an error when it is no longer the one that this detector belongs to."""
+        self._validate_params()
+        for name, value in self.__dict__.get("_fitted_params", {}).items():
+            now = getattr(self, name)
+            if now is not value and (name == "inferencer" or now != value):
+                raise NotFittedError(f"{name} of this detector changed since fit; call fit again")
+        if (self.checkpoint_path is None) == (self.inferencer is None):
+            raise ValueError("give either checkpoint_path or inferencer, and not both")
+        if self.inferencer is not None:
+            if self.normalized or self.interpolation is not None:
+                raise ValueError("normalized and interpolation are for checkpoints only")
+            return InferencerBackend(self.inferencer)
+        options = self.device, self.family, self.trust, self.interpolation
+        path, digest = self.__dict__.get("_file", (None, None))
+        expected = digest if path == self.checkpoint_path else None
+        backend, digest = open_checkpoint(self.checkpoint_path, *options, expected)
+        self._file = self.checkpoint_path, digest
+        return backend
+
+    def _offset(self, backend):
+        if hasattr(self, "offset_"):
+            return self.offset_
+        threshold = backend.normalized_threshold if self.normalized else backend.threshold
+        if threshold is None:
+            raise NotFittedError(
+                "This detector is not fitted yet, and its model brings no threshold of its own: "
+                "call fit with good images, or rank by score_samples"
+            )
+        return -float(threshold)
+
+    def _score(self, X, backend, size=None):
+        options = self.normalized, self.batch_size, self.n_jobs, self.verbose
+        return score_batches(check_images(X), backend, size, *options)

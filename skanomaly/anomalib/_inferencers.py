@@ -1,0 +1,186 @@
+"""Scores of images, batch by batch, from any backend; injected inferencers; checks of both."""
+
+import os
+import threading
+
+import numpy as np
+from joblib import Parallel, delayed
+from tqdm.auto import tqdm
+
+from skanomaly._images import image_size, load_image
+from skanomaly.anomalib._files import Backend
+from skanomaly.core.maps import upsample_map
+
+# Inferencers are called by one thread at a time: most keep a single request or module.
+_lock = threading.RLock()
+
+
+class InferencerBackend(Backend):
+    """An object with ``predict``, given by the user, that scores one image a call.
+
+    Parameters
+    ----------
+    inferencer : object
+        Its ``predict`` takes a path or an array, and returns a dict or an object with
+        ``pred_score`` and ``anomaly_map``.
+    """
+
+    raw = None
+
+    def __init__(self, inferencer):
+        self.inferencer = inferencer
+
+    def predict(self, images, normalized=False, names=None):
+        """Scores and maps of images, one call each.
+
+        Parameters
+        ----------
+        images : list of (str, os.PathLike or ndarray)
+            What ``predict`` of the inferencer is called with.
+        normalized : bool
+            Ignored: the inferencer gives what it gives.
+        names : list of str
+            Of the images, for messages.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+        maps : list of (ndarray of shape (h, w), float32, or None)
+        """
+        names = names or [f"image {i}" for i in range(len(images))]
+        scores, maps = np.empty(len(images)), []
+        for i, (image, name) in enumerate(zip(images, names, strict=True)):
+            try:
+                with _lock:
+                    result = self.inferencer.predict(image)
+            except Exception as exc:
+                kind = type(self.inferencer).__name__
+                raise RuntimeError(
+                    f"{name}: {kind}.predict raised {type(exc).__name__}: {exc}"
+                ) from exc
+            scores[i] = _score_of(_entry(result, "pred_score"), name)
+            maps.append(_map_of(_entry(result, "anomaly_map"), name))
+        return scores, maps
+
+
+def score_batches(items, backend, size, normalized, batch_size, n_jobs, verbose):
+    """Scores of images, and their maps, from one pass.
+
+    Parameters
+    ----------
+    items : list of images
+        Paths, bytes, PIL images or arrays.
+    backend : Backend
+        The model.
+    size : {None, "image", "model"}
+        Give no maps, maps of each image's size, or maps of the model's size.
+    normalized : bool
+        Ask for anomalib's normalised scores.
+    batch_size, n_jobs, verbose
+        As for :class:`skanomaly.AnomalibDetector`.
+
+    Returns
+    -------
+    scores : ndarray of shape (n,), float64
+        Higher is more normal.
+    maps : list of ndarray of shape (height, width), float32
+        Higher is more anomalous; empty without `size`.
+
+    Raises
+    ------
+    ValueError
+        When an image has no finite score, or no map where one is asked for; it is named.
+    """
+    injected = isinstance(backend, InferencerBackend)
+    pool = Parallel(n_jobs=n_jobs, prefer="threads")
+    scores, maps = [], []
+    with tqdm(total=len(items), desc="score", unit="image", disable=not verbose) as bar:
+        for start in range(0, len(items), batch_size):
+            part = list(enumerate(items[start : start + batch_size], start))
+            names = [_name(i, item) for i, item in part]
+            images = pool(delayed(_read)(i, item, injected) for i, item in part)
+            options = {"names": names} if injected else {"normalized": normalized}
+            found, heats = _check_output(*backend.predict(images, **options), names)
+            scores.append(-found)
+            if size is not None:
+                for (i, item), image, heat, name in zip(part, images, heats, names, strict=True):
+                    if heat is None:
+                        raise ValueError(f"{name}: this model gives scores, but no anomaly_map")
+                    if size == "image":
+                        known = isinstance(image, np.ndarray)
+                        whole = image.shape[:2] if known else image_size(item, i)
+                        heat = upsample_map(heat, whole, sigma=0)
+                    maps.append(heat)
+            bar.update(len(part))
+    return np.concatenate(scores), maps
+
+
+def _name(index, item):
+    path = isinstance(item, (str, os.PathLike))
+    return f"image {index} ({os.fsdecode(item)!r})" if path else f"image {index}"
+
+
+def _read(index, item, keep_paths):
+    return item if keep_paths and isinstance(item, (str, os.PathLike)) else load_image(item, index)
+
+
+def _check_output(scores, maps, names):
+    """Raise where a model has returned something else than finite scores and maps."""
+    scores = np.asarray(scores, dtype=np.float64)
+    maps = [None] * len(names) if maps is None else list(maps)
+    if scores.shape != (len(names),) or len(maps) != len(names):
+        raise ValueError(
+            f"the model returned scores of shape {scores.shape} and {len(maps)} maps for "
+            f"{len(names)} images ({names[0]} to {names[-1]})"
+        )
+    for score, heat, name in zip(scores, maps, names, strict=True):
+        if not np.isfinite(score):
+            raise ValueError(f"{name}: the model's pred_score is {score}, not a finite number")
+        if heat is not None and not np.isfinite(heat).all():
+            raise ValueError(f"{name}: the model's anomaly_map is not finite")
+    return scores, maps
+
+
+def _entry(result, key):
+    return result.get(key) if hasattr(result, "get") else getattr(result, key, None)
+
+
+def _score_of(value, name):
+    if value is None:
+        raise ValueError(
+            f"{name}: the inferencer returned no pred_score; its predict must return a dict or an "
+            "object with pred_score, and anomaly_map for maps"
+        )
+    array = _to_numpy(value, "pred_score", name)
+    if array.size != 1 or array.ndim > 2:
+        raise ValueError(
+            f"{name}: pred_score has the shape {array.shape}; one image has one score, of shape "
+            "(), (1,) or (1, 1)"
+        )
+    return float(array.reshape(()))
+
+
+def _map_of(value, name):
+    if value is None:
+        return None
+    array = _to_numpy(value, "anomaly_map", name)
+    if array.ndim not in (2, 3, 4) or array.size == 0 or set(array.shape[:-2]) - {1}:
+        raise ValueError(
+            f"{name}: anomaly_map has the shape {array.shape}; the map of one image has the shape "
+            "(H, W), (1, H, W) or (1, 1, H, W)"
+        )
+    with np.errstate(over="ignore"):  # infinity is an error later on, which names the image
+        return array.reshape(array.shape[-2:]).astype(np.float32)  # a copy: memory may be shared
+
+
+def _to_numpy(value, what, name):
+    try:
+        if hasattr(value, "detach"):  # a tensor of torch, of whatever type, on whatever device
+            value = value.detach().cpu()
+            value = value.double() if value.is_floating_point() else value
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as exc:  # such as ragged lists, sparse tensors
+        raise ValueError(f"{name}: {what} is no array of numbers ({exc})") from exc
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: {what} is {type(value).__name__}, not numbers")
+    return array

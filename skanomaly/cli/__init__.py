@@ -1,0 +1,5 @@
+"""The command ``skanomaly``."""
+
+from skanomaly.cli._app import app
+
+__all__ = ["app"]

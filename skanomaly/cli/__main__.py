@@ -1,0 +1,5 @@
+"""``python -m skanomaly.cli``."""
+
+from skanomaly.cli import app
+
+app()

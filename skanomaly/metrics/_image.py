@@ -1,0 +1,298 @@
+"""Metrics of image scores."""
+
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+
+
+def image_auroc(y_true, scores):
+    """Area under the ROC curve: the chance that an anomalous image scores below a normal one.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+
+    Returns
+    -------
+    float
+        In [0, 1]; ties count one half.
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, or a score is not finite.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import image_auroc
+    >>> image_auroc([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
+    0.75
+    """
+    anomalous, scores = _check(y_true, scores)
+    return float(roc_auc_score(anomalous, -scores))
+
+
+def image_average_precision(y_true, scores):
+    """Average precision of the anomalous images (area under the step-wise PR curve).
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, or a score is not finite.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import image_average_precision
+    >>> round(image_average_precision([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9]), 3)
+    0.833
+    """
+    anomalous, scores = _check(y_true, scores)
+    return float(average_precision_score(anomalous, -scores))
+
+
+def image_f1_max(y_true, scores):
+    """The best F1 of the anomalous images over all thresholds.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+
+    Returns
+    -------
+    f1 : float
+        In [0, 1]. It knows the test labels: a bound on what a threshold can do, not a result.
+    threshold : float
+        The highest score that is still called anomalous.
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, or a score is not finite.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import image_f1_max
+    >>> image_f1_max([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
+    (0.8, -0.3)
+    """
+    anomalous, scores = _check(y_true, scores)
+    precision, recall, thresholds = precision_recall_curve(anomalous, -scores)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
+    best = int(f1.argmax())
+    return float(f1[best]), float(-thresholds[best])
+
+
+def image_recall_at_zero_fpr(y_true, scores):
+    """Share of the anomalous images found without flagging a single normal one ("zero overkill").
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+
+    Returns
+    -------
+    float
+        In [0, 1]: the anomalous images that score strictly below every normal one.
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, or a score is not finite.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import image_recall_at_zero_fpr
+    >>> image_recall_at_zero_fpr([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
+    0.5
+    """
+    anomalous, scores = _check(y_true, scores)
+    return float((scores[anomalous] < scores[~anomalous].min()).mean())
+
+
+def image_fpr_at_recall(y_true, scores, recall=0.95):
+    """Share of the normal images flagged where at least the share `recall` of anomalous ones is.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+    recall : float, default=0.95
+        In (0, 1].
+
+    Returns
+    -------
+    float
+        In [0, 1]; lower is better. At the strictest threshold that reaches the recall.
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, a score is not finite, or `recall` is out of range.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import image_fpr_at_recall
+    >>> image_fpr_at_recall([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
+    0.5
+    """
+    if not 0 < recall <= 1:
+        raise ValueError(f"recall must lie in (0, 1], got {recall!r}")
+    anomalous, scores = _check(y_true, scores)
+    lowest_first = np.sort(scores[anomalous])
+    # The shares themselves are compared: recall times their number could round up to one more.
+    shares = np.arange(1, lowest_first.size + 1) / lowest_first.size
+    threshold = lowest_first[np.searchsorted(shares, recall)]
+    return float((scores[~anomalous] <= threshold).mean())
+
+
+def bootstrap_interval(metric, y_true, scores, confidence=0.95, n_resamples=1000, random_state=0):
+    """Percentile bootstrap confidence interval of an image metric.
+
+    Normal and anomalous images are drawn apart, with replacement, each as often as there are: no
+    resample lacks a class. The interval is for the test images alone; the spread over training
+    sets and seeds comes on top.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(y_true, scores) -> float``, for example :func:`image_auroc`.
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+    confidence : float, default=0.95
+        Nominal coverage, in (0, 1).
+    n_resamples : int, default=1000
+        Resamples, at least 1.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the resampling.
+
+    Returns
+    -------
+    low, high : float
+        Of a perfect separation, both are the best value: the bootstrap knows no worse images.
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, a score is not finite, or a parameter is out of range.
+
+    References
+    ----------
+    .. [1] Efron and Tibshirani, "An Introduction to the Bootstrap", Chapman and Hall, 1993.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import bootstrap_interval, image_auroc
+    >>> y_true, scores = [1] * 4 + [-1] * 4, [-1, -2, -3, -6, -4, -5, -7, -8]
+    >>> low, high = bootstrap_interval(image_auroc, y_true, scores)
+    >>> low <= image_auroc(y_true, scores) <= high
+    True
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got {n_resamples!r}")
+    anomalous, scores = _check(y_true, scores)
+    y_true, random = np.where(anomalous, -1, 1), check_random_state(random_state)
+    classes = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
+    values = []
+    for _ in range(n_resamples):
+        drawn = np.concatenate([random.choice(images, images.size) for images in classes])
+        values.append(float(metric(y_true[drawn], scores[drawn])))
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+class ImageScorer:
+    """An image metric as a scorer: ``GridSearchCV(detector, grid, scoring=image_auroc_scorer)``.
+
+    It takes `score_samples` and `y` of +1 and -1, the anomalies being the ones to find. Beware of
+    ``make_scorer(average_precision_score, response_method="decision_function", pos_label=-1)``: it
+    ranks the most normal image first, and the search picks the worst detector.
+
+    Parameters
+    ----------
+    metric : callable
+        ``metric(y_true, scores) -> float``, or a tuple of which the first counts.
+    sign : {1, -1}, default=1
+        -1 if a lower value is better: the scorer returns its negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.svm import OneClassSVM
+    >>> from skanomaly.metrics import image_auroc_scorer
+    >>> detector = OneClassSVM().fit([[0.0], [0.1], [0.2]])
+    >>> image_auroc_scorer(detector, np.array([[0.1], [9.0]]), [1, -1])
+    1.0
+    """
+
+    def __init__(self, metric, sign=1):
+        self.metric = metric
+        self.sign = sign
+
+    def __call__(self, estimator, X, y):
+        """The metric of a fitted estimator on images `X`, `y` +1/-1; higher is better."""
+        value = self.metric(y, estimator.score_samples(X))
+        return self.sign * (value[0] if isinstance(value, tuple) else value)
+
+    def __repr__(self):
+        return f"ImageScorer({self.metric.__name__}, sign={self.sign})"
+
+
+image_auroc_scorer = ImageScorer(image_auroc)
+image_average_precision_scorer = ImageScorer(image_average_precision)
+image_f1_max_scorer = ImageScorer(image_f1_max)
+image_recall_at_zero_fpr_scorer = ImageScorer(image_recall_at_zero_fpr)
+neg_image_fpr_at_recall_scorer = ImageScorer(image_fpr_at_recall, sign=-1)
+
+#: Scorers by name; the whole of it is a `scoring` of many metrics.
+IMAGE_SCORERS = {
+    "image_auroc": image_auroc_scorer,
+    "image_average_precision": image_average_precision_scorer,
+    "image_f1_max": image_f1_max_scorer,
+    "image_recall_at_zero_fpr": image_recall_at_zero_fpr_scorer,
+    "neg_image_fpr_at_recall": neg_image_fpr_at_recall_scorer,
+}
+
+
+def _check(y_true, scores):
+    """Whether each image is anomalous, and the scores as float64."""
+    y_true, scores = column_or_1d(y_true), column_or_1d(scores).astype(np.float64)
+    check_consistent_length(y_true, scores)
+    if not np.isin(y_true, (-1, 1)).all():
+        raise ValueError("y_true must hold +1 (normal) and -1 (anomalous) only")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores contain NaN or infinity")
+    anomalous = y_true == -1
+    if anomalous.all() or not anomalous.any():
+        raise ValueError(
+            "undefined: y_true needs normal (+1) and anomalous (-1) images, got only "
+            f"{'anomalous' if anomalous.any() else 'normal'} ones"
+        )
+    return anomalous, scores

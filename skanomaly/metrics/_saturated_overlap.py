@@ -1,0 +1,139 @@
+"""Saturated per-region overlap, the localization metric of MVTec LOCO AD.
+
+Where a part is missing, no pixel in particular is wrong: the annotation marks all places where the
+part could have been, and a detector is done once it has marked as much area as the part covers.
+"""
+
+import numpy as np
+
+from skanomaly.metrics._pixel import count_normal, partial_area, sorted_normal_pixels
+from skanomaly.metrics._validation import check_maps, check_mask, check_max_fpr, check_threshold
+
+
+def spro(maps, regions, saturation, threshold):
+    """Saturated per-region overlap at a threshold, averaged over the regions.
+
+    Parameters
+    ----------
+    maps : sequence of array-like of shape (height, width)
+        Anomaly maps; higher is more anomalous. Sizes may differ between images.
+    regions : sequence of array-like of shape (n_regions, height, width), bool
+        One mask for each annotated defect of the image, none for a good image. A mask need not be
+        connected, and masks may overlap.
+    saturation : sequence of sequence of float, or None
+        For each region the area in pixels, above 0, from which it counts as found in full. More
+        than the area of the region means just that; so does None, for all regions.
+    threshold : float
+        A pixel is called a defect where ``map > threshold``, strictly, as published.
+
+    Returns
+    -------
+    float
+        In [0, 1]: the mean of ``min(pixels found / saturation, 1)``.
+
+    Raises
+    ------
+    ValueError
+        When there is no region at all, or one is empty; when a map has NaN or infinity; when
+        numbers or sizes differ. The error names the image.
+
+    References
+    ----------
+    .. [1] Bergmann, Batzner, Fauser, Sattlegger and Steger, "Beyond Dents and Scratches: Logical
+       Constraints in Unsupervised Anomaly Detection and Localization", International Journal of
+       Computer Vision 130, 2022.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import spro
+    >>> maps, regions = [[[1.0, 2.0, 3.0, 4.0]]], [[[[True, True, True, False]]]]
+    >>> spro(maps, regions, [[2]], threshold=2.0)
+    0.5
+    >>> spro(maps, regions, [[2]], threshold=1.0)
+    1.0
+    """
+    threshold = check_threshold(threshold)
+    maps = check_maps(maps)
+    found = [
+        min(np.count_nonzero(pixels[region] > threshold) / area, 1.0)
+        for pixels, image in zip(maps, _check_regions(maps, regions, saturation), strict=True)
+        for region, area in image
+    ]
+    return float(np.mean(found))
+
+
+def auspro(maps, regions, saturation, max_fpr=0.05):
+    """Area under the curve of saturated per-region overlap up to a false-positive rate.
+
+    As :func:`skanomaly.metrics.aupro`, of which it is the generalization: every distinct score is
+    a threshold, the false-positive rate is over the pixels outside all regions, of good images
+    too, and the area is divided by the limit.
+
+    Parameters
+    ----------
+    maps, regions, saturation
+        See :func:`spro`, which also lists the errors.
+    max_fpr : float, default=0.05
+        The limit, in (0, 1]; MVTec LOCO AD reports 0.05.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import auspro
+    >>> maps, regions = [[[9.0, 8.0, 1.0, 5.0]]], [[[[True, True, True, False]]]]
+    >>> auspro(maps, regions, [[2]])
+    1.0
+    >>> round(auspro(maps, regions, None), 3)  # the third pixel scores below the normal one
+    0.667
+    """
+    limit = check_max_fpr(max_fpr)
+    maps = check_maps(maps)
+    images = _check_regions(maps, regions, saturation)
+    masks = [
+        np.logical_or.reduce([region for region, _ in image]) if image else np.zeros(m.shape, bool)
+        for m, image in zip(maps, images, strict=True)
+    ]
+    normal = sorted_normal_pixels(maps, masks)
+    n_regions, total = sum(map(len, images)), 0.0
+    for pixels, image in zip(maps, images, strict=True):
+        for region, area in image:
+            values = np.sort(pixels[region].astype(normal.dtype))[::-1]
+            # What the region gains with its 1st, 2nd, ... highest pixel. Ties share their sum.
+            gains = np.diff(np.minimum(np.arange(values.size + 1) / area, 1.0))
+            values = values[: np.count_nonzero(gains > 0)]
+            above, at_least = (count / normal.size for count in count_normal(normal, values))
+            total += gains[: values.size] @ partial_area(above, at_least, limit)
+    return min(float(total / n_regions / limit), 1.0)
+
+
+def _check_regions(maps, regions, saturation):
+    """For each image a list of (mask, saturation area in pixels)."""
+    regions = list(regions)
+    saturation = [None] * len(maps) if saturation is None else list(saturation)
+    for name, given in (("regions", regions), ("saturation", saturation)):
+        if len(given) != len(maps):
+            raise ValueError(f"there are {len(maps)} maps but {name} of {len(given)} images")
+    images = []
+    for index, (pixels, masks, areas) in enumerate(zip(maps, regions, saturation, strict=True)):
+        if masks is None:
+            check_mask(None, pixels.shape, f"regions[{index}]")
+        areas = [np.inf] * len(masks) if areas is None else list(areas)
+        if len(areas) != len(masks):
+            raise ValueError(f"regions[{index}] has {len(masks)} masks, but {len(areas)} areas")
+        image = []
+        for number, (mask, area) in enumerate(zip(masks, areas, strict=True)):
+            name = f"regions[{index}][{number}]"
+            mask = check_mask(mask, pixels.shape, name)
+            if not mask.any():
+                raise ValueError(f"{name} is empty; a good image has no regions")
+            if not area > 0:
+                raise ValueError(f"the saturation of {name} must be above 0, got {area}")
+            image.append((mask, min(float(area), float(np.count_nonzero(mask)))))
+        images.append(image)
+    if not any(images):
+        raise ValueError("undefined: no image has a region")
+    return images

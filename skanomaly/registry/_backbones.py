@@ -1,0 +1,81 @@
+"""Backbones by name: the embedder of one, and the file of its weights."""
+
+import skanomaly
+from skanomaly._networks.hub import open_clip_file, timm_file
+from skanomaly._optional import import_optional, require_optional
+from skanomaly.registry._models import MODELS, similar
+
+
+def backbone(name):
+    """The embedder of a backbone.
+
+    Parameters
+    ----------
+    name : str
+        ``"filterbank"``, a name of :class:`~skanomaly.DinoV2Patches`, ``"MODEL/TAG"`` of open_clip
+        such as ``"ViT-B-16/openai"``, or a name of timm.
+
+    Returns
+    -------
+    transformer
+
+    Raises
+    ------
+    ValueError
+        When the name is none of these; the message names similar ones.
+    ImportError
+        When the extra that it needs is not installed.
+    """
+    if name == "filterbank":
+        return skanomaly.FilterBankPatches()
+    if name.startswith(("dinov2_", "dinov3_")):
+        require_optional("timm", "torch", f"the backbone {name!r}")
+        step = skanomaly.DinoV2Patches(name)
+        step._timm_name()  # raises for an unknown name
+        return step
+    if "/" in name:
+        from skanomaly._networks.openclip_weights import check_names
+
+        model, _, tag = name.partition("/")
+        check_names(model, tag, f"the backbone {name!r}")  # raises for an unknown name
+        return skanomaly.OpenClipPatches(model, pretrained=tag)
+    try:
+        timm = import_optional("timm", "torch", f"the backbone {name!r}")
+    except ImportError as exc:
+        hint = similar(name, MODELS)
+        if hint == ".":
+            raise
+        raise ValueError(f"there is no model named {name!r}{hint}") from exc
+    if timm.is_model(name):
+        return skanomaly.TimmPatches(name)
+    known = [
+        *MODELS,
+        "filterbank",
+        *(f"dinov2_vit{size}14" for size in "sblg"),
+        *timm.list_models(),
+    ]
+    raise ValueError(
+        f"there is no model and no backbone named {name!r}{similar(name, known)} See "
+        "list_models() and timm.list_models(); those of open_clip are MODEL/TAG, such as "
+        "ViT-B-16/openai"
+    )
+
+
+def weight_file(embedder):
+    """The file of pretrained weights that an embedder asks for.
+
+    Parameters
+    ----------
+    embedder : transformer
+        Of one of the classes of :func:`backbone`.
+
+    Returns
+    -------
+    WeightFile or None
+        None for an embedder without weights.
+    """
+    if isinstance(embedder, skanomaly.OpenClipPatches):
+        return open_clip_file(embedder.model_name, embedder.pretrained)
+    if isinstance(embedder, skanomaly.TimmPatches):
+        return timm_file(embedder._timm_name())
+    return None

@@ -1,0 +1,241 @@
+"""What :mod:`skanomaly.registry` knows: the models, as data."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from skanomaly.anomalib._families import FAMILIES
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model by name.
+
+    Attributes
+    ----------
+    summary : str
+        What it is, in a line.
+    tags : tuple of str
+        For :func:`skanomaly.list_models`.
+    steps : tuple of (str, str, dict)
+        Name, class and parameters of each step of the Pipeline; one step without a name is an
+        image detector by itself. Parameter `scorers` of a step: such triples again.
+    extras : tuple of str
+        Extras that bring what it needs.
+    paper, licence, notes : str
+        The source, the licence of the default weights, and what differs from the paper.
+    image_size : int or None
+        Side in pixels to which an image is brought by default; None where the model decides.
+    """
+
+    summary: str
+    tags: tuple
+    steps: tuple
+    extras: tuple = ()
+    paper: str = ""
+    licence: str = ""
+    image_size: int | None = None
+    notes: str = ""
+
+
+# Gaussians for the filter bank, whose components differ in scale and do not suit the cosine.
+FILTER_BANK_SCORER = {
+    "neighborhood": 3,
+    "n_components": None,
+    "topk": 0.005,
+    "random_state": 0,
+}
+
+_CLIP = ("vision", "deep", "clip", "openclip")
+_PROMPTS = (*_CLIP, "prompts", "zero-shot")
+_WINCLIP = {
+    "model_name": "ViT-B-16-plus-240",
+    "pretrained": "laion400m_e32",
+    "windows": (2, 3),
+}
+_WINCLIP_PAPER = (
+    "Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation, CVPR 2023"
+)
+
+MODELS = {
+    "vision_filterbank": Entry(
+        summary="Filter bank of edges, spots and colours, a Gaussian at each position",
+        tags=("vision", "no-download", "aligned"),
+        steps=(
+            ("emb", "FilterBankPatches", {}),
+            ("gaussian", "PatchGaussianScorer", FILTER_BANK_SCORER),
+        ),
+        licence="none needed: there are no weights",
+        image_size=256,
+        notes="No paper: for parts that lie in the same place, where nothing can be downloaded.",
+    ),
+    "vision_anomalydino": Entry(
+        summary="Nearest DINOv2 patches of normal images (AnomalyDINO)",
+        tags=("vision", "deep", "dinov2", "few-shot"),
+        steps=(
+            (
+                "emb",
+                "DinoV2Patches",
+                {"model_name": "dinov2_vits14", "image_size": 448, "resize": "shortest_edge"},
+            ),
+            ("knn", "PatchKNNScorer", {"metric": "cosine", "n_neighbors": 1, "topk": 0.01}),
+        ),
+        extras=("torch",),
+        paper="Damm et al., AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with "
+        "DINOv2, WACV 2025",
+        licence="Apache-2.0 (DINOv2)",
+        image_size=448,
+        notes="The whole image is resized where the paper crops to a multiple of the patch; no "
+        "mask of the background; rotated references only with augmentation= and "
+        "resize='squash', by quarter turns.",
+    ),
+    "vision_patchcore": Entry(
+        summary="Nearest patches of a wide residual network in a coreset (PatchCore)",
+        tags=("vision", "deep", "timm"),
+        steps=(
+            (
+                "emb",
+                "TimmPatches",
+                {"model_name": "wide_resnet50_2.tv_in1k", "layers": (2, 3), "image_size": 256},
+            ),
+            (
+                "knn",
+                "PatchKNNScorer",
+                {"metric": "euclidean", "n_neighbors": 1, "aggregation": "max", "coreset": 0.01},
+            ),
+        ),
+        extras=("torch",),
+        paper="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022",
+        licence="BSD-3-Clause (torchvision)",
+        image_size=256,
+        notes="The 1% variant. The whole image at 256 pixels where the paper crops 224 of 256; "
+        "tokens of 1536 components, not pooled to 1024; the image score is the largest "
+        "patch score, without the paper's re-weighting by the neighbours of the bank.",
+    ),
+    "vision_padim": Entry(
+        summary="A Gaussian of residual-network patches at each position (PaDiM)",
+        tags=("vision", "deep", "timm", "aligned"),
+        steps=(
+            (
+                "emb",
+                "TimmPatches",
+                {"model_name": "resnet18.tv_in1k", "layers": (1, 2, 3), "image_size": 256},
+            ),
+            (
+                "gaussian",
+                "PatchGaussianScorer",
+                {"n_components": 100, "aggregation": "max", "random_state": 0},
+            ),
+        ),
+        extras=("torch",),
+        paper="Defard et al., PaDiM: a Patch Distribution Modeling Framework for Anomaly "
+        "Detection and Localization, ICPR 2021",
+        licence="BSD-3-Clause (torchvision)",
+        image_size=256,
+        notes="The ResNet-18 variant of 100 random components. The whole image at 256 pixels "
+        "where the paper crops 224 of 256; tokens are averaged over 3x3 cells and "
+        "interpolated bilinearly, the paper repeats them; the diagonal grows by 0.1 of each "
+        "component's variance, in the paper by 0.01; the image score is the largest patch "
+        "score, before the map is smoothed.",
+    ),
+    "vision_openclip_patchknn": Entry(
+        summary="Nearest CLIP patches of normal images",
+        tags=(*_CLIP, "few-shot"),
+        steps=(
+            ("emb", "OpenClipPatches", {}),
+            ("knn", "PatchKNNScorer", {"metric": "cosine", "n_neighbors": 1, "topk": 0.01}),
+        ),
+        extras=("clip",),
+        paper="Radford et al., Learning Transferable Visual Models From Natural Language "
+        "Supervision, ICML 2021 (the model)",
+        licence="MIT (OpenAI)",
+        image_size=224,
+        notes="The scoring is that of AnomalyDINO.",
+    ),
+    "vision_openclip_promptscore": Entry(
+        summary="CLIP patches compared with texts of normal and of defective objects",
+        tags=_PROMPTS,
+        steps=(
+            ("emb", "OpenClipPatches", {"project": True, "value_attention": True}),
+            ("prompt", "PromptScorer", {}),
+        ),
+        extras=("clip",),
+        paper="Zhou et al., Extract Free Dense Labels from CLIP, ECCV 2022 (dense tokens); Jeong "
+        "et al., WinCLIP, CVPR 2023 (texts)",
+        licence="MIT (OpenAI)",
+        image_size=224,
+        notes="A composition of both, not a published model.",
+    ),
+    "vision_winclip": Entry(
+        summary="CLIP windows compared with texts of normal and of defective objects (WinCLIP)",
+        tags=_PROMPTS,
+        steps=(
+            ("emb", "OpenClipPatches", {**_WINCLIP, "project": True}),
+            ("prompt", "PromptScorer", {**_WINCLIP, "aggregation": "class_token"}),
+        ),
+        extras=("clip",),
+        paper=_WINCLIP_PAPER,
+        licence="MIT (LAION)",
+        image_size=240,
+        notes="Zero-shot; the texts are written after the paper's description.",
+    ),
+    "vision_winclip_fewshot": Entry(
+        summary="WinCLIP, and nearest windows of normal images (WinCLIP+)",
+        tags=(*_CLIP, "prompts", "few-shot"),
+        steps=(
+            ("emb", "OpenClipPatches", {**_WINCLIP, "project": True}),
+            (
+                "union",
+                "ScoreUnion",
+                {
+                    "scorers": (
+                        ("prompt", "PromptScorer", {**_WINCLIP, "aggregation": "class_token"}),
+                        ("knn", "PatchKNNScorer", {"metric": "cosine", "aggregation": "max"}),
+                    ),
+                    "aggregation": "members",
+                    "normalization": None,
+                    "weights": (2, 1),
+                },
+            ),
+        ),
+        extras=("clip",),
+        paper=_WINCLIP_PAPER,
+        licence="MIT (LAION)",
+        image_size=240,
+        notes="As vision_winclip; the paper searches the neighbours of patches and of windows of "
+        "each size in maps of their own, here those of all in one token. Its weights follow "
+        "from its distance, which is half of ours.",
+    ),
+}
+
+_DETECTOR_NOTES = (
+    "Reads .ckpt, .onnx, .xml and, with trust=True, .pt files. Scores are those before "
+    "anomalib's normalisation, which clamps them."
+)
+MODELS["vision_anomalib_checkpoint"] = Entry(
+    summary="A checkpoint or exported model of anomalib, of any family",
+    tags=("vision", "deep", "anomalib", "prefit"),
+    steps=(("", "AnomalibDetector", {}),),
+    extras=("anomalib",),
+    paper="Akcay et al., Anomalib: A Deep Learning Library for Anomaly Detection, ICIP 2022",
+    licence="that of your checkpoint",
+    notes=_DETECTOR_NOTES,
+)
+for _name, _family in FAMILIES.items():
+    MODELS[f"vision_{_name}_anomalib"] = Entry(
+        summary=f"A checkpoint of anomalib's {_family.title}",
+        tags=("vision", "deep", "anomalib", "prefit"),
+        steps=(("", "AnomalibDetector", {"family": _name}),),
+        extras=("anomalib",),
+        paper=_family.paper,
+        licence="that of your checkpoint",
+        notes=_DETECTOR_NOTES,
+    )
+
+MODELS = MappingProxyType(MODELS)
+
+
+def similar(name, known):
+    """The end of a sentence on a name that is not known: the known ones it is close to."""
+    close = get_close_matches(str(name).lower(), known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."

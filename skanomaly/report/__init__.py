@@ -1,0 +1,1 @@
+"""What is left on disk for a person to look at."""

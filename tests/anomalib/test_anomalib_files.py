@@ -1,0 +1,161 @@
+"""What a checkpoint file is, told by its content: no anomalib, no torch."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from skanomaly import AnomalibDetector
+from skanomaly.anomalib._files import checkpoint_kind, digest_of_checkpoint, uncrop
+
+
+class Payload:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def torch_zip(path, content, protocol=2, extra=(), method=zipfile.ZIP_STORED):
+    """An archive as torch.save writes it."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol))
+        archive.writestr("archive/version", "3\n")
+        for name in extra:
+            archive.writestr(name, b"")
+    return path
+
+
+CHECKPOINT = {"state_dict": {}, "hyper_parameters": {}, "pytorch-lightning_version": "2.5"}
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.onnx", "model"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_the_suffix_does_not_matter(tmp_path, name, protocol):
+    assert checkpoint_kind(torch_zip(tmp_path / name, CHECKPOINT, protocol)) == "ckpt"
+    module = {"model": "stands for a module of anomalib.models.image.padim.lightning_model"}
+    module["class"] = "anomalib.models.image.padim.lightning_model"
+    torch_zip(tmp_path / f"other_{name}", module, protocol)
+    assert checkpoint_kind(str(tmp_path / f"other_{name}")) == "pt"
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def array_archive(path):
+    np.savez(path, a=np.zeros(3))
+    return path
+
+
+def safetensors(path):
+    save_file({"weight": np.zeros((2, 3), np.float32)}, path)
+    return path
+
+
+FOREIGN = {
+    "empty": (lambda p: write(p, b""), "is empty"),
+    "text": (lambda p: write(p, b"hello world"), "not a file that can be used here"),
+    "zeros": (lambda p: write(p, bytes(1000)), "not a file that can be used here"),
+    "noise": (lambda p: write(p, np.random.default_rng(0).bytes(5000)), "not a file that can be"),
+    "lfs": (lambda p: write(p, b"version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
+    "html": (lambda p: write(p, b"<!DOCTYPE html><html>404"), "not an OpenVINO graph"),
+    "xml": (lambda p: write(p, b"\xef\xbb\xbf<?xml version='1.0'?><a/>"), "not an OpenVINO graph"),
+    "pickle": (lambda p: write(p, pickle.dumps(CHECKPOINT)), "plain pickle, which could run"),
+    "safetensors": (safetensors, "bare weights, without the settings"),
+    "npz": (array_archive, "zip archive, but no file of PyTorch"),
+    "weights": (lambda p: torch_zip(p, {"conv.weight": 0}), "may be bare weights"),
+    "module": (lambda p: torch_zip(p, {"model": 0}), "may be bare weights"),
+    "script": (lambda p: torch_zip(p, {}, extra=["archive/code/a.py"]), "is TorchScript"),
+    "onnx cut": (
+        lambda p: write(p, b"\x08\x09\x3a\xff\x01abc"),
+        "begins as ONNX, but is truncated",
+    ),
+    "zip cut": (
+        lambda p: write(p, torch_zip(p, CHECKPOINT).read_bytes()[:-40]),
+        "truncated or damaged",
+    ),
+    "bomb": (
+        lambda p: torch_zip(p, {"state_dict": bytes(10**6)}, method=zipfile.ZIP_DEFLATED),
+        "is compressed, as no file of PyTorch is",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_and_damaged_files(tmp_path, name):
+    make, problem = FOREIGN[name]
+    path = make(tmp_path / "file.npz")
+    for trust in (False, True):
+        with pytest.raises(ValueError, match=problem) as caught:
+            AnomalibDetector(path, trust=trust).score_samples([np.zeros((4, 4, 3), np.uint8)])
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_foreign_pickles_are_not_run(tmp_path, trust, protocol):
+    mark = tmp_path / "ran"
+    files = [
+        torch_zip(tmp_path / "a.pt", {"weights": Payload(mark)}, protocol),
+        write(tmp_path / "b.pt", pickle.dumps(Payload(mark), protocol)),
+        write(tmp_path / "c.pt", b"\x80\x02}" + pickle.dumps(Payload(mark), protocol)),
+    ]
+    for path in files:
+        with pytest.raises(ValueError, match=path.name):
+            AnomalibDetector(path, trust=trust).score_samples([np.zeros((4, 4, 3), np.uint8)])
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Payload(mark)))
+    assert mark.exists()  # else the test could not fail
+
+
+def test_damaged_pickles_in_an_archive(tmp_path):
+    whole = pickle.dumps(CHECKPOINT, 2)
+    for cut in (0, 1, 20, len(whole) - 1):
+        path = tmp_path / f"{cut}.ckpt"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", whole[:cut])
+        with pytest.raises(ValueError, match="truncated or damaged"):
+            checkpoint_kind(path)
+
+
+def test_missing_files_folders_and_halves(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.ckpt' is not an existing file"):
+        AnomalibDetector(tmp_path / "nowhere.ckpt").score_samples([np.zeros((4, 4, 3), np.uint8)])
+    with pytest.raises(ValueError, match="is a folder; give the model file in it"):
+        checkpoint_kind(tmp_path)
+    graph = write(tmp_path / "model.xml", b'<?xml version="1.0"?>\n<net name="m" version="11">')
+    with pytest.raises(FileNotFoundError, match="model.bin is not there"):
+        digest_of_checkpoint(graph)
+    weights = write(tmp_path / "model.bin", bytes(10))
+    assert checkpoint_kind(graph) == "openvino"
+    with pytest.raises(ValueError, match="holds the weights only; give .*model.xml"):
+        checkpoint_kind(weights)
+
+
+def test_an_unpicklable_detector_says_why(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not an existing file"):
+        pickle.dumps(AnomalibDetector(tmp_path / "nowhere.ckpt"))
+
+
+def test_interpolation_is_for_graphs(tmp_path):
+    path = torch_zip(tmp_path / "model.ckpt", CHECKPOINT)
+    with pytest.raises(ValueError, match="interpolation='bicubic' is for exported graphs"):
+        AnomalibDetector(path, interpolation="bicubic").score_samples([np.zeros((4, 4), np.uint8)])
+
+
+def test_uncrop():
+    heat = np.array([[5.0, 6.0], [7.0, 8.0]])
+    assert uncrop(heat, (2, 2)).tolist() == heat.tolist()
+    expected = [[5, 5, 5, 5, 5], [5, 5, 6, 5, 5], [5, 7, 8, 5, 5], [5, 5, 5, 5, 5]]
+    whole = uncrop(heat, (4, 5))
+    # A margin of three pixels is split by rounding half to even, as CenterCrop does: 2 and 1.
+    assert whole.shape == (4, 5) and whole[1:3, 2:4].tolist() == heat.tolist()
+    assert np.sort(whole.ravel()).tolist() == np.sort(np.ravel(expected)).tolist()
