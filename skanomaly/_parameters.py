@@ -1,0 +1,31 @@
+"""What every estimator of the package does with its parameters."""
+
+from __future__ import annotations
+
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import InvalidParameterError
+
+DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
+
+
+class Estimator(BaseEstimator):
+    """Base of the estimators: scikit-learn's, stricter with numbers, with links to our docs."""
+
+    # HTML diagrams link an estimator to its page where its module is of this package.
+    _doc_link_module = "skanomaly"
+    _doc_link_template = DOCUMENTATION + "/api/{estimator_module}.{estimator_name}.html"
+
+    def _validate_params(self):
+        """Validate as scikit-learn does, and refuse True and False where a number is meant."""
+        super()._validate_params()
+        for name, constraints in self._parameter_constraints.items():
+            value = getattr(self, name, None)
+            if isinstance(value, bool) and not {"boolean", "verbose"} & _words(constraints):
+                raise InvalidParameterError(
+                    f"The {name!r} parameter of {type(self).__name__} must not be a bool. "
+                    f"Got {value!r} instead."
+                )
+
+
+def _words(constraints):
+    return {constraint for constraint in constraints if isinstance(constraint, str)}
