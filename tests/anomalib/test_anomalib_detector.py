@@ -330,6 +330,9 @@ def test_threads_call_an_inferencer_one_at_a_time():
 class RowDistance:
     """Scores a row, drawn as an image, by how far it is from mid grey."""
 
+    def __repr__(self):  # without its address, which would be in the names of tests
+        return "RowDistance()"
+
     def predict(self, image):
         return {"pred_score": np.abs(image[..., 0] - 0.5).mean()}
 
