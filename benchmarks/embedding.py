@@ -132,7 +132,7 @@ def clip_contenders(images, options):
     embedders = {
         name: OpenClipPatches(
             options.clip,
-            pretrained=None,
+            weights="random",
             image_size=images.shape[1],
             device="cpu",
             runtime=runtime,

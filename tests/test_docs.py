@@ -19,7 +19,7 @@ def blocks(name):
 
 def small(code, tiny):
     """The code with a model of random weights wherever it would download one."""
-    options = f'model_name="{tiny}", pretrained=None, device="cpu"'
+    options = f'model_name="{tiny}", weights="random", device="cpu"'
     named = r'create_model\((?="vision_(?:openclip|winclip)(?!.*embedder))'
     code = re.sub(named, f"create_model({options}, name=", code)
     code = code.replace("OpenClipPatches(", f"OpenClipPatches({options}, ")

@@ -37,7 +37,9 @@ PIPELINES = [
     for embedder in EMBEDDERS
     for scorer in (PatchKNNScorer(), PatchGaussianScorer(random_state=0))
 ]
-each_pipeline = pytest.mark.parametrize("pipe", PIPELINES, ids=repr)
+each_pipeline = pytest.mark.parametrize(
+    "pipe", PIPELINES, ids=lambda pipe: "-".join(type(step).__name__ for _, step in pipe.steps)
+)
 
 
 @each_pipeline

@@ -31,7 +31,7 @@ def test_examples(tmp_path, monkeypatch, tiny_clip):
     assert set(names["pipe"].predict(names["new"])) <= {-1, 1}
     maps = names["anomaly_maps"](names["pipe"], names["new"])
     assert maps.shape == (8, 128, 128) and np.isfinite(maps).all()
-    options = f'class_name="bottle", model_name="{tiny_clip}", pretrained=None'
+    options = f'class_name="bottle", model_name="{tiny_clip}", weights="random"'
     small = named.replace('class_name="bottle"', options)
     assert small != named
     exec(small, names)

@@ -113,12 +113,12 @@ def timm_file(name):
     return WeightFile(name, url=cfg.url, folder=torch_folder())
 
 
-def open_clip_file(model_name, pretrained):
+def open_clip_file(model_name, tag):
     """The file of a model of open_clip.
 
     Parameters
     ----------
-    model_name, pretrained : str
+    model_name, tag : str
         Of open_clip, such as ``"ViT-B-16"`` and ``"openai"``.
 
     Returns
@@ -126,9 +126,9 @@ def open_clip_file(model_name, pretrained):
     WeightFile or None
         None where open_clip has no such weights.
     """
-    name = f"{model_name}/{pretrained}"
+    name = f"{model_name}/{tag}"
     open_clip = import_optional("open_clip", "clip", f"the backbone {name!r}")
-    cfg = open_clip.get_pretrained_cfg(model_name, pretrained)
+    cfg = open_clip.get_pretrained_cfg(model_name, tag)
     if cfg.get("hf_hub"):
         repo, _, file = cfg["hf_hub"].rpartition("/")
         return WeightFile(name, repo, _alternatives(file or _OPEN_CLIP, _OPEN_CLIP_NAMES))
@@ -173,8 +173,7 @@ def download_error(name, exc, place=None):
     return OSError(
         f"the pretrained weights of {name} could not be had ({type(exc).__name__}: {reason}). "
         f"Connect once to download them, as `skanomaly weights fetch` does ahead of time, into "
-        f"{place}{moved.get(place, '')}; or pass the path of a local file as weights= (of "
-        "open_clip: pretrained=)"
+        f"{place}{moved.get(place, '')}; or pass the path of a local file as weights="
     )
 
 

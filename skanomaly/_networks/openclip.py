@@ -67,16 +67,16 @@ class OpenClipModel(LoadedModel):
             return self._sized[height, width]
 
 
-def load_model(model_name, pretrained, *, device="auto", user="OpenClipPatches"):
+def load_model(model_name, weights, *, device="auto", user="OpenClipPatches"):
     """A model of open_clip in float32, loaded at first use and then shared.
 
     Parameters
     ----------
     model_name : str
         A name from ``open_clip.list_models()``.
-    pretrained : str, os.PathLike or None
-        A tag that open_clip has for this model, a local weight file, or None for random weights
-        from a fixed seed.
+    weights : str or os.PathLike
+        A tag that open_clip has for this model, ``"pretrained"`` for the first of them, a local
+        weight file, or ``"random"`` for weights from a fixed seed.
     device : str, default="auto"
         As for the embedders.
     user : str, default="OpenClipPatches"
@@ -97,21 +97,21 @@ def load_model(model_name, pretrained, *, device="auto", user="OpenClipPatches")
         When the weights cannot be downloaded.
     """
     import_optional("torch", "clip", user)
-    config, kind = check_names(model_name, pretrained, user)
+    config, kind, weights = check_names(model_name, weights, user)
     device = str(resolve_device(device))
-    source = pretrained
+    source = weights
     if kind == "file":
-        source = weights_key(Path(pretrained).expanduser().resolve())
+        source = weights_key(Path(weights).expanduser().resolve())
     if kind == "tag":
         # The activation is the weights' own, whatever the name of the model says.
-        config["quick_gelu"] = bool(tag_config(model_name, pretrained, user).get("quick_gelu"))
+        config["quick_gelu"] = bool(tag_config(model_name, weights, user).get("quick_gelu"))
     architecture = json.dumps(config, sort_keys=True)
     key = ("open_clip", model_name, architecture, source, device)
 
     def build():
-        clip = build_open_clip(model_name, pretrained, kind, config, user)
+        clip = build_open_clip(model_name, weights, kind, config, user)
         clip = clip.eval().requires_grad_(False).to(device)
-        visual, cfg = clip.visual, preprocessing(model_name, pretrained, kind, user)
+        visual, cfg = clip.visual, preprocessing(model_name, weights, kind, user)
         steps = reductions(visual)
         size, cell = np.max(visual.image_size), max(steps)
         return OpenClipModel(
@@ -131,14 +131,14 @@ def load_model(model_name, pretrained, *, device="auto", user="OpenClipPatches")
     return load_once(key, build)
 
 
-def text_features(model_name, pretrained, texts, *, device="auto", user="PromptScorer"):
+def text_features(model_name, weights, texts, *, device="auto", user="PromptScorer"):
     """Encode texts with the model's own tokenizer.
 
     Parameters
     ----------
     model_name : str
         A name from ``open_clip.list_models()``.
-    pretrained : str, os.PathLike or None
+    weights : str or os.PathLike
         As for :func:`load_model`.
     texts : sequence of str
         Each short enough for the model's context.
@@ -162,7 +162,7 @@ def text_features(model_name, pretrained, texts, *, device="auto", user="PromptS
         raise TypeError("texts must be a list of strings")
     if not texts:
         raise ValueError("there is no text to encode")
-    model = load_model(model_name, pretrained, device=device, user=user)
+    model = load_model(model_name, weights, device=device, user=user)
     torch = import_optional("torch", "clip", user)
     tokens = _tokenize(model_name, texts, user)
     device, features = resolve_device(device), []
@@ -173,30 +173,30 @@ def text_features(model_name, pretrained, texts, *, device="auto", user="PromptS
     return np.concatenate(features)
 
 
-def logit_scale(model_name, pretrained, *, device="auto", user="PromptScorer"):
+def logit_scale(model_name, weights, *, device="auto", user="PromptScorer"):
     """Factor by which the model multiplies cosine similarities before a softmax.
 
     Parameters
     ----------
-    model_name, pretrained, device, user
+    model_name, weights, device, user
         As for :func:`text_features`.
 
     Returns
     -------
     float
     """
-    model = load_model(model_name, pretrained, device=device, user=user)
+    model = load_model(model_name, weights, device=device, user=user)
     return float(model.clip.logit_scale.exp().item())
 
 
-def fetch_weights(model_name, pretrained):
+def fetch_weights(model_name, weights):
     """Download the weights of a tag, and the tokenizer where the model has its own.
 
     Parameters
     ----------
     model_name : str
         A name from ``open_clip.list_models()``.
-    pretrained : str
+    weights : str
         A tag that open_clip has for this model.
 
     Returns
@@ -212,10 +212,10 @@ def fetch_weights(model_name, pretrained):
         When it cannot be downloaded.
     """
     user = "fetching weights"
-    config, kind = check_names(model_name, pretrained, user)
+    config, kind, weights = check_names(model_name, weights, user)
     if kind != "tag":
-        raise ValueError(f"pretrained={pretrained!r} is no tag: there is nothing to download")
-    path = download(model_name, pretrained, user)
+        raise ValueError(f"weights={weights!r} is no tag: there is nothing to download")
+    path = download(model_name, weights, user)
     if config["text_cfg"].get("hf_tokenizer_name"):
         _tokenizer(model_name, user)
     return path

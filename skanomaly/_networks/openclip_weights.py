@@ -11,15 +11,15 @@ from skanomaly._networks.loading import read_weights
 from skanomaly._optional import import_optional
 
 
-def check_names(model_name, pretrained, user):
+def check_names(model_name, weights, user):
     """Refuse names that open_clip does not have, and say what the weights are.
 
     Parameters
     ----------
     model_name : str
         A name from ``open_clip.list_models()``.
-    pretrained : str, os.PathLike or None
-        A tag, a local file, or None.
+    weights : str or os.PathLike
+        ``"pretrained"``, a tag, a local file, or ``"random"``.
     user : str
         What asks, for error messages.
 
@@ -28,6 +28,8 @@ def check_names(model_name, pretrained, user):
     config : dict
         Architecture of the model.
     kind : {"tag", "file", "random"}
+    weights : str or os.PathLike
+        The same, but the tag for ``"pretrained"``: the first that open_clip lists.
     """
     open_clip = import_optional("open_clip", "clip", user)
     config = open_clip.get_model_config(model_name) if ":" not in model_name else None
@@ -38,14 +40,15 @@ def check_names(model_name, pretrained, user):
         raise ValueError(
             f"open_clip has no model named {model_name!r}{hint} See open_clip.list_models()"
         )
-    if pretrained is None:
-        return config, "random"
-    text = os.fspath(pretrained)
+    if weights == "random":
+        return config, "random", weights
+    text, tags = os.fspath(weights), open_clip.list_pretrained_tags_by_model(model_name)
+    if text == "pretrained" and tags:
+        return config, "tag", tags[0]
     if open_clip.is_pretrained_cfg(model_name, text):
-        return config, "tag"
+        return config, "tag", text
     if Path(text).expanduser().is_file():
-        return config, "file"
-    tags = open_clip.list_pretrained_tags_by_model(model_name)
+        return config, "file", weights
     close = get_close_matches(text.lower(), tags, n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(close)}?" if close else "."
     known = f"Tags: {', '.join(tags)}" if tags else "open_clip has no weights of this model"
@@ -54,28 +57,28 @@ def check_names(model_name, pretrained, user):
     )
 
 
-def tag_config(model_name, pretrained, user):
+def tag_config(model_name, weights, user):
     """What open_clip says of the weights of a tag."""
     open_clip = import_optional("open_clip", "clip", user)
-    return open_clip.get_pretrained_cfg(model_name, os.fspath(pretrained))
+    return open_clip.get_pretrained_cfg(model_name, os.fspath(weights))
 
 
-def preprocessing(model_name, pretrained, kind, user):
+def preprocessing(model_name, weights, kind, user):
     """Mean, standard deviation and interpolation: the tag's, or else the model's first tag's."""
     open_clip = import_optional("open_clip", "clip", user)
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if kind == "tag" or tags:
-        return tag_config(model_name, pretrained if kind == "tag" else tags[0], user)
+        return tag_config(model_name, weights if kind == "tag" else tags[0], user)
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     return {"mean": mean, "std": std, "interpolation": "bicubic"}
 
 
-def build_open_clip(model_name, pretrained, kind, config, user):
+def build_open_clip(model_name, weights, kind, config, user):
     """Build a model with its weights.
 
     Parameters
     ----------
-    model_name, pretrained, user
+    model_name, weights, user
         As for :func:`check_names`.
     kind, config
         What that returned.
@@ -95,10 +98,10 @@ def build_open_clip(model_name, pretrained, kind, config, user):
     torch = import_optional("torch", "clip", user)
     if config["text_cfg"].get("hf_model_name"):
         import_optional("transformers", "clip", f"the text tower of {model_name}")
-    options, name = {}, f"{model_name}/{pretrained}"
-    state = read_weights(pretrained, user) if kind == "file" else None
+    options, name = {}, f"{model_name}/{weights}"
+    state = read_weights(weights, user) if kind == "file" else None
     if kind == "tag":
-        path = download(model_name, pretrained, user)
+        path = download(model_name, weights, user)
         options = {"pretrained": str(path), "quick_gelu": config["quick_gelu"]}
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(0)
@@ -114,7 +117,7 @@ def build_open_clip(model_name, pretrained, kind, config, user):
                 f"({reason(exc)}); remove the file to download it again"
             ) from exc
     if kind == "file":
-        _load_state(clip, state, pretrained, model_name)
+        _load_state(clip, state, weights, model_name)
     return clip
 
 
@@ -136,13 +139,13 @@ def _load_state(clip, state, path, model_name):
         raise ValueError(message) from exc
 
 
-def download(model_name, pretrained, user):
+def download(model_name, weights, user):
     """Path of the weights of a tag, downloaded where they are not yet there."""
     open_clip = import_optional("open_clip", "clip", user)
-    file = open_clip_file(model_name, pretrained)
+    file = open_clip_file(model_name, weights)
     file.check_available()
     try:
-        return Path(open_clip.download_pretrained(tag_config(model_name, pretrained, user)))
+        return Path(open_clip.download_pretrained(tag_config(model_name, weights, user)))
     except Exception as exc:
         raise download_error(file.name, exc, file.place()) from exc
 

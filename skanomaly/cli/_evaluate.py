@@ -132,8 +132,7 @@ def _make_model(name, scorer, weights, **params):
         raise ValueError(f"scorer must be 'auto', 'knn' or 'gaussian', got {scorer!r}")
     params = {key: value for key, value in params.items() if value is not None}
     if weights is not None:
-        known = skanomaly.create_model(name, scorer=scorer).get_params()
-        params["pretrained" if "emb__pretrained" in known else "weights"] = weights
+        params["weights"] = weights
     model = skanomaly.create_model(name, scorer=scorer, **params)
     if isinstance(model, Pipeline):
         model.set_params(emb__verbose=sys.stderr.isatty())

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import skanomaly
 from skanomaly._networks import hub
 from skanomaly.cli._options import one_line_errors
 
@@ -80,9 +81,9 @@ def _fetch(name):
     if embedder is None:
         raise ValueError(f"{name} takes a checkpoint of your own: there is nothing to download")
     user = f"fetching {name}"
-    if hasattr(embedder, "pretrained"):
+    if isinstance(embedder, skanomaly.OpenClipPatches):
         openclip = import_optional("skanomaly._networks.openclip", "clip", user)
-        return openclip.fetch_weights(embedder.model_name, embedder.pretrained)
+        return openclip.fetch_weights(embedder.model_name, embedder.weights)
     file = weight_file(embedder)
     if file is None:
         raise ValueError(f"{name} has no weights to download")

@@ -29,11 +29,12 @@ class OpenClipPatches(TorchPatches):
     ----------
     model_name : str, default="ViT-B-16"
         A name from ``open_clip.list_models()``.
-    pretrained : str, os.PathLike or None, default="openai"
+    weights : str or os.PathLike, default="pretrained"
         A tag from ``open_clip.list_pretrained_tags_by_model(model_name)``: downloaded at first use
-        into ``HF_HOME``; ``HF_HUB_OFFLINE=1`` forbids downloads. Or the path of a local
-        ``.safetensors`` or ``.pt`` file of exactly this model, text tower included. None: random
-        weights from a fixed seed, for tests.
+        into ``HF_HOME``; ``HF_HUB_OFFLINE=1`` forbids downloads. ``"pretrained"``: the first of
+        these tags, which of ``"ViT-B-16"`` is ``"openai"``. The path of a local ``.safetensors``
+        or ``.pt`` file of exactly this model, text tower included. ``"random"``: weights from a
+        fixed seed, for tests.
     layers : int, sequence of int or None, default=None
         Blocks of a vision transformer, or stages of a convolutional network, counted from 0;
         negative from the last. None: the last block; of a network with stages, those at 1/8 and
@@ -118,14 +119,14 @@ class OpenClipPatches(TorchPatches):
     --------
     >>> import numpy as np
     >>> from skanomaly import OpenClipPatches
-    >>> embedder = OpenClipPatches("ViT-S-32", pretrained=None, image_size=128, project=True)
+    >>> embedder = OpenClipPatches("ViT-S-32", weights="random", image_size=128, project=True)
     >>> embedder.transform([np.zeros((100, 80, 3), dtype=np.uint8)]).shape
     (1, 4, 4, 384)
     """
 
     _parameter_constraints: dict = {
         **TorchPatches._parameter_constraints,
-        "pretrained": [None, str, os.PathLike],
+        "weights": [str, os.PathLike],
         "project": ["boolean"],
         "value_attention": ["boolean", Interval(Integral, 1, None, closed="left")],
         "windows": [None, "array-like"],
@@ -137,7 +138,7 @@ class OpenClipPatches(TorchPatches):
         self,
         model_name="ViT-B-16",
         *,
-        pretrained="openai",
+        weights="pretrained",
         layers=None,
         fusion="concat",
         project=False,
@@ -156,7 +157,7 @@ class OpenClipPatches(TorchPatches):
         verbose=False,
     ):
         self.model_name = model_name
-        self.pretrained = pretrained
+        self.weights = weights
         self.layers = layers
         self.fusion = fusion
         self.project = project
@@ -180,7 +181,7 @@ class OpenClipPatches(TorchPatches):
         user = type(self).__name__
         import_optional("torch", "clip", user)  # or else its absence would name the extra torch
         device = str(runtime_device(self.runtime, self.device))
-        return load_model(self.model_name, self.pretrained, device=device, user=user)
+        return load_model(self.model_name, self.weights, device=device, user=user)
 
     def _plan(self):
         device = runtime_device(self.runtime, self.device)

@@ -38,7 +38,7 @@ def backbone(name):
 
         model, _, tag = name.partition("/")
         check_names(model, tag, f"the backbone {name!r}")  # raises for an unknown name
-        return skanomaly.OpenClipPatches(model, pretrained=tag)
+        return skanomaly.OpenClipPatches(model, weights=tag)
     try:
         timm = import_optional("timm", "torch", f"the backbone {name!r}")
     except ImportError as exc:
@@ -75,7 +75,10 @@ def weight_file(embedder):
         None for an embedder without weights.
     """
     if isinstance(embedder, skanomaly.OpenClipPatches):
-        return open_clip_file(embedder.model_name, embedder.pretrained)
+        from skanomaly._networks.openclip_weights import check_names
+
+        _, kind, tag = check_names(embedder.model_name, embedder.weights, "its weights")
+        return open_clip_file(embedder.model_name, tag) if kind == "tag" else None
     if isinstance(embedder, skanomaly.TimmPatches):
         return timm_file(embedder._timm_name())
     return None

@@ -50,7 +50,7 @@ _CLIP = ("vision", "deep", "clip", "openclip")
 _PROMPTS = (*_CLIP, "prompts", "zero-shot")
 _WINCLIP = {
     "model_name": "ViT-B-16-plus-240",
-    "pretrained": "laion400m_e32",
+    "weights": "laion400m_e32",
     "windows": (2, 3),
 }
 _WINCLIP_PAPER = (
@@ -194,7 +194,7 @@ MODELS = {
                     ),
                     "aggregation": "members",
                     "normalization": None,
-                    "weights": (2, 1),
+                    "scorer_weights": (2, 1),
                 },
             ),
         ),

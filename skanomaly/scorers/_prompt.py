@@ -22,7 +22,7 @@ _TEXT_PARAMS = {
     "class_name",
     "prompts",
     "model_name",
-    "pretrained",
+    "weights",
     "text_features_normal",
     "text_features_anomaly",
     "logit_scale",
@@ -47,7 +47,7 @@ class PromptScorer(BasePatchScorer):
         their mean, at unit length again, stands for the ensemble.
     model_name : str, default="ViT-B-16"
         Of open_clip, as of the embedder.
-    pretrained : str, os.PathLike or None, default="openai"
+    weights : str or os.PathLike, default="pretrained"
         Weights, as of the embedder.
     text_features_normal : array-like of shape (dim,) or (n_texts, dim), default=None
         Text features of normal things, in place of `prompts`; `class_name` is then not used.
@@ -130,7 +130,7 @@ class PromptScorer(BasePatchScorer):
         "class_name": [str],
         "prompts": [None, str, dict],
         "model_name": [str],
-        "pretrained": [None, str, os.PathLike],
+        "weights": [str, os.PathLike],
         "text_features_normal": [None, "array-like"],
         "text_features_anomaly": [None, "array-like"],
         "mode": [StrOptions(set(MODES))],
@@ -150,7 +150,7 @@ class PromptScorer(BasePatchScorer):
         *,
         prompts=None,
         model_name="ViT-B-16",
-        pretrained="openai",
+        weights="pretrained",
         text_features_normal=None,
         text_features_anomaly=None,
         mode="softmax",
@@ -164,7 +164,7 @@ class PromptScorer(BasePatchScorer):
         self.class_name = class_name
         self.prompts = prompts
         self.model_name = model_name
-        self.pretrained = pretrained
+        self.weights = weights
         self.text_features_normal = text_features_normal
         self.text_features_anomaly = text_features_anomaly
         self.mode = mode
@@ -286,7 +286,7 @@ class PromptScorer(BasePatchScorer):
         scale = self.logit_scale
         if scale is None and self.mode == "softmax" and self.text_features_normal is None:
             where = {"device": self.device, "user": type(self).__name__}
-            scale = model_logit_scale(self.model_name, self.pretrained, **where)
+            scale = model_logit_scale(self.model_name, self.weights, **where)
         return texts, _CLIP_LOGIT_SCALE if scale is None else float(scale)
 
     def _text_features(self, dim):
@@ -296,7 +296,7 @@ class PromptScorer(BasePatchScorer):
         if all(missing):
             texts = prompt_texts(self.prompts, self.class_name)
             where = {"device": self.device, "user": type(self).__name__}
-            return encode_prompts(self.model_name, self.pretrained, *texts, **where)
+            return encode_prompts(self.model_name, self.weights, *texts, **where)
         if any(missing) or self.prompts is not None:
             raise ValueError(
                 "give text_features_normal and text_features_anomaly, or else prompts: "

@@ -102,15 +102,15 @@ def _fill(prompts, key, class_name):
     return tuple(str(prompt).replace("{}", class_name) for prompt in prompts)
 
 
-def encode_prompts(model_name, pretrained, normal, anomaly, *, device, user):
+def encode_prompts(model_name, weights, normal, anomaly, *, device, user):
     """Directions of two ensembles of texts, encoded at first use.
 
     Parameters
     ----------
     model_name : str
         Of open_clip.
-    pretrained : str, os.PathLike or None
-        Tag, local file, or None for random weights.
+    weights : str or os.PathLike
+        As of :class:`skanomaly.OpenClipPatches`.
     normal, anomaly : tuple of str
         The exact texts.
     device : str
@@ -125,12 +125,12 @@ def encode_prompts(model_name, pretrained, normal, anomaly, *, device, user):
     """
     from skanomaly._networks import openclip
 
-    key = (*_model_key(model_name, pretrained), normal, anomaly)
+    key = (*_model_key(model_name, weights), normal, anomaly)
     with _lock:
         if key not in _features:
             texts = [*normal, *anomaly]
             features = np.asarray(
-                openclip.text_features(model_name, pretrained, texts, device=device, user=user)
+                openclip.text_features(model_name, weights, texts, device=device, user=user)
             )
             directions = np.stack(
                 [
@@ -146,12 +146,12 @@ def encode_prompts(model_name, pretrained, normal, anomaly, *, device, user):
         return _features[key]
 
 
-def model_logit_scale(model_name, pretrained, *, device, user):
+def model_logit_scale(model_name, weights, *, device, user):
     """The inverse temperature that a model was trained with; asked of it once.
 
     Parameters
     ----------
-    model_name, pretrained, device, user
+    model_name, weights, device, user
         As for :func:`encode_prompts`.
 
     Returns
@@ -160,20 +160,20 @@ def model_logit_scale(model_name, pretrained, *, device, user):
     """
     from skanomaly._networks import openclip
 
-    key = _model_key(model_name, pretrained)
+    key = _model_key(model_name, weights)
     with _lock:
         if key not in _scales:
             _scales[key] = float(
-                openclip.logit_scale(model_name, pretrained, device=device, user=user)
+                openclip.logit_scale(model_name, weights, device=device, user=user)
             )
         return _scales[key]
 
 
-def _model_key(model_name, pretrained):
+def _model_key(model_name, weights):
     """What identifies a model; a local file also by its size and its time of change."""
-    path = None if pretrained is None else Path(pretrained).expanduser()
-    if path is None or not path.is_file():
-        return model_name, pretrained
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        return model_name, weights
     path = path.resolve()
     stat = path.stat()
     return model_name, str(path), stat.st_size, stat.st_mtime_ns

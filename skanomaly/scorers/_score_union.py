@@ -25,7 +25,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         Names and scorers: anything with the `fit` and the `score_patches` of this package's
         scorers, which give training images their held-out scores. Their parameters are set as
         ``name__parameter``. Clones of them are fitted.
-    weights : array-like of shape (n_scorers,) or None, default=None
+    scorer_weights : array-like of shape (n_scorers,) or None, default=None
         Weights of the mean, at least 0; None: all equal. Only for ``combination="mean"``.
     normalization : {"quantile"} or None, default="quantile"
         Scale to which each scorer's patch scores are brought before they are combined.
@@ -75,7 +75,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
     one token. For its image score, which is the mean of the class embedding's score and the highest
     of the neighbours' map, take ``PromptScorer(windows=(2, 3), aggregation="class_token")``,
     ``PatchKNNScorer(aggregation="max")`` and ``aggregation="members"``. Its distance is half the
-    cosine distance: with ``normalization=None``, ``weights=(2, 1)`` weighs both as it does.
+    cosine distance: with ``normalization=None``, ``scorer_weights=(2, 1)`` weighs both as it does.
 
     References
     ----------
@@ -102,7 +102,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
     _parameter_constraints: dict = {
         **BasePatchScorer._parameter_constraints,
         "scorers": [list],
-        "weights": [None, "array-like"],
+        "scorer_weights": [None, "array-like"],
         "normalization": [None, StrOptions({"quantile"})],
         "combination": [StrOptions({"mean", "max"})],
         "aggregation": [
@@ -115,7 +115,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         self,
         scorers,
         *,
-        weights=None,
+        scorer_weights=None,
         normalization="quantile",
         combination="mean",
         topk=0.01,
@@ -123,7 +123,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         contamination=0.1,
     ):
         self.scorers = scorers
-        self.weights = weights
+        self.scorer_weights = scorer_weights
         self.normalization = normalization
         self.combination = combination
         self.topk = topk
@@ -241,18 +241,22 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         return sum(weight * score for weight, score in zip(self._weights(), scaled, strict=True))
 
     def _weights(self):
-        if self.weights is None:
+        if self.scorer_weights is None:
             return np.full(len(self.scorers), 1 / len(self.scorers))
         if self.combination == "max":
-            raise ValueError("weights are only for combination='mean'; for the maximum pass None")
-        weights = np.asarray(self.weights)
+            raise ValueError(
+                "scorer_weights are only for combination='mean'; for the maximum pass None"
+            )
+        weights = np.asarray(self.scorer_weights)
         if weights.dtype.kind not in "fiub" or weights.shape != (len(self.scorers),):
             raise ValueError(
-                f"weights must be {len(self.scorers)} numbers, one for each scorer, got "
-                f"{self.weights!r}"
+                f"scorer_weights must be {len(self.scorers)} numbers, one for each scorer, got "
+                f"{self.scorer_weights!r}"
             )
         if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-            raise ValueError(f"weights must be at least 0 and not all 0, got {self.weights!r}")
+            raise ValueError(
+                f"scorer_weights must be at least 0 and not all 0, got {self.scorer_weights!r}"
+            )
         return weights / weights.sum()
 
     def _check_scorers(self):

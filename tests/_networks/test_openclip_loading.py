@@ -81,8 +81,8 @@ def tag(monkeypatch, file, builds):
     return "first_tag"
 
 
-def make(pretrained, **parameters):
-    return OpenClipPatches(VIT, pretrained=pretrained, device="cpu", **parameters)
+def make(weights, **parameters):
+    return OpenClipPatches(VIT, weights=weights, device="cpu", **parameters)
 
 
 def encode(clip, texts, name=VIT):
@@ -107,12 +107,12 @@ def test_an_unknown_model_like_no_other(name):
         OpenClipPatches(name).transform(X)
 
 
-@pytest.mark.parametrize("pretrained", ["open-ai", "openal", Path("opeanai")])
-def test_an_unknown_tag_brings_its_near_misses(pretrained):
+@pytest.mark.parametrize("weights", ["open-ai", "openal", Path("opeanai")])
+def test_an_unknown_tag_brings_its_near_misses(weights):
     with pytest.raises(
         ValueError, match="nor an existing file; did you mean openai.* Tags: openai"
     ):
-        OpenClipPatches("ViT-B-16", pretrained=pretrained).transform(X)
+        OpenClipPatches("ViT-B-16", weights=weights).transform(X)
 
 
 def test_a_model_without_weights(folder):
@@ -125,12 +125,12 @@ def test_a_model_without_weights(folder):
 
 def test_random_weights_are_always_the_same_and_leave_the_generators_alone(builds, folder, caplog):
     torch.manual_seed(1)
-    first = make(None).transform(X)
+    first = make("random").transform(X)
     after = torch.rand(3)
     loading._models.clear()
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), after)
-    assert_same(make(None).transform(X), first)
+    assert_same(make("random").transform(X), first)
     assert builds == [VIT] * 2
     assert not caplog.records
     logging.warning("others are heard")
@@ -229,7 +229,7 @@ def test_a_tag_without_quick_gelu_overrules_the_name(tag, tmp_path, monkeypatch)
     config = open_clip.factory._MODEL_CONFIGS[VIT]
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, VIT, {**config, "quick_gelu": True})
     assert not quick(load_model(VIT, tag, device="cpu").clip)
-    assert quick(load_model(VIT, None, device="cpu").clip)
+    assert quick(load_model(VIT, "random", device="cpu").clip)
 
 
 def test_a_file_takes_the_preprocessing_of_the_first_tag_and_the_activation_of_the_name(tag, file):
@@ -290,9 +290,9 @@ def test_the_environment_forbids_downloads(tmp_path):
 
 def test_weights_are_fetched_ahead(tag, file):
     assert fetch_weights(VIT, tag) == file
-    for pretrained in (None, file):
+    for weights in ("random", file):
         with pytest.raises(ValueError, match="is no tag: there is nothing to download"):
-            fetch_weights(VIT, pretrained)
+            fetch_weights(VIT, weights)
     with pytest.raises(ValueError, match="did you mean first_tag"):
         fetch_weights(VIT, "frist_tag")
 
@@ -306,11 +306,11 @@ def test_a_missing_extra_is_named_at_first_use(builds, monkeypatch, missing):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return import_module(name, *args)
 
-    embedder = make(None).fit(X)
+    embedder = make("random").fit(X)
     monkeypatch.setattr(importlib, "import_module", import_others)
     for call in (
         lambda: embedder.transform(X),
-        lambda: text_features(VIT, None, TEXTS),
+        lambda: text_features(VIT, "random", TEXTS),
         lambda: logit_scale(VIT, None),
     ):
         with pytest.raises(ImportError, match=f"needs '{missing}', which could not be") as caught:
@@ -352,13 +352,13 @@ def test_a_tokenizer_of_the_model(tmp_path, folder, builds):
     name = "skanomaly-own-tokenizer"
     text = {**models.TEXT, "context_length": 5, "hf_tokenizer_name": str(tmp_path / "tokenizer")}
     models.write(tmp_path, name, {**models.CONFIGS["eva02"], "text_cfg": text})
-    model = load_model(name, None, device="cpu")
+    model = load_model(name, "random", device="cpu")
     with torch.no_grad():
         tokens = torch.tensor([[3, 4, 5, 3, 2], [3, 6, 1, 2, 0]])
         expected = model.clip.encode_text(tokens)
-    assert_close(text_features(name, None, ["a photo of a", "a broken pipe"]), expected)
+    assert_close(text_features(name, "random", ["a photo of a", "a broken pipe"]), expected)
     with pytest.raises(ValueError, match="text 1 is longer than the 5 tokens"):
-        text_features(name, None, ["a", "a photo of a a"])
+        text_features(name, "random", ["a", "a photo of a a"])
 
 
 def test_a_tokenizer_that_cannot_be_had(folder, monkeypatch):
@@ -367,20 +367,20 @@ def test_a_tokenizer_that_cannot_be_had(folder, monkeypatch):
 
     monkeypatch.setattr(open_clip, "get_tokenizer", fail)
     with pytest.raises(OSError, match=f"the tokenizer of {VIT} could not be had .*HF_HOME"):
-        text_features(VIT, None, TEXTS)
+        text_features(VIT, "random", TEXTS)
 
 
 def test_a_text_that_would_be_cut_is_refused(folder):
     fits = " ".join(["a"] * 14)  # with its start and its end
-    assert text_features(VIT, None, [fits]).shape == (1, models.DIM)
+    assert text_features(VIT, "random", [fits]).shape == (1, models.DIM)
     with pytest.raises(ValueError, match="text 1 is longer than the 16 tokens that skanomaly-vit"):
-        text_features(VIT, None, ["a", fits + " a"])
+        text_features(VIT, "random", ["a", fits + " a"])
 
 
 @pytest.mark.parametrize("texts, error", [("one", TypeError), ([1], TypeError), ([], ValueError)])
 def test_what_is_no_list_of_texts(folder, texts, error):
     with pytest.raises(error, match="text"):
-        text_features(VIT, None, texts)
+        text_features(VIT, "random", texts)
 
 
 # The cache of models
@@ -412,7 +412,7 @@ def test_towers_of_other_sizes_share_the_weights_and_are_bounded(builds, file, m
 
 def test_models_are_for_inference_only(builds, folder):
     for family in ("vit", "eva02"):
-        model = load_model(f"skanomaly-{family}", None, device="cpu")
+        model = load_model(f"skanomaly-{family}", "random", device="cpu")
         for module in (model.clip, model.visual(96, 96)):
             assert not module.training
             assert not any(parameter.requires_grad for parameter in module.parameters())

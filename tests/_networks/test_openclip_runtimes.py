@@ -31,7 +31,7 @@ def zoo(tmp_path_factory):
     def get(family, **parameters):
         if family not in files:
             files[family] = models.save(models.create(family), folder / f"{family}.safetensors")
-        options = {"pretrained": files[family], "device": "cpu", **parameters}
+        options = {"weights": files[family], "device": "cpu", **parameters}
         return OpenClipPatches(names[family], **options)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -99,7 +99,7 @@ def test_the_fast_form_is_the_tower(zoo, family, options):
 
 
 def test_quick_gelu_in_bfloat16():
-    options = {"pretrained": None, "image_size": 64, "device": "cpu", "dtype": "bfloat16"}
+    options = {"weights": "random", "image_size": 64, "device": "cpu", "dtype": "bfloat16"}
     embedder = OpenClipPatches("ViT-B-32-quickgelu", **options)
     low = embedder.transform(X)
     assert 0 < deviation(low, embedder.set_params(dtype="float32").transform(X)) < 2e-5

@@ -50,7 +50,7 @@ MAKE = {
     "vit": VIT,
     "cnn": CNN,
     "dinov2": partial(DinoV2Patches, image_size=28, weights="random", device="cpu"),
-    "clip": partial(OpenClipPatches, "ViT-S-16", pretrained=None, image_size=32, device="cpu"),
+    "clip": partial(OpenClipPatches, "ViT-S-16", weights="random", image_size=32, device="cpu"),
     "function": partial(FunctionPatches, cell_means),
 }
 TOKEN_SHAPE = {
@@ -517,7 +517,6 @@ def invalid_parameters():
         "dtype": ["float64", None, np.float32],
         "runtime": ["tensorrt", None, 1],
         "source": ["web", None],
-        "pretrained": [0, True, ["openai"]],
         "project": [None, "yes", 2],
         "value_attention": [None, "yes", -1, 1.5],
         "windows": [2, "2x2"],

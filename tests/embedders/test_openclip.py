@@ -33,7 +33,7 @@ def zoo(tmp_path_factory):
             clip = models.create(family)
             known[family] = clip, models.save(clip, folder / f"{family}.safetensors")
         clip, path = known[family]
-        return clip, OpenClipPatches(names[family], pretrained=path, device="cpu", **parameters)
+        return clip, OpenClipPatches(names[family], weights=path, device="cpu", **parameters)
 
     return get
 
@@ -198,7 +198,7 @@ def test_interpolation_is_open_clips_own(zoo):
     _, embedder = zoo("vit", image_size=96)
     images = random_images((96, 96))
     larger = open_clip.create_model(
-        embedder.model_name, pretrained=str(embedder.pretrained), force_image_size=96
+        embedder.model_name, pretrained=str(embedder.weights), force_image_size=96
     )
     larger.eval().requires_grad_(False)
     expected = larger.visual.ln_post(raw_tokens(larger, images)).numpy()
@@ -378,7 +378,7 @@ def test_windows_are_those_of_anomalib(zoo, monkeypatch):
     winclip = pytest.importorskip("anomalib.models.image.winclip.torch_model")
     clip, embedder = zoo("vit", project=True, windows=(2, 3), batch_size=2)
     monkeypatch.setattr(winclip, "BACKBONE", embedder.model_name)
-    monkeypatch.setattr(winclip, "PRETRAINED", str(embedder.pretrained))
+    monkeypatch.setattr(winclip, "PRETRAINED", str(embedder.weights))
     peer = winclip.WinClipModel().eval()
     embed = peer._get_window_embeddings
 
@@ -460,7 +460,7 @@ def test_the_image_score_of_prompts_is_the_probability_of_clip(zoo):
         "cup",
         prompts={"normal": ["a good {}"], "anomaly": ["a broken {}"]},
         model_name=embedder.model_name,
-        pretrained=embedder.pretrained,
+        weights=embedder.weights,
         windows=(2, 3),
         mode="softmax",
         aggregation="class_token",

@@ -169,8 +169,8 @@ def test_what_is_known_of_a_model(name):
             {
                 "emb__model_name": "ViT-B-16-plus-240",
                 "prompt__model_name": "ViT-B-16-plus-240",
-                "emb__pretrained": "laion400m_e32",
-                "prompt__pretrained": "laion400m_e32",
+                "emb__weights": "laion400m_e32",
+                "prompt__weights": "laion400m_e32",
                 "emb__windows": (2, 3),
                 "prompt__windows": (2, 3),
                 "emb__project": True,
@@ -211,7 +211,10 @@ def test_backbones_and_layers_are_those_meant():
     open_clip = pytest.importorskip("open_clip")
     for name in list_models("openclip"):
         parameters = model_info(name).parameters
-        model, tag = parameters["emb__model_name"], parameters["emb__pretrained"]
+        model, tag = parameters["emb__model_name"], parameters["emb__weights"]
+        if tag == "pretrained":
+            tag = open_clip.list_pretrained_tags_by_model(model)[0]
+            assert tag == "openai"
         assert open_clip.is_pretrained_cfg(model, tag)
         size = open_clip.get_model_config(model)["vision_cfg"]["image_size"]
         assert model_info(name).image_size == size
@@ -252,7 +255,7 @@ def test_parameters_reach_their_steps():
         "vision_openclip_promptscore",
         class_name="bottle",
         model_name="ViT-B-32",
-        pretrained=None,
+        weights="random",
         device="cpu",
         image_size=64,
         topk=3,
@@ -261,7 +264,7 @@ def test_parameters_reach_their_steps():
     )
     emb, prompt = model["emb"], model["prompt"]
     assert (emb.model_name, prompt.model_name) == ("ViT-B-32", "ViT-B-32")
-    assert emb.pretrained is prompt.pretrained is None
+    assert emb.weights == prompt.weights == "random"
     assert (emb.device, prompt.device, emb.image_size) == ("cpu", "cpu", 64)
     assert (prompt.class_name, prompt.topk, prompt.mode) == ("bottle", 3, "ratio")
     assert prompt.contamination == 0.2
@@ -516,7 +519,7 @@ def test_every_model(name, surfaces, request):
         pytest.importorskip("timm")
     if "openclip" in model_info(name).tags:
         tiny = request.getfixturevalue("tiny_clip")
-        params = {**params, "model_name": tiny, "pretrained": None}
+        params = {**params, "model_name": tiny, "weights": "random"}
     if "torch" in model_info(name).extras or "clip" in model_info(name).extras:
         params = {**params, "device": "cpu"}
     model = create_model(name, **params)
@@ -573,7 +576,7 @@ def test_backbones():
     assert type(model["emb"]) is skanomaly.TimmPatches and model["gaussian"].n_components == 128
     pytest.importorskip("open_clip")
     emb = create_model("ViT-B-32/laion2b_s34b_b79k")["emb"]
-    assert (emb.model_name, emb.pretrained) == ("ViT-B-32", "laion2b_s34b_b79k")
+    assert (emb.model_name, emb.weights) == ("ViT-B-32", "laion2b_s34b_b79k")
     for name, message in [
         ("ViT-B-16/opnai", "'opnai' is neither a tag of ViT-B-16 .* did you mean openai"),
         ("ViT-B16/openai", "no model named 'ViT-B16'; did you mean ViT-B-16"),

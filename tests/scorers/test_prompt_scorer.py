@@ -43,11 +43,11 @@ def encoder(monkeypatch):
     class Encoder:
         calls, dim, scale, n_scales = [], DIM, 20.0, 0
 
-    def text_features(model_name, pretrained, texts, *, device="auto", user="PromptScorer"):
+    def text_features(model_name, weights, texts, *, device="auto", user="PromptScorer"):
         Encoder.calls.append(list(texts))
-        return np.stack([_feature(f"{model_name}{pretrained}{t}", Encoder.dim) for t in texts])
+        return np.stack([_feature(f"{model_name}{weights}{t}", Encoder.dim) for t in texts])
 
-    def logit_scale(model_name, pretrained, *, device="auto", user="PromptScorer"):
+    def logit_scale(model_name, weights, *, device="auto", user="PromptScorer"):
         Encoder.n_scales += 1
         return Encoder.scale
 
@@ -114,7 +114,7 @@ def test_features_are_those_of_the_texts(encoder):
     for prompts in (None, "clip_ac", OWN):
         normal, anomaly = prompt_texts(prompts, "bolt")
         expected = prompt_patch_scores(X, _direction(normal), _direction(anomaly), "softmax", 20.0)
-        scorer = PromptScorer("bolt", prompts=prompts)
+        scorer = PromptScorer("bolt", prompts=prompts, weights="openai")
         patches, scores = scorer.score_patches(X, return_scores=True)
         assert patches.shape == (12, 4, 5) and patches.dtype == np.float32
         np.testing.assert_allclose(patches, expected, rtol=1e-6)
@@ -165,8 +165,8 @@ def test_changed_prompts_are_never_stale(encoder):
     assert len(set(scores)) == 3
     # Other models and weights have other features.
     scores = {
-        tuple(PromptScorer(model_name=name, pretrained=tag).score_samples(X))
-        for name, tag in [("ViT-B-16", "openai"), ("ViT-B-32", "openai"), ("ViT-B-16", None)]
+        tuple(PromptScorer(model_name=name, weights=tag).score_samples(X))
+        for name, tag in [("ViT-B-16", "openai"), ("ViT-B-32", "openai"), ("ViT-B-16", "random")]
     }
     assert len(scores) == 3
 
@@ -174,11 +174,11 @@ def test_changed_prompts_are_never_stale(encoder):
 def test_a_changed_weight_file_is_read_again(encoder, tmp_path):
     path = tmp_path / "weights.pt"
     path.write_bytes(b"one")
-    PromptScorer(pretrained=path).score_samples(_tokens())
-    PromptScorer(pretrained=str(path)).score_samples(_tokens())
+    PromptScorer(weights=path).score_samples(_tokens())
+    PromptScorer(weights=str(path)).score_samples(_tokens())
     assert len(encoder.calls) == 1
     path.write_bytes(b"other")
-    PromptScorer(pretrained=path).score_samples(_tokens())
+    PromptScorer(weights=path).score_samples(_tokens())
     assert len(encoder.calls) == 2 and encoder.n_scales == 2
 
 
@@ -186,7 +186,7 @@ def test_a_changed_weight_file_at_home_is_read_again(encoder, tmp_path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     for content in (b"one", b"other"):
         (tmp_path / "weights.pt").write_bytes(content)
-        PromptScorer(pretrained="~/weights.pt").score_samples(_tokens())
+        PromptScorer(weights="~/weights.pt").score_samples(_tokens())
     assert len(encoder.calls) == 2
 
 
@@ -638,7 +638,7 @@ def clip(tmp_path_factory):
 
 def test_with_open_clip(clip):
     name, weights, images = clip
-    model = {"model_name": name, "pretrained": weights, "device": "cpu"}
+    model = {"model_name": name, "weights": weights, "device": "cpu"}
     pipe = Pipeline(
         [
             ("emb", OpenClipPatches(**model, project=True)),
@@ -701,7 +701,7 @@ def test_winclip_against_anomalib(clip, anomalib_winclip):
     import torch
 
     name, weights, images = clip
-    model = {"model_name": name, "pretrained": weights, "device": "cpu"}
+    model = {"model_name": name, "weights": weights, "device": "cpu"}
     # Its text features: ours bring each text to unit length before the mean, as the paper has it.
     texts = anomalib_winclip.text_embeddings.numpy()
     scorer = PromptScorer(
@@ -741,6 +741,6 @@ def test_text_ensemble_against_open_clip(clip):
         with torch.no_grad():
             features = model.encode_text(tokenizer(list(texts)), normalize=True).double().mean(0)
         directions.append((features / features.norm()).numpy())
-    scorer = PromptScorer("cable", model_name=name, pretrained=weights, device="cpu")
+    scorer = PromptScorer("cable", model_name=name, weights=weights, device="cpu")
     scorer.fit(np.random.default_rng(0).normal(size=(3, 2, 2, 24)))
     np.testing.assert_allclose(scorer.text_features_, directions, atol=1e-6)

@@ -26,7 +26,7 @@ PROMPT = AxisPrompts(logit_scale=3)
 UNIONS = [
     ScoreUnion([("knn", KNN), ("gaussian", GAUSSIAN)]),
     ScoreUnion([("knn", KNN), ("gaussian", GAUSSIAN)], combination="max"),
-    ScoreUnion([("prompt", PROMPT), ("knn", KNN)], weights=[1, 3]),
+    ScoreUnion([("prompt", PROMPT), ("knn", KNN)], scorer_weights=[1, 3]),
     ScoreUnion([("prompt", PROMPT), ("knn", PatchKNNScorer(coreset=0.5))], aggregation="members"),
     ScoreUnion([("knn", KNN), ("position", PatchGaussianScorer())], normalization=None, topk=3),
     ScoreUnion([("one", KNN), ("two", ScoreUnion([("a", PROMPT), ("b", GAUSSIAN)]))]),
@@ -56,7 +56,10 @@ def test_combination_on_a_common_scale(combination):
     if combination == "mean":
         weights, expected = [3, 1], 0.75 * a + 0.25 * b
     union = ScoreUnion(
-        [("knn", KNN), ("gaussian", GAUSSIAN)], combination=combination, weights=weights, topk=0.2
+        [("knn", KNN), ("gaussian", GAUSSIAN)],
+        combination=combination,
+        scorer_weights=weights,
+        topk=0.2,
     ).fit(good)
     patches, scores = union.score_patches(X, return_scores=True)
     assert patches.dtype == np.float32 and patches.shape == (7, 4, 5)
@@ -140,7 +143,7 @@ def test_a_constant_scorer_adds_nothing():
 def test_members_own_image_scores():
     good, X = _tokens(30), _tokens(5, seed=1)
     scorers = [("knn", PatchKNNScorer(aggregation="mean")), ("gaussian", GAUSSIAN)]
-    union = ScoreUnion(scorers, aggregation="members", weights=(1, 3)).fit(good)
+    union = ScoreUnion(scorers, aggregation="members", scorer_weights=(1, 3)).fit(good)
     expected = np.zeros(5)
     for i, (_, scorer) in enumerate(scorers):
         scores = clone(scorer).fit(good).score_samples(X)
@@ -316,16 +319,24 @@ def test_a_single_image():
         ({"scorers": [("a", KNN), ("a", KNN)]}, ValueError, "not unique"),
         ({"scorers": [("topk", KNN)]}, ValueError, "conflict with constructor arguments"),
         ({"scorers": [("a__b", KNN)]}, ValueError, "must not contain __"),
-        ({"weights": [1]}, ValueError, "weights must be 2 numbers, one for each scorer"),
-        ({"weights": [0, 0]}, ValueError, "at least 0 and not all 0"),
-        ({"weights": [-1, 2]}, ValueError, "at least 0 and not all 0"),
-        ({"weights": [np.nan, 2]}, ValueError, "at least 0 and not all 0"),
-        ({"weights": [1, 2], "combination": "max"}, ValueError, "only for combination='mean'"),
+        (
+            {"scorer_weights": [1]},
+            ValueError,
+            "scorer_weights must be 2 numbers, one for each scorer",
+        ),
+        ({"scorer_weights": [0, 0]}, ValueError, "at least 0 and not all 0"),
+        ({"scorer_weights": [-1, 2]}, ValueError, "at least 0 and not all 0"),
+        ({"scorer_weights": [np.nan, 2]}, ValueError, "at least 0 and not all 0"),
+        (
+            {"scorer_weights": [1, 2], "combination": "max"},
+            ValueError,
+            "only for combination='mean'",
+        ),
         ({"normalization": "minmax"}, ValueError, "The 'normalization' parameter of ScoreUnion"),
         ({"topk": 21}, ValueError, "image 0: topk=21 is more than the 20 patches"),
         ({"scorers": [("x", Rescaled("nan"))]}, ValueError, "of scorer 'x' must give a finite"),
         ({"scorers": [("x", Rescaled("shape"))]}, ValueError, "of scorer 'x' must give a finite"),
-        ({"weights": ["a", "b"]}, ValueError, "weights must be 2 numbers"),
+        ({"scorer_weights": ["a", "b"]}, ValueError, "scorer_weights must be 2 numbers"),
         (
             {"scorers": [("x", Rescaled("nan image"))], "aggregation": "members"},
             ValueError,
@@ -356,7 +367,7 @@ def test_few_shot_winclip():
     knn = PatchKNNScorer(aggregation="max")
     union = ScoreUnion(
         [("prompt", prompt), ("knn", knn)],
-        weights=(2, 1),
+        scorer_weights=(2, 1),
         normalization=None,
         aggregation="members",
     ).fit(good)
