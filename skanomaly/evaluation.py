@@ -291,8 +291,8 @@ def _make_maps(test, grids, scores, threshold, sigma, on_map, keep):
     """
     maps, seconds, limits = [], 0.0, None
     if on_map is not None:
-        low, high = np.quantile(np.concatenate([grid.ravel() for grid in grids]), [0.5, 0.999])
-        limits = float(low), float(high)
+        patch_scores = np.concatenate([grid.ravel() for grid in grids])
+        limits = tuple(np.quantile(patch_scores, [0.5, 0.999]))
     elif not keep:
         return maps, seconds
     for i, (grid, path) in enumerate(zip(grids, test.images, strict=True)):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skanomaly.metrics._pixel import count_normal, partial_area, sorted_normal_pixels
+from skanomaly.metrics._ranking import count_normal, partial_area, sorted_normal_pixels
 from skanomaly.metrics._validation import (
     check_maps,
     check_mask,
