@@ -1,11 +1,21 @@
 """Metrics of image scores."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 
+from skanomaly._parameters import check_integer
+from skanomaly.metrics._validation import threshold_between
 
-def image_auroc(y_true, scores):
+Metric = Callable[[ArrayLike, ArrayLike], float]
+
+
+def image_auroc(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve: the chance that an anomalous image scores below a normal one.
 
     Parameters
@@ -31,11 +41,11 @@ def image_auroc(y_true, scores):
     >>> image_auroc([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
     0.75
     """
-    anomalous, scores = _check(y_true, scores)
-    return float(roc_auc_score(anomalous, -scores))
+    anomalous, values = _check(y_true, scores)
+    return float(roc_auc_score(anomalous, -values))
 
 
-def image_average_precision(y_true, scores):
+def image_average_precision(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Average precision of the anomalous images (area under the step-wise PR curve).
 
     Parameters
@@ -61,11 +71,11 @@ def image_average_precision(y_true, scores):
     >>> round(image_average_precision([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9]), 3)
     0.833
     """
-    anomalous, scores = _check(y_true, scores)
-    return float(average_precision_score(anomalous, -scores))
+    anomalous, values = _check(y_true, scores)
+    return float(average_precision_score(anomalous, -values))
 
 
-def image_f1_max(y_true, scores):
+def image_f1_max(y_true: ArrayLike, scores: ArrayLike) -> float:
     """The best F1 of the anomalous images over all thresholds.
 
     Parameters
@@ -77,10 +87,8 @@ def image_f1_max(y_true, scores):
 
     Returns
     -------
-    f1 : float
+    float
         In [0, 1]. It knows the test labels: a bound on what a threshold can do, not a result.
-    threshold : float
-        The highest score that is still called anomalous.
 
     Raises
     ------
@@ -91,17 +99,60 @@ def image_f1_max(y_true, scores):
     --------
     >>> from skanomaly.metrics import image_f1_max
     >>> image_f1_max([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
-    (0.8, -0.3)
+    0.8
     """
-    anomalous, scores = _check(y_true, scores)
-    precision, recall, thresholds = precision_recall_curve(anomalous, -scores)
+    anomalous, values = _check(y_true, scores)
+    precision, recall, _ = precision_recall_curve(anomalous, -values)
     total = precision + recall
-    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
-    best = int(f1.argmax())
-    return float(f1[best]), float(-thresholds[best])
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    return float(f1[:-1].max())
 
 
-def image_recall_at_zero_fpr(y_true, scores):
+def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
+    """The threshold of the best F1: an image is called anomalous where ``score < threshold``.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+
+    Returns
+    -------
+    float
+        In the unit of the scores, such as `offset_` is: midway between the highest score that is
+        still called anomalous and the next higher one; the next number above the former where all
+        images are called anomalous. Of equally good ones the highest. It knows the test labels, as
+        :func:`image_f1_max` does: to set a threshold by it, take other images than those that
+        the detector is then measured on.
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, or a score is not finite.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import image_f1_max_threshold
+    >>> image_f1_max_threshold([1, 1, -1, -1], [-1.0, -4.0, -3.0, -9.0])
+    -2.0
+    """
+    dtype = np.asarray(scores).dtype
+    anomalous, values = _check(y_true, scores)
+    levels = np.unique(values)
+    called = np.searchsorted(np.sort(values), levels, side="right")
+    found = np.searchsorted(np.sort(values[anomalous]), levels, side="right")
+    # From whole numbers, so that equally good thresholds are equal floats.
+    f1 = 2 * found / (called + np.count_nonzero(anomalous))
+    best = int(np.flatnonzero(f1 == f1.max())[-1])
+    if best + 1 < levels.size:
+        return threshold_between(levels[best], levels[best + 1], dtype)
+    kind = dtype.type if dtype.kind == "f" else np.float64
+    return float(np.nextafter(kind(levels[best]), kind(np.inf)))
+
+
+def image_recall_at_zero_fpr(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Share of the anomalous images found without flagging a single normal one ("zero overkill").
 
     Parameters
@@ -127,11 +178,11 @@ def image_recall_at_zero_fpr(y_true, scores):
     >>> image_recall_at_zero_fpr([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
     0.5
     """
-    anomalous, scores = _check(y_true, scores)
-    return float((scores[anomalous] < scores[~anomalous].min()).mean())
+    anomalous, values = _check(y_true, scores)
+    return float((values[anomalous] < values[~anomalous].min()).mean())
 
 
-def image_fpr_at_recall(y_true, scores, recall=0.95):
+def image_fpr_at_recall(y_true: ArrayLike, scores: ArrayLike, recall: float = 0.95) -> float:
     """Share of the normal images flagged where at least the share `recall` of anomalous ones is.
 
     Parameters
@@ -159,17 +210,24 @@ def image_fpr_at_recall(y_true, scores, recall=0.95):
     >>> image_fpr_at_recall([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
     0.5
     """
-    if not 0 < recall <= 1:
+    if isinstance(recall, bool) or not 0 < recall <= 1:
         raise ValueError(f"recall must lie in (0, 1], got {recall!r}")
-    anomalous, scores = _check(y_true, scores)
-    lowest_first = np.sort(scores[anomalous])
+    anomalous, values = _check(y_true, scores)
+    lowest_first = np.sort(values[anomalous])
     # The shares themselves are compared: recall times their number could round up to one more.
     shares = np.arange(1, lowest_first.size + 1) / lowest_first.size
     threshold = lowest_first[np.searchsorted(shares, recall)]
-    return float((scores[~anomalous] <= threshold).mean())
+    return float((values[~anomalous] <= threshold).mean())
 
 
-def bootstrap_interval(metric, y_true, scores, confidence=0.95, n_resamples=1000, random_state=0):
+def bootstrap_interval(
+    metric: Metric,
+    y_true: ArrayLike,
+    scores: ArrayLike,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> tuple[float, float]:
     """Percentile bootstrap confidence interval of an image metric.
 
     Normal and anomalous images are drawn apart, with replacement, each as often as there are: no
@@ -215,70 +273,16 @@ def bootstrap_interval(metric, y_true, scores, confidence=0.95, n_resamples=1000
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples!r}")
-    anomalous, scores = _check(y_true, scores)
-    y_true, random = np.where(anomalous, -1, 1), check_random_state(random_state)
+    check_integer(n_resamples, "n_resamples", 1)
+    anomalous, values = _check(y_true, scores)
+    labels, random = np.where(anomalous, -1, 1), check_random_state(random_state)
     classes = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
-    values = []
+    results = []
     for _ in range(n_resamples):
         drawn = np.concatenate([random.choice(images, images.size) for images in classes])
-        values.append(float(metric(y_true[drawn], scores[drawn])))
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+        results.append(float(metric(labels[drawn], values[drawn])))
+    low, high = np.quantile(results, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-class ImageScorer:
-    """An image metric as a scorer: ``GridSearchCV(detector, grid, scoring=image_auroc_scorer)``.
-
-    It takes `score_samples` and `y` of +1 and -1, the anomalies being the ones to find. Beware of
-    ``make_scorer(average_precision_score, response_method="decision_function", pos_label=-1)``: it
-    ranks the most normal image first, and the search picks the worst detector.
-
-    Parameters
-    ----------
-    metric : callable
-        ``metric(y_true, scores) -> float``, or a tuple of which the first counts.
-    sign : {1, -1}, default=1
-        -1 if a lower value is better: the scorer returns its negative.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn.svm import OneClassSVM
-    >>> from skanomaly.metrics import image_auroc_scorer
-    >>> detector = OneClassSVM().fit([[0.0], [0.1], [0.2]])
-    >>> image_auroc_scorer(detector, np.array([[0.1], [9.0]]), [1, -1])
-    1.0
-    """
-
-    def __init__(self, metric, sign=1):
-        self.metric = metric
-        self.sign = sign
-
-    def __call__(self, estimator, X, y):
-        """The metric of a fitted estimator on images `X`, `y` +1/-1; higher is better."""
-        value = self.metric(y, estimator.score_samples(X))
-        return self.sign * (value[0] if isinstance(value, tuple) else value)
-
-    def __repr__(self):
-        return f"ImageScorer({self.metric.__name__}, sign={self.sign})"
-
-
-image_auroc_scorer = ImageScorer(image_auroc)
-image_average_precision_scorer = ImageScorer(image_average_precision)
-image_f1_max_scorer = ImageScorer(image_f1_max)
-image_recall_at_zero_fpr_scorer = ImageScorer(image_recall_at_zero_fpr)
-neg_image_fpr_at_recall_scorer = ImageScorer(image_fpr_at_recall, sign=-1)
-
-#: Scorers by name; the whole of it is a `scoring` of many metrics.
-IMAGE_SCORERS = {
-    "image_auroc": image_auroc_scorer,
-    "image_average_precision": image_average_precision_scorer,
-    "image_f1_max": image_f1_max_scorer,
-    "image_recall_at_zero_fpr": image_recall_at_zero_fpr_scorer,
-    "neg_image_fpr_at_recall": neg_image_fpr_at_recall_scorer,
-}
 
 
 def _check(y_true, scores):
