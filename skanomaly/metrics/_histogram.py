@@ -35,7 +35,7 @@ class HistogramPixelMetrics:
     Attributes
     ----------
     n_images_, n_regions_ : int
-        Images seen, and the regions of their masks.
+        Images counted so far, and the regions of their masks.
 
     Notes
     -----

@@ -252,7 +252,8 @@ def bootstrap_interval(
     Returns
     -------
     low, high : float
-        Of a perfect separation, both are the best value: the bootstrap knows no worse images.
+        The ends of the interval. Where the metric separates the images perfectly, both are its best
+        value, because no resample of them can be worse.
 
     Raises
     ------

@@ -58,7 +58,7 @@ image_f1_max_scorer = ImageScorer(image_f1_max)
 image_recall_at_zero_fpr_scorer = ImageScorer(image_recall_at_zero_fpr)
 neg_image_fpr_at_recall_scorer = ImageScorer(image_fpr_at_recall, sign=-1)
 
-#: Scorers by name; the whole of it is a `scoring` of many metrics.
+#: Scorers by name. As `scoring` of a search, the dict itself measures all of them.
 IMAGE_SCORERS = {
     "image_auroc": image_auroc_scorer,
     "image_average_precision": image_average_precision_scorer,

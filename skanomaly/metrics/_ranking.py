@@ -26,7 +26,7 @@ _CHUNK = 2**16  # defect pixels looked up at once: their temporaries stay in the
 
 
 class RankedPixels(NamedTuple):
-    """Values of the normal and of the defect pixels, both ascending, and the latters' weights."""
+    """Values of the normal and of the defect pixels, both ascending; weights of the latter."""
 
     normal: FloatArray
     defect: FloatArray
@@ -71,7 +71,9 @@ def rank_pixels(
 
 def threshold_at(ranked: RankedPixels, lowest: float) -> float:
     """The threshold midway between a score and the next lower one of any pixel."""
-    places = [(values, np.searchsorted(values, lowest)) for values in ranked[:2]]
+    # As a scalar of their dtype: for a Python float NumPy would copy all values to float64.
+    arrays = ranked.normal, ranked.defect
+    places = [(values, np.searchsorted(values, values.dtype.type(lowest))) for values in arrays]
     below = [float(values[place - 1]) for values, place in places if place]
     return threshold_between(max(below), lowest, ranked.narrowest) if below else lowest
 
