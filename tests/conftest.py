@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["typing"]  # uses that are read by a type checker, never run
+
 
 @pytest.fixture(scope="session")
 def shared():
