@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how tests share the processor."""
 
 import json
 import os
@@ -6,7 +6,42 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["typing"]  # uses that are read by a type checker, never run
+# Uses that a type checker reads and nobody runs, and helpers of tests, which hold no doctest.
+collect_ignore = ["typing"]
+collect_ignore_glob = ["_*.py"]
+
+# Fixtures of the session that take seconds to make: once, not once in each worker.
+COSTLY = {"anomalib_checkpoints"}
+MOST_WORKERS = 8  # each imports torch, and takes a gigabyte with it
+
+
+def n_cores():
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which `-p no:xdist` leaves out
+def pytest_xdist_auto_num_workers(config):
+    """Processes of `pytest -n auto`."""
+    return min(n_cores(), MOST_WORKERS)
+
+
+# Workers share the threads: two that take every core each wait for each other. Set here, before
+# NumPy and torch are imported, and for the processes that tests start.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_variable, str(max(1, n_cores() // _WORKERS)))
+
+
+def pytest_collection_modifyitems(items):
+    """Keep a file, and all that needs the same costly fixture, in one worker."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            shared = sorted(COSTLY & set(getattr(item, "fixturenames", ())))
+            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))
 
 
 @pytest.fixture(scope="session")
