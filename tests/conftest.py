@@ -10,8 +10,6 @@ import pytest
 collect_ignore = ["typing"]
 collect_ignore_glob = ["_*.py"]
 
-# Fixtures of the session that take seconds to make: once, not once in each worker.
-COSTLY = {"anomalib_checkpoints"}
 MOST_WORKERS = 8  # each imports torch, and takes a gigabyte with it
 
 
@@ -36,12 +34,16 @@ if _WORKERS > 1:
         os.environ.setdefault(_variable, str(max(1, n_cores() // _WORKERS)))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Keep a file, and all that needs the same costly fixture, in one worker."""
+    """Keep in one worker what shares a costly fixture: a file, or a family of anomalib's models."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            shared = sorted(COSTLY & set(getattr(item, "fixturenames", ())))
-            item.add_marker(pytest.mark.xdist_group(shared[0] if shared else item.path.name))
+            group = item.path.stem
+            if "anomalib_checkpoints" in getattr(item, "fixturenames", ()):
+                family = getattr(item, "callspec", None) and item.callspec.params.get("family")
+                group = f"anomalib_{family}" if family else group
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
