@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,19 @@ if _WORKERS > 1:
         os.environ.setdefault(_variable, str(max(1, n_cores() // _WORKERS)))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """Keep in one worker what shares a costly fixture: a file, or a family of anomalib's models."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            group = item.path.stem
-            if "anomalib_checkpoints" in getattr(item, "fixturenames", ()):
-                family = getattr(item, "callspec", None) and item.callspec.params.get("family")
-                group = f"anomalib_{family}" if family else group
-            item.add_marker(pytest.mark.xdist_group(group))
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            family = re.match(r"tests/anomalib/.*\[([a-z]\w+)[-\]]", nodeid)
+            return f"anomalib {family[1]}" if family else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

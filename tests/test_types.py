@@ -107,7 +107,6 @@ def mypy():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("mypy")
 @pytest.mark.parametrize("name", ["right.py", "wrong.py"])
 def test_uses(name, mypy):
     """Each line that names a kind of error gets it, and no other line gets one."""
