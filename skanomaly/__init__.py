@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     # For type checkers and editors, which cannot follow `__getattr__`.
     from skanomaly import (
         anomalib,
+        base,
         benchmarking,
         datasets,
         embedders,
+        estimator_checks,
         evaluation,
         inspection,
         metrics,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps
+    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
 
@@ -56,11 +58,13 @@ __all__ = [
     "__version__",
     "anomalib",
     "anomaly_maps",
+    "base",
     "benchmark",
     "benchmarking",
     "create_model",
     "datasets",
     "embedders",
+    "estimator_checks",
     "evaluate_split",
     "evaluation",
     "inspection",
@@ -68,6 +72,7 @@ __all__ = [
     "metrics",
     "model_info",
     "model_selection",
+    "p_values",
     "registry",
     "scorers",
 ]
@@ -86,7 +91,7 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps"],
+    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
 }
