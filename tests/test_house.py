@@ -21,7 +21,8 @@ _networks benchmarking report
 evaluation
 datasets inspection
 core _images _pipelines
-metrics model_selection _tokens _cache _parameters
+metrics model_selection _tokens _cache
+_parameters
 _optional _sklearn _docstrings _typing
 """
 FLOOR = {
