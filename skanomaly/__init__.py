@@ -4,58 +4,110 @@ Embedders turn images into patch tokens, scorers turn patch tokens into calibrat
 both are composed in a plain :class:`sklearn.pipeline.Pipeline`.
 """
 
+from __future__ import annotations
+
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # For type checkers and editors, which cannot follow `__getattr__`.
+    from skanomaly import (
+        anomalib,
+        base,
+        benchmarking,
+        datasets,
+        embedders,
+        estimator_checks,
+        evaluation,
+        inspection,
+        metrics,
+        model_selection,
+        registry,
+        scorers,
+    )
+    from skanomaly._images import ImageReadError
+    from skanomaly.anomalib import AnomalibDetector
+    from skanomaly.benchmarking import benchmark
+    from skanomaly.embedders import (
+        DinoV2Patches,
+        FilterBankPatches,
+        FunctionPatches,
+        OpenClipPatches,
+        TimmPatches,
+    )
+    from skanomaly.evaluation import evaluate_split
+    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.registry import create_model, list_models, model_info
+    from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
 
 __version__ = "0.1.0"
 
-# Public name -> module that defines it. Loaded at first use, so that `import skanomaly` costs
-# next to nothing and brings in neither torch nor any other extra.
-_EXPORTS = {
-    "DinoV2Patches": "skanomaly.embedders",
-    "FilterBankPatches": "skanomaly.embedders",
-    "FunctionPatches": "skanomaly.embedders",
-    "OpenClipPatches": "skanomaly.embedders",
-    "TimmPatches": "skanomaly.embedders",
-    "PatchGaussianScorer": "skanomaly.scorers",
-    "PatchKNNScorer": "skanomaly.scorers",
-    "PromptScorer": "skanomaly.scorers",
-    "ScoreUnion": "skanomaly.scorers",
-    "AnomalibDetector": "skanomaly.anomalib",
-    "ImageReadError": "skanomaly._images",
-    "AnomalyMapDisplay": "skanomaly.inspection",
-    "anomaly_maps": "skanomaly.inspection",
-    "benchmark": "skanomaly.benchmarking",
-    "create_model": "skanomaly.registry",
-    "evaluate_split": "skanomaly.evaluation",
-    "list_models": "skanomaly.registry",
-    "model_info": "skanomaly.registry",
-    "p_values": "skanomaly.inspection",
-}
-_SUBMODULES = (
+__all__ = [
+    "AnomalibDetector",
+    "AnomalyMapDisplay",
+    "DinoV2Patches",
+    "FilterBankPatches",
+    "FunctionPatches",
+    "ImageReadError",
+    "OpenClipPatches",
+    "PatchGaussianScorer",
+    "PatchKNNScorer",
+    "PromptScorer",
+    "ScoreUnion",
+    "TimmPatches",
+    "__version__",
     "anomalib",
+    "anomaly_maps",
+    "base",
+    "benchmark",
     "benchmarking",
+    "create_model",
     "datasets",
     "embedders",
+    "estimator_checks",
+    "evaluate_split",
     "evaluation",
     "inspection",
+    "list_models",
     "metrics",
+    "model_info",
     "model_selection",
+    "p_values",
     "registry",
     "scorers",
-)
+]
 
-__all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
+# Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
+# next to nothing and brings in neither torch nor any other extra.
+_EXPORTS = {
+    "skanomaly._images": ["ImageReadError"],
+    "skanomaly.anomalib": ["AnomalibDetector"],
+    "skanomaly.benchmarking": ["benchmark"],
+    "skanomaly.embedders": [
+        "DinoV2Patches",
+        "FilterBankPatches",
+        "FunctionPatches",
+        "OpenClipPatches",
+        "TimmPatches",
+    ],
+    "skanomaly.evaluation": ["evaluate_split"],
+    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.registry": ["create_model", "list_models", "model_info"],
+    "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+}
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
+
+if not TYPE_CHECKING:  # else every name would exist for a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+            globals()[name] = value
+            return value
+        if name in __all__:
+            return importlib.import_module(f"skanomaly.{name}")
+        raise AttributeError(f"module 'skanomaly' has no attribute {name!r}")
 
 
-def __getattr__(name):
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-        globals()[name] = value
-        return value
-    if name in _SUBMODULES:
-        return importlib.import_module(f"skanomaly.{name}")
-    raise AttributeError(f"module 'skanomaly' has no attribute {name!r}")
-
-
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

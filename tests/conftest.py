@@ -1,10 +1,53 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how tests share the processor."""
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+
+# Uses that a type checker reads and nobody runs, and helpers of tests, which hold no doctest.
+collect_ignore = ["typing"]
+collect_ignore_glob = ["_*.py"]
+
+MOST_WORKERS = 8  # each imports torch, and takes a gigabyte with it
+
+
+def n_cores():
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which `-p no:xdist` leaves out
+def pytest_xdist_auto_num_workers(config):
+    """Processes of `pytest -n auto`."""
+    return min(n_cores(), MOST_WORKERS)
+
+
+# Workers share the threads: two that take every core each wait for each other. Set here, before
+# NumPy and torch are imported, and for the processes that tests start.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_variable, str(max(1, n_cores() // _WORKERS)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep in one worker what shares a costly fixture: a file, or a family of anomalib's models."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            family = re.match(r"tests/anomalib/.*\[([a-z]\w+)[-\]]", nodeid)
+            return f"anomalib {family[1]}" if family else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

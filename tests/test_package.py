@@ -1,13 +1,18 @@
 """The package as a whole: what importing it costs, what it exports, what it documents."""
 
+import ast
+import importlib.metadata
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import skanomaly
 
+ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("torch", "torchvision", "timm", "open_clip", "anomalib", "faiss", "matplotlib", "pandas")
 
 
@@ -75,3 +80,52 @@ def test_public_objects_are_documented(name):
         for parameter in inspect.signature(thing).parameters:
             assert f"\n{parameter} : " in sections, f"{name} does not document {parameter}"
         assert "\nExamples\n" in sections
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_version_is_the_same_everywhere():
+    version = skanomaly.__version__
+    assert f'\nversion = "{version}"\n' in read("pyproject.toml")
+    assert f"\nversion: {version}\n" in read("CITATION.cff")
+    assert f"\n## [{version}]" in read("CHANGELOG.md")
+
+
+def test_declared_versions_of_python_are_tested():
+    yaml = pytest.importorskip("yaml")
+    jobs = yaml.safe_load(read(".github/workflows/tests.yml"))["jobs"]
+    declared = re.findall(r"Python :: (3\.\d+)", read("pyproject.toml"))
+    assert jobs["fast"]["strategy"]["matrix"]["python"] == declared
+    assert f'requires-python = ">={declared[0]}"' in read("pyproject.toml")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/**/*.yml")), ids=lambda path: path.name)
+def test_workflows_and_templates_are_whole(path):
+    """Each reads as YAML, and actions are pinned to a version."""
+    content = pytest.importorskip("yaml").safe_load(path.read_text(encoding="utf-8"))
+    for job in content.get("jobs", {}).values():
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            assert re.search(r"@(v\d+|release/v\d+)$", step.get("uses", "@v0"))
+
+
+def test_what_is_imported_is_declared():
+    """At the head of a module only dependencies of the base are imported, and each is declared."""
+    dependencies = read("pyproject.toml").partition("\ndependencies = [")[2].partition("\n]")[0]
+    declared = set(re.findall(r'"([\w-]+)', dependencies.lower()))
+    distributions = importlib.metadata.packages_distributions()
+    undeclared = set()
+    for path in sorted((ROOT / "skanomaly").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module]
+            for name in {module.split(".")[0] for module in modules}:
+                homes = {home.lower() for home in distributions.get(name, [name])}
+                if name not in {*sys.stdlib_module_names, "skanomaly"} and not homes & declared:
+                    undeclared.add(f"{path.relative_to(ROOT)} imports {name}")
+    assert not undeclared, "\n".join(sorted(undeclared))

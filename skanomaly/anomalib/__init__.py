@@ -8,9 +8,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AnomalibDetector"]
 
+if not TYPE_CHECKING:  # else every name would exist for a type checker
 
-def __getattr__(name):
-    # At first use: the registry lists the families of anomalib without importing NumPy.
-    if name == "AnomalibDetector":
-        return importlib.import_module("skanomaly.anomalib._detector").AnomalibDetector
-    raise AttributeError(f"module 'skanomaly.anomalib' has no attribute {name!r}")
+    def __getattr__(name):
+        # At first use: the registry lists the families of anomalib without importing NumPy.
+        if name == "AnomalibDetector":
+            return importlib.import_module("skanomaly.anomalib._detector").AnomalibDetector
+        raise AttributeError(f"module 'skanomaly.anomalib' has no attribute {name!r}")
