@@ -16,6 +16,7 @@ from skanomaly.cli._options import (
     Layout,
     Model,
     Output,
+    Plugin,
     Root,
     more_shots,
     one_line_errors,
@@ -23,6 +24,8 @@ from skanomaly.cli._options import (
     read_splits,
     share_or_number,
 )
+from skanomaly.registry import list_scorers
+from skanomaly.registry._plugins import import_plugin
 
 
 def demo(
@@ -43,7 +46,7 @@ def demo(
         # One folder for each set of options, so that no run finds the images of another.
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
         write_surfaces(data, surface, images, size, seed)
-        model = _make_model("vision_filterbank", "auto", None)
+        model = _make_model("filterbank", None, None)
         _evaluate(model, [read_mvtec(data)], output / "heatmaps", json_file)
 
 
@@ -68,8 +71,12 @@ def evaluate(
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels the model sees.")] = None,
     scorer: Annotated[
-        str, typer.Option(help="'knn', 'gaussian', or 'auto': the model's own; of a backbone knn.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help=f"In place of the model's own: {', '.join(list_scorers())}, or one of --plugin. "
+            "A backbone has knn."
+        ),
+    ] = None,
     coreset: Annotated[
         str | None, typer.Option(help="knn: share (0.1) or number (5000) of patches in the bank.")
     ] = None,
@@ -88,11 +95,14 @@ def evaluate(
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "auto",
     cache_dir: Annotated[Path | None, typer.Option(help="Folder that keeps patch tokens.")] = None,
     n_jobs: Annotated[int | None, typer.Option(help="Threads that read images.")] = None,
+    plugin: Plugin = None,
     output: Output = None,
     json_file: Json = None,
 ):
     """Train on the good images of a data set, and measure on its test images."""
     with one_line_errors():
+        for source in plugin or ():
+            import_plugin(source)
         splits = read_splits(root, layout, category)
         shots = more_shots(shots, context.args)
         detector = _make_model(
@@ -127,15 +137,14 @@ def _make_model(name, scorer, weights, **params):
     """The model of the options; those that are None keep its own value."""
     from sklearn.pipeline import Pipeline
 
-    scorer = None if scorer == "auto" else scorer
-    if scorer not in (None, "knn", "gaussian"):
-        raise ValueError(f"scorer must be 'auto', 'knn' or 'gaussian', got {scorer!r}")
     params = {key: value for key, value in params.items() if value is not None}
     if weights is not None:
         params["weights"] = weights
     model = skanomaly.create_model(name, scorer=scorer, **params)
-    if isinstance(model, Pipeline):
-        model.set_params(emb__verbose=sys.stderr.isatty())
+    readers = [step for _, step in model.steps[:-1]] if isinstance(model, Pipeline) else [model]
+    for reader in readers:
+        if "verbose" in reader.get_params(deep=False):
+            reader.set_params(verbose=sys.stderr.isatty())
     return model
 
 

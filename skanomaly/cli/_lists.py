@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 import skanomaly
-from skanomaly.cli._options import Category, Layout, Root, one_line_errors, read_splits
+from skanomaly.cli._options import Category, Layout, Plugin, Root, one_line_errors, read_splits
+from skanomaly.registry._plugins import import_installed_plugins, import_plugin
+from skanomaly.registry._table import SCORERS, summary
+from skanomaly.registry._table import models as named_models
 
 
 def datasets(
@@ -48,12 +51,21 @@ def models(
         list[str] | None,
         typer.Option(help="Only models with this tag, such as zero-shot, few-shot, clip."),
     ] = None,
-):
-    """List the models that have a name."""
+    plugin: Plugin = None,
+) -> None:
+    """List the models and the scorers that have a name."""
     with one_line_errors():
+        for source in plugin or ():
+            import_plugin(source)
+        import_installed_plugins()
         table = Table("name", "what it is", "extra")
         table.columns[0].no_wrap = True
         for name in skanomaly.list_models(tag):
-            info = skanomaly.model_info(name)
-            table.add_row(name, info.summary, ", ".join(info.extras) or "-")
+            entry = named_models()[name]
+            table.add_row(name, entry.summary, ", ".join(entry.extras) or "-")
         Console().print(table)
+        if not tag:
+            table = Table("scorer", "what it is")
+            for name, factory in sorted(SCORERS.items()):
+                table.add_row(name, summary(factory))
+            Console().print(table)

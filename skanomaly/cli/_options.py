@@ -14,6 +14,13 @@ Model = Annotated[
         "dinov2_vits14, dinov3_vits16 and kin, ViT-B-16/openai and kin, or any name of timm"
     ),
 ]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        help="File or module that registers scorers or embedders of your own; repeatable.",
+    ),
+]
 Root = Annotated[Path, typer.Argument(help="Data set, one category or the folder of several.")]
 Layout = Annotated[str | None, typer.Option(help="Layout of the data set; recognised by default.")]
 Category = Annotated[str | None, typer.Option(help="One category of several.")]

@@ -1,7 +1,6 @@
-"""What :mod:`skanomaly.registry` knows: the models, as data."""
+"""The models of this package, as data."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType
 
 from skanomaly.anomalib._families import FAMILIES
@@ -17,9 +16,10 @@ class Entry:
         What it is, in a line.
     tags : tuple of str
         For :func:`skanomaly.list_models`.
-    steps : tuple of (str, str, dict)
-        Name, class and parameters of each step of the Pipeline; one step without a name is an
-        image detector by itself. Parameter `scorers` of a step: such triples again.
+    steps : tuple of (str, str or callable, dict)
+        Name, class and parameters of each step of the Pipeline; a class of this package by its
+        name. One step without a name is an image detector by itself. Parameter `scorers` of a
+        step: such triples again.
     extras : tuple of str
         Extras that bring what it needs.
     paper, licence, notes : str
@@ -58,7 +58,7 @@ _WINCLIP_PAPER = (
 )
 
 MODELS = {
-    "vision_filterbank": Entry(
+    "filterbank": Entry(
         summary="Filter bank of edges, spots and colours, a Gaussian at each position",
         tags=("vision", "no-download", "aligned"),
         steps=(
@@ -233,9 +233,3 @@ for _name, _family in FAMILIES.items():
     )
 
 MODELS = MappingProxyType(MODELS)
-
-
-def similar(name, known):
-    """The end of a sentence on a name that is not known: the known ones it is close to."""
-    close = get_close_matches(str(name).lower(), known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."

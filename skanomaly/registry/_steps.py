@@ -1,0 +1,92 @@
+"""The steps of a model: made from the table, replaced by what a person gives, and set."""
+
+from __future__ import annotations
+
+import skanomaly
+from skanomaly.registry._backbones import backbone
+from skanomaly.registry._plugins import import_installed_plugins
+from skanomaly.registry._table import SCORERS, similar
+
+
+def make_steps(steps):
+    """Pairs of a name and an estimator, from the steps of an entry of the table."""
+    made = []
+    for step, make, params in steps:
+        if "scorers" in params:
+            params = {**params, "scorers": make_steps(params["scorers"])}
+        estimator = getattr(skanomaly, make)(**params) if isinstance(make, str) else make(**params)
+        made.append((step, as_transformer(estimator) if step == "emb" else estimator))
+    return made
+
+
+def as_transformer(embedder):
+    """The transformer that a person means by an embedder; see `create_model` for what it may be."""
+    if isinstance(embedder, str):
+        return as_transformer(backbone(embedder))
+    if isinstance(embedder, type):
+        raise TypeError(f"embedder must be an instance, got the class {embedder.__name__}")
+    if hasattr(embedder, "transform"):
+        if not hasattr(embedder, "get_params"):
+            raise TypeError(
+                f"embedder has a transform, but {type(embedder).__name__} is no scikit-learn "
+                "estimator: derive it from TransformerMixin and BaseEstimator"
+            )
+        return embedder
+    if hasattr(embedder, "embed") or callable(embedder):
+        return skanomaly.FunctionPatches(embedder)
+    raise TypeError(
+        "embedder must be a name, a transformer, an object with embed(path), or a function of an "
+        f"image, got {embedder!r}"
+    )
+
+
+def as_scorer_step(scorer):
+    """Name and estimator of the step that a scorer, or the name of one, makes."""
+    if not isinstance(scorer, str):
+        if not hasattr(scorer, "score_patches") or isinstance(scorer, type):
+            raise TypeError(
+                f"scorer must be one of {sorted(SCORERS)} or an estimator with score_patches, "
+                f"got {scorer!r}"
+            )
+        return "scorer", scorer
+    if scorer not in SCORERS:
+        import_installed_plugins()
+    if scorer not in SCORERS:
+        raise ValueError(
+            f"there is no scorer named {scorer!r}{similar(scorer, SCORERS)} Known: "
+            f"{sorted(SCORERS)}"
+        )
+    return scorer, SCORERS[scorer]()
+
+
+def set_params(name, steps, params):
+    """Set each parameter where it belongs: in the step it names, or in all that have it."""
+    prefixes = {f"{step}__" if step else "": estimator for step, estimator in steps}
+    places = {}  # names that may be asked for -> (estimator, its own name of it)
+    for prefix, estimator in prefixes.items():
+        for key in estimator.get_params():
+            places[f"{prefix}{key}"] = [(estimator, key)]
+    for prefix, estimator in prefixes.items():
+        own = estimator.get_params()
+        for plain in {key.rpartition("__")[2] for key in own}:
+            # Of an estimator that holds others, their parameters, unless it has one of that name.
+            keys = [plain] if plain in own else [k for k in own if k.endswith(f"__{plain}")]
+            if prefix:
+                places.setdefault(plain, [])
+                places[plain] += [(estimator, key) for key in keys]
+    for key, value in sorted(params.items(), key=lambda item: item[0].count("__")):
+        if key not in places:
+            alike = [place for place in places if ("__" in place) == ("__" in key)]
+            raise ValueError(f"{name} has no parameter {key!r}{similar(key, alike)}")
+        for estimator, own in places[key]:
+            estimator.set_params(**{own: value})
+    for key in params:
+        if key.endswith("topk"):
+            for estimator, own in places[key]:
+                of_it = estimator.get_params()
+                aggregation = of_it.get(f"{own.removesuffix('topk')}aggregation", "topk_mean")
+                if aggregation != "topk_mean":
+                    raise ValueError(
+                        f"{name} has aggregation={aggregation!r}, for which {key} does not count; "
+                        "pass aggregation='topk_mean' too, or leave it out"
+                    )
