@@ -45,22 +45,22 @@ def make_maps(n_images, size, seed=0):
             masks[index] |= inside <= 1
         raised = ndimage.gaussian_filter(masks[index].astype(np.float32), 9 * size / 512)
         maps[index] = 0.05 + 0.3 * (maps[index] + rng.uniform(0.1, 0.8) * raised)
-    return maps, masks
+    return masks, maps
 
 
-def exact(maps, masks):
-    return pixel_metrics(maps, masks, max_fpr=LIMIT)
+def exact(masks, maps):
+    return pixel_metrics(masks, maps, max_fpr=LIMIT)
 
 
-def histogram(maps, masks):
+def histogram(masks, maps):
     metrics = HistogramPixelMetrics(low=maps.min(), high=maps.max())
-    for pixels, mask in zip(maps, masks, strict=True):
-        metrics.update(pixels, mask)
+    for mask, heat_map in zip(masks, maps, strict=True):
+        metrics.update(mask, heat_map)
     found = metrics.compute(max_fpr=LIMIT)
     return {name.removeprefix("approximate_"): value for name, value in found.items()}
 
 
-def anomalib_aupro(maps, masks):
+def anomalib_aupro(masks, maps):
     import torch
     from anomalib.metrics.aupro import _AUPRO
 
@@ -71,7 +71,7 @@ def anomalib_aupro(maps, masks):
     return {AUPRO: float(metric.compute())}
 
 
-def torchmetrics_auroc(maps, masks):
+def torchmetrics_auroc(masks, maps):
     import torch
     from torchmetrics.functional.classification import binary_auroc
 
@@ -79,7 +79,7 @@ def torchmetrics_auroc(maps, masks):
     return {AUROC: float(binary_auroc(torch.from_numpy(maps.ravel()), target))}
 
 
-def torchmetrics_ap(maps, masks):
+def torchmetrics_ap(masks, maps):
     import torch
     from torchmetrics.functional.classification import binary_average_precision
 
@@ -87,13 +87,13 @@ def torchmetrics_ap(maps, masks):
     return {AP: float(binary_average_precision(torch.from_numpy(maps.ravel()), target))}
 
 
-def sklearn_auroc(maps, masks):
+def sklearn_auroc(masks, maps):
     from sklearn.metrics import roc_auc_score
 
     return {AUROC: float(roc_auc_score(masks.ravel(), maps.ravel()))}
 
 
-def sklearn_ap(maps, masks):
+def sklearn_ap(masks, maps):
     from sklearn.metrics import average_precision_score
 
     return {AP: float(average_precision_score(masks.ravel(), maps.ravel()))}
@@ -133,13 +133,13 @@ def resident(field):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def measure_memory(function, maps, masks):
+def measure_memory(function, masks, maps):
     """Peak resident memory of a call beyond what was resident before it, in bytes."""
-    function(maps[:4], masks[:4])  # imports and lookup tables are not the call's own
+    function(masks[:4], maps[:4])  # imports and lookup tables are not the call's own
     ctypes.CDLL(None).malloc_trim(0)  # nor is memory at hand, freed but kept by the allocator
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
     before = resident("VmRSS")
-    function(maps, masks)
+    function(masks, maps)
     return resident("VmHWM") - before
 
 
@@ -152,19 +152,19 @@ def memory_of(name, args):
 
 
 def run(args):
-    maps, masks = make_maps(args.images, args.size)
+    masks, maps = make_maps(args.images, args.size)
     functions = installed({"exact", *args.contenders})
-    ours = exact(maps, masks)
+    ours = exact(masks, maps)
     report = {name: {"differences": {}, "seconds": []} for name in functions}
     for name, function in functions.items():
-        for metric, value in function(maps, masks).items():
+        for metric, value in function(masks, maps).items():
             difference = abs(value - ours[metric])
             report[name]["differences"][metric] = difference
             assert difference <= CONTENDERS[name][2], (name, metric, value, ours[metric])
     for _ in range(args.repeats):
         for name, function in functions.items():
             start = time.perf_counter()
-            function(maps, masks)
+            function(masks, maps)
             report[name]["seconds"].append(time.perf_counter() - start)
     for name, entry in report.items():
         entry["seconds"] = median(entry["seconds"])
@@ -207,8 +207,8 @@ def main():
     one_thread()
     with threadpool_limits(1):
         if args.memory_of:
-            maps, masks = make_maps(args.images, args.size)
-            print(measure_memory(CONTENDERS[args.memory_of][0], maps, masks))
+            masks, maps = make_maps(args.images, args.size)
+            print(measure_memory(CONTENDERS[args.memory_of][0], masks, maps))
             return
         result = run(args)
     print_table(result)

@@ -5,12 +5,11 @@ and `scores` are higher for more normal images, as `score_samples` and `decision
 them. The anomalous images are the positive class of precision and recall.
 
 Pixel metrics are in the literature's sign: maps are higher where more anomalous. Masks are bool,
-True where there is a defect.
+True where there is a defect. The truth comes first everywhere: ``(y_true, scores)``,
+``(masks, maps)``, ``(regions, maps)``.
 """
 
-from skanomaly.metrics._histogram import (
-    HistogramPixelMetrics,
-)
+from skanomaly.metrics._histogram import HistogramPixelMetrics
 from skanomaly.metrics._image import (
     IMAGE_SCORERS,
     ImageScorer,
@@ -21,6 +20,7 @@ from skanomaly.metrics._image import (
     image_average_precision_scorer,
     image_f1_max,
     image_f1_max_scorer,
+    image_f1_max_threshold,
     image_fpr_at_recall,
     image_recall_at_zero_fpr,
     image_recall_at_zero_fpr_scorer,
@@ -31,14 +31,12 @@ from skanomaly.metrics._pixel import (
     pixel_auroc,
     pixel_average_precision,
     pixel_f1_max,
+    pixel_f1_max_threshold,
     pixel_iou,
     pixel_metrics,
     pro_curve,
 )
-from skanomaly.metrics._saturated_overlap import (
-    auspro,
-    spro,
-)
+from skanomaly.metrics._saturated_overlap import auspro, spro
 
 __all__ = [
     "IMAGE_SCORERS",
@@ -53,6 +51,7 @@ __all__ = [
     "image_average_precision_scorer",
     "image_f1_max",
     "image_f1_max_scorer",
+    "image_f1_max_threshold",
     "image_fpr_at_recall",
     "image_recall_at_zero_fpr",
     "image_recall_at_zero_fpr_scorer",
@@ -60,6 +59,7 @@ __all__ = [
     "pixel_auroc",
     "pixel_average_precision",
     "pixel_f1_max",
+    "pixel_f1_max_threshold",
     "pixel_iou",
     "pixel_metrics",
     "pro_curve",

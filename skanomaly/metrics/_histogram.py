@@ -1,9 +1,22 @@
 """Approximate pixel metrics from histograms, for maps that do not fit in memory together."""
 
-import numpy as np
+from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Integral
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.metrics._pixel import partial_area
-from skanomaly.metrics._validation import check_map, check_mask, check_max_fpr, label_regions
+from skanomaly.metrics._validation import (
+    check_limits,
+    check_map,
+    check_mask,
+    check_same_size,
+    label_regions,
+)
 
 
 class HistogramPixelMetrics:
@@ -38,37 +51,39 @@ class HistogramPixelMetrics:
 
     Examples
     --------
-    >>> import numpy as np
     >>> from skanomaly.metrics import HistogramPixelMetrics
     >>> metrics = HistogramPixelMetrics(low=0.0, high=1.0)
-    >>> for pixels, mask in [([[0.1, 0.9]], [[False, True]]), ([[0.3, 0.2]], [[False, False]])]:
-    ...     metrics.update(pixels, np.array(mask))
+    >>> for mask, heat_map in [([[False, True]], [[0.1, 0.9]]), ([[False, False]], [[0.3, 0.2]])]:
+    ...     metrics.update(mask, heat_map)
     >>> metrics.compute(max_fpr=0.3)["approximate_aupro_0.3"]
     1.0
     >>> metrics.error_bounds(max_fpr=0.3)["approximate_aupro_0.3"]
     0.0
     """
 
-    def __init__(self, low, high, n_bins=65536):
+    def __init__(self, low: float, high: float, n_bins: int = 65536) -> None:
         if not (1e-300 < high - low < np.inf):
             raise ValueError(f"low must be less than high, both finite; got {low} and {high}")
-        if not 1 <= n_bins <= 2**24 or n_bins != int(n_bins):
-            raise ValueError(f"n_bins must be an integer from 1 to 2**24, got {n_bins}")
-        self.low, self.high, self.n_bins = float(low), float(high), int(n_bins)
-        self.n_images_ = self.n_regions_ = 0
-        self._all = np.zeros(self.n_bins, dtype=np.int64)
-        self._defect = np.zeros(self.n_bins, dtype=np.int64)
-        self._overlap = np.zeros(self.n_bins)
+        if isinstance(n_bins, bool) or not isinstance(n_bins, Integral) or not 0 < n_bins <= 2**24:
+            raise ValueError(f"n_bins must be an integer from 1 to 2**24, got {n_bins!r}")
+        self.low: float = float(low)
+        self.high: float = float(high)
+        self.n_bins: int = int(n_bins)
+        self.n_images_: int = 0
+        self.n_regions_: int = 0
+        self._all: IntArray = np.zeros(self.n_bins, dtype=np.int64)
+        self._defect: IntArray = np.zeros(self.n_bins, dtype=np.int64)
+        self._overlap: FloatArray = np.zeros(self.n_bins)
 
-    def update(self, pixels, mask):
+    def update(self, mask: ArrayLike, heat_map: ArrayLike) -> None:
         """Count one image.
 
         Parameters
         ----------
-        pixels : array-like of shape (height, width)
-            Anomaly map; higher is more anomalous. All values in ``[low, high]``.
         mask : array-like of shape (height, width), bool
             True where there is a defect; all False for a good image.
+        heat_map : array-like of shape (height, width)
+            Anomaly map; higher is more anomalous. All values in ``[low, high]``.
 
         Raises
         ------
@@ -77,9 +92,10 @@ class HistogramPixelMetrics:
             is None or not bool. The image does not count then. The error names it by its number.
         """
         name = f"image {self.n_images_}: the "
-        pixels = check_map(pixels, name + "map")
-        mask = check_mask(mask, pixels.shape, name + "mask")
-        bins = self._bins(pixels, name + "map")
+        mask = check_mask(mask, name + "mask", "(mask, heat_map)")
+        heat_map = check_map(heat_map, name + "map")
+        check_same_size(mask, heat_map, name + "mask")
+        bins = self._bins(heat_map, name + "map")
         self._all += np.bincount(bins.ravel(), minlength=self.n_bins)
         labels, sizes = label_regions(mask)
         if sizes.size:
@@ -90,7 +106,7 @@ class HistogramPixelMetrics:
         self.n_regions_ += sizes.size
         self.n_images_ += 1
 
-    def compute(self, max_fpr=(0.3, 0.05)):
+    def compute(self, max_fpr: float | Sequence[float] = (0.3, 0.05)) -> dict[str, float]:
         """The metrics so far.
 
         Parameters
@@ -111,7 +127,7 @@ class HistogramPixelMetrics:
         """
         return {name: value for name, (value, _) in self._evaluate(max_fpr).items()}
 
-    def error_bounds(self, max_fpr=(0.3, 0.05)):
+    def error_bounds(self, max_fpr: float | Sequence[float] = (0.3, 0.05)) -> dict[str, float]:
         """How far each of the metrics can be from the exact one, whatever the maps.
 
         Parameters
@@ -133,9 +149,9 @@ class HistogramPixelMetrics:
         """
         return {name: bound for name, (_, bound) in self._evaluate(max_fpr).items()}
 
-    def _bins(self, pixels, name):
+    def _bins(self, heat_map, name):
         """Bin of every pixel. Rounding may shift an edge, but never swaps the order of scores."""
-        low, high = float(pixels.min()), float(pixels.max())
+        low, high = float(heat_map.min()), float(heat_map.max())
         if low < self.low or high > self.high:
             raise ValueError(
                 f"{name} has values from {low} to {high}, outside the range "
@@ -143,15 +159,15 @@ class HistogramPixelMetrics:
             )
         scale = self.n_bins / (self.high - self.low)
         # Beyond 2**20 bins float32 could not tell neighbouring ones apart; nor must it overflow.
-        narrow = pixels.dtype == np.float32 and self.n_bins <= 2**20
+        narrow = heat_map.dtype == np.float32 and self.n_bins <= 2**20
         narrow = narrow and max(abs(self.low), abs(self.high), scale) < 1e30
-        bins = np.subtract(pixels, self.low, dtype=np.float32 if narrow else np.float64)
+        bins = np.subtract(heat_map, self.low, dtype=np.float32 if narrow else np.float64)
         bins *= scale
         return np.minimum(bins, self.n_bins - 1, out=bins).astype(np.intp)
 
     def _evaluate(self, max_fpr):
         """For each metric its value and its error bound."""
-        limits = [check_max_fpr(limit) for limit in np.atleast_1d(max_fpr)]
+        limits = check_limits(max_fpr)
         used = np.flatnonzero(self._all)[::-1]
         defect, overlap = self._defect[used], self._overlap[used] / max(self.n_regions_, 1)
         normal = self._all[used] - defect

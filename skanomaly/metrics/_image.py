@@ -1,11 +1,22 @@
 """Metrics of image scores."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 
+from skanomaly.metrics._validation import threshold_between
 
-def image_auroc(y_true, scores):
+Metric = Callable[[ArrayLike, ArrayLike], float]
+
+
+def image_auroc(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve: the chance that an anomalous image scores below a normal one.
 
     Parameters
@@ -31,11 +42,11 @@ def image_auroc(y_true, scores):
     >>> image_auroc([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
     0.75
     """
-    anomalous, scores = _check(y_true, scores)
-    return float(roc_auc_score(anomalous, -scores))
+    anomalous, values = _check(y_true, scores)
+    return float(roc_auc_score(anomalous, -values))
 
 
-def image_average_precision(y_true, scores):
+def image_average_precision(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Average precision of the anomalous images (area under the step-wise PR curve).
 
     Parameters
@@ -61,11 +72,11 @@ def image_average_precision(y_true, scores):
     >>> round(image_average_precision([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9]), 3)
     0.833
     """
-    anomalous, scores = _check(y_true, scores)
-    return float(average_precision_score(anomalous, -scores))
+    anomalous, values = _check(y_true, scores)
+    return float(average_precision_score(anomalous, -values))
 
 
-def image_f1_max(y_true, scores):
+def image_f1_max(y_true: ArrayLike, scores: ArrayLike) -> float:
     """The best F1 of the anomalous images over all thresholds.
 
     Parameters
@@ -77,10 +88,8 @@ def image_f1_max(y_true, scores):
 
     Returns
     -------
-    f1 : float
+    float
         In [0, 1]. It knows the test labels: a bound on what a threshold can do, not a result.
-    threshold : float
-        The highest score that is still called anomalous.
 
     Raises
     ------
@@ -91,17 +100,52 @@ def image_f1_max(y_true, scores):
     --------
     >>> from skanomaly.metrics import image_f1_max
     >>> image_f1_max([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
-    (0.8, -0.3)
+    0.8
     """
-    anomalous, scores = _check(y_true, scores)
-    precision, recall, thresholds = precision_recall_curve(anomalous, -scores)
-    total = precision + recall
-    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
-    best = int(f1.argmax())
-    return float(f1[best]), float(-thresholds[best])
+    return _best_f1(*_check(y_true, scores))[0]
 
 
-def image_recall_at_zero_fpr(y_true, scores):
+def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
+    """The threshold of the best F1: an image is called anomalous where ``score < threshold``.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_images,)
+        +1 normal, -1 anomalous.
+    scores : array-like of shape (n_images,)
+        Higher is more normal.
+
+    Returns
+    -------
+    float
+        In the unit of the scores, such as `offset_` is: midway between the highest score that is
+        still called anomalous and the next higher one; the next number above the former where all
+        images are called anomalous. Of equally good ones the highest. It knows the test labels, as
+        :func:`image_f1_max` does: to set a threshold by it, take other images than those that
+        the detector is then measured on.
+
+    Raises
+    ------
+    ValueError
+        When only one class is present, or a score is not finite.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import image_f1_max_threshold
+    >>> image_f1_max_threshold([1, 1, -1, -1], [-1.0, -4.0, -3.0, -9.0])
+    -2.0
+    """
+    dtype = np.asarray(scores).dtype
+    anomalous, values = _check(y_true, scores)
+    highest = _best_f1(anomalous, values)[1]
+    above = values[values > highest]
+    if above.size:
+        return threshold_between(highest, float(above.min()), dtype)
+    kind = dtype.type if dtype.kind == "f" else np.float64
+    return float(np.nextafter(kind(highest), kind(np.inf)))
+
+
+def image_recall_at_zero_fpr(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Share of the anomalous images found without flagging a single normal one ("zero overkill").
 
     Parameters
@@ -127,11 +171,11 @@ def image_recall_at_zero_fpr(y_true, scores):
     >>> image_recall_at_zero_fpr([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
     0.5
     """
-    anomalous, scores = _check(y_true, scores)
-    return float((scores[anomalous] < scores[~anomalous].min()).mean())
+    anomalous, values = _check(y_true, scores)
+    return float((values[anomalous] < values[~anomalous].min()).mean())
 
 
-def image_fpr_at_recall(y_true, scores, recall=0.95):
+def image_fpr_at_recall(y_true: ArrayLike, scores: ArrayLike, recall: float = 0.95) -> float:
     """Share of the normal images flagged where at least the share `recall` of anomalous ones is.
 
     Parameters
@@ -159,17 +203,24 @@ def image_fpr_at_recall(y_true, scores, recall=0.95):
     >>> image_fpr_at_recall([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
     0.5
     """
-    if not 0 < recall <= 1:
+    if isinstance(recall, bool) or not 0 < recall <= 1:
         raise ValueError(f"recall must lie in (0, 1], got {recall!r}")
-    anomalous, scores = _check(y_true, scores)
-    lowest_first = np.sort(scores[anomalous])
+    anomalous, values = _check(y_true, scores)
+    lowest_first = np.sort(values[anomalous])
     # The shares themselves are compared: recall times their number could round up to one more.
     shares = np.arange(1, lowest_first.size + 1) / lowest_first.size
     threshold = lowest_first[np.searchsorted(shares, recall)]
-    return float((scores[~anomalous] <= threshold).mean())
+    return float((values[~anomalous] <= threshold).mean())
 
 
-def bootstrap_interval(metric, y_true, scores, confidence=0.95, n_resamples=1000, random_state=0):
+def bootstrap_interval(
+    metric: Metric,
+    y_true: ArrayLike,
+    scores: ArrayLike,
+    confidence: float = 0.95,
+    n_resamples: int = 1000,
+    random_state: int | np.random.RandomState | None = 0,
+) -> tuple[float, float]:
     """Percentile bootstrap confidence interval of an image metric.
 
     Normal and anomalous images are drawn apart, with replacement, each as often as there are: no
@@ -215,16 +266,16 @@ def bootstrap_interval(metric, y_true, scores, confidence=0.95, n_resamples=1000
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples!r}")
-    anomalous, scores = _check(y_true, scores)
-    y_true, random = np.where(anomalous, -1, 1), check_random_state(random_state)
+    if isinstance(n_resamples, bool) or not isinstance(n_resamples, Integral) or n_resamples < 1:
+        raise ValueError(f"n_resamples must be an integer of at least 1, got {n_resamples!r}")
+    anomalous, values = _check(y_true, scores)
+    labels, random = np.where(anomalous, -1, 1), check_random_state(random_state)
     classes = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
-    values = []
+    results = []
     for _ in range(n_resamples):
         drawn = np.concatenate([random.choice(images, images.size) for images in classes])
-        values.append(float(metric(y_true[drawn], scores[drawn])))
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+        results.append(float(metric(labels[drawn], values[drawn])))
+    low, high = np.quantile(results, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
@@ -238,7 +289,7 @@ class ImageScorer:
     Parameters
     ----------
     metric : callable
-        ``metric(y_true, scores) -> float``, or a tuple of which the first counts.
+        ``metric(y_true, scores) -> float``.
     sign : {1, -1}, default=1
         -1 if a lower value is better: the scorer returns its negative.
 
@@ -252,16 +303,15 @@ class ImageScorer:
     1.0
     """
 
-    def __init__(self, metric, sign=1):
+    def __init__(self, metric: Metric, sign: int = 1) -> None:
         self.metric = metric
         self.sign = sign
 
-    def __call__(self, estimator, X, y):
+    def __call__(self, estimator: Any, X: Any, y: ArrayLike) -> float:
         """The metric of a fitted estimator on images `X`, `y` +1/-1; higher is better."""
-        value = self.metric(y, estimator.score_samples(X))
-        return self.sign * (value[0] if isinstance(value, tuple) else value)
+        return self.sign * self.metric(y, estimator.score_samples(X))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"ImageScorer({self.metric.__name__}, sign={self.sign})"
 
 
@@ -279,6 +329,15 @@ IMAGE_SCORERS = {
     "image_recall_at_zero_fpr": image_recall_at_zero_fpr_scorer,
     "neg_image_fpr_at_recall": neg_image_fpr_at_recall_scorer,
 }
+
+
+def _best_f1(anomalous, scores):
+    """The best F1, and the highest score that is called anomalous for it."""
+    precision, recall, thresholds = precision_recall_curve(anomalous, -scores)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
+    best = int(f1.argmax())
+    return float(f1[best]), float(-thresholds[best])
 
 
 def _check(y_true, scores):

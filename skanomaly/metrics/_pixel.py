@@ -5,44 +5,57 @@ least as high. So only the values of normal pixels are sorted, and defect pixels
 The area that a defect pixel adds under the curve between the two has a closed form.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.metrics._validation import (
-    check_maps,
-    check_masks,
+    Map,
+    Mask,
+    check_limits,
     check_max_fpr,
+    check_pairs,
     check_threshold,
     label_regions,
+    threshold_between,
 )
 
 _CHUNK = 2**16  # defect pixels looked up at once: their temporaries stay in the cache
 
 
-def pixel_metrics(maps, masks, max_fpr=(0.3, 0.05)):
+def pixel_metrics(
+    masks: Iterable[ArrayLike],
+    maps: Iterable[ArrayLike],
+    max_fpr: float | Sequence[float] = (0.3, 0.05),
+) -> dict[str, float]:
     """AUROC, average precision, best F1 and AUPRO of anomaly maps, from one sort.
 
     Parameters
     ----------
-    maps : sequence of array-like of shape (height, width)
-        Anomaly maps; higher is more anomalous. Sizes may differ between images.
     masks : sequence of array-like of shape (height, width), bool
         True where there is a defect; all False for a good image.
+    maps : sequence of array-like of shape (height, width)
+        Anomaly maps; higher is more anomalous. Sizes may differ between images.
     max_fpr : float or sequence of float, default=(0.3, 0.05)
         Limits of the false-positive rate, in (0, 1], one AUPRO for each.
 
     Returns
     -------
     dict of str to float
-        `pixel_auroc`, `pixel_average_precision`, `pixel_f1_max`, `pixel_f1_threshold`, and
-        `aupro_0.3` and so on: each as by the function of its name.
+        `pixel_auroc`, `pixel_average_precision`, `pixel_f1_max`, and `aupro_0.3` and so on: each
+        as by the function of its name; `pixel_f1_threshold` as by :func:`pixel_f1_max_threshold`.
 
     Raises
     ------
     ValueError
         When a metric is undefined, as no pixel or every pixel lies in a mask; when a map has NaN
-        or infinity; when sizes differ, a mask is None or not bool. The error names the image.
+        or infinity; when sizes differ, a mask is None or not bool, such as where masks and maps
+        are swapped. The error names the image.
 
     Examples
     --------
@@ -50,27 +63,28 @@ def pixel_metrics(maps, masks, max_fpr=(0.3, 0.05)):
     >>> from skanomaly.metrics import pixel_metrics
     >>> maps = [np.array([[0.1, 0.9, 0.4]]), np.array([[0.3, 0.2]])]
     >>> masks = [np.array([[False, True, True]]), np.array([[False, False]])]
-    >>> pixel_metrics(maps, masks, max_fpr=0.3)
+    >>> pixel_metrics(masks, maps, max_fpr=0.3)
     {'pixel_auroc': 1.0, 'pixel_average_precision': 1.0, 'pixel_f1_max': 1.0,
-     'pixel_f1_threshold': 0.4, 'aupro_0.3': 1.0}
+     'pixel_f1_threshold': 0.35, 'aupro_0.3': 1.0}
     """
-    limits = [check_max_fpr(limit) for limit in np.atleast_1d(max_fpr)]
-    measured = _measure(_rank(maps, masks), limits)
+    limits = check_limits(max_fpr)
+    ranked = _rank(masks, maps)
+    measured = _measure(ranked, limits)
     return {
         "pixel_auroc": measured.auroc,
         "pixel_average_precision": measured.average_precision,
         "pixel_f1_max": measured.f1_max,
-        "pixel_f1_threshold": measured.f1_threshold,
+        "pixel_f1_threshold": _threshold_at(ranked, measured.f1_lowest),
         **{f"aupro_{x:g}": area for x, area in zip(limits, measured.aupro, strict=True)},
     }
 
 
-def pixel_auroc(maps, masks):
+def pixel_auroc(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     """Area under the ROC curve of pixels: the chance that a defect pixel outscores a normal one.
 
     Parameters
     ----------
-    maps, masks : sequence of array-like of shape (height, width)
+    masks, maps : sequence of array-like of shape (height, width)
         See :func:`pixel_metrics`, which also lists the errors.
 
     Returns
@@ -81,18 +95,18 @@ def pixel_auroc(maps, masks):
     Examples
     --------
     >>> from skanomaly.metrics import pixel_auroc
-    >>> pixel_auroc([[[1.0, 2.0, 3.0]]], [[[False, True, False]]])
+    >>> pixel_auroc([[[False, True, False]]], [[[1.0, 2.0, 3.0]]])
     0.5
     """
-    return _measure(_rank(maps, masks, regions=False)).auroc
+    return _measure(_rank(masks, maps, regions=False)).auroc
 
 
-def pixel_average_precision(maps, masks):
+def pixel_average_precision(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     """Average precision of defect pixels (area under the step-wise precision-recall curve).
 
     Parameters
     ----------
-    maps, masks : sequence of array-like of shape (height, width)
+    masks, maps : sequence of array-like of shape (height, width)
         See :func:`pixel_metrics`, which also lists the errors.
 
     Returns
@@ -103,39 +117,60 @@ def pixel_average_precision(maps, masks):
     Examples
     --------
     >>> from skanomaly.metrics import pixel_average_precision
-    >>> pixel_average_precision([[[1.0, 2.0, 3.0]]], [[[False, True, False]]])
+    >>> pixel_average_precision([[[False, True, False]]], [[[1.0, 2.0, 3.0]]])
     0.5
     """
-    return _measure(_rank(maps, masks, regions=False)).average_precision
+    return _measure(_rank(masks, maps, regions=False)).average_precision
 
 
-def pixel_f1_max(maps, masks):
+def pixel_f1_max(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     """The best F1 of defect pixels over all thresholds.
 
     Parameters
     ----------
-    maps, masks : sequence of array-like of shape (height, width)
+    masks, maps : sequence of array-like of shape (height, width)
         See :func:`pixel_metrics`, which also lists the errors.
 
     Returns
     -------
-    f1 : float
+    float
         In (0, 1]. It knows the masks: a bound on what a threshold can do, not a result.
-    threshold : float
-        The lowest score that is still called a defect, ``map >= threshold``; of equally good
-        ones the highest.
 
     Examples
     --------
     >>> from skanomaly.metrics import pixel_f1_max
-    >>> pixel_f1_max([[[1.0, 2.0, 3.0, 4.0]]], [[[False, True, False, True]]])
-    (0.8, 2.0)
+    >>> pixel_f1_max([[[False, True, False, True]]], [[[1.0, 2.0, 3.0, 4.0]]])
+    0.8
     """
-    measured = _measure(_rank(maps, masks, regions=False))
-    return measured.f1_max, measured.f1_threshold
+    return _measure(_rank(masks, maps, regions=False)).f1_max
 
 
-def aupro(maps, masks, max_fpr=0.3):
+def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
+    """The threshold of the best F1 of defect pixels: a defect is where ``map >= threshold``.
+
+    Parameters
+    ----------
+    masks, maps : sequence of array-like of shape (height, width)
+        See :func:`pixel_metrics`, which also lists the errors.
+
+    Returns
+    -------
+    float
+        In the unit of the maps: midway between the lowest score that is still called a defect and
+        the next lower score of any pixel, the former itself where there is none. Of equally good
+        ones the highest. It knows the masks, as :func:`pixel_f1_max` does.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics import pixel_f1_max_threshold
+    >>> pixel_f1_max_threshold([[[False, True, False, True]]], [[[1.0, 2.0, 3.0, 4.0]]])
+    1.5
+    """
+    ranked = _rank(masks, maps, regions=False)
+    return _threshold_at(ranked, _measure(ranked).f1_lowest)
+
+
+def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float = 0.3) -> float:
     """Area under the per-region overlap curve up to a false-positive rate, divided by it.
 
     The regions of all masks, connected at sides and corners, weigh the same, whatever their size
@@ -145,7 +180,7 @@ def aupro(maps, masks, max_fpr=0.3):
 
     Parameters
     ----------
-    maps, masks : sequence of array-like of shape (height, width)
+    masks, maps : sequence of array-like of shape (height, width)
         See :func:`pixel_metrics`, which also lists the errors.
     max_fpr : float, default=0.3
         The limit, in (0, 1]; MVTec AD reports 0.3, MVTec AD 2 0.05.
@@ -164,20 +199,22 @@ def aupro(maps, masks, max_fpr=0.3):
     Examples
     --------
     >>> from skanomaly.metrics import aupro
-    >>> aupro([[[9.0, 7.0, 8.0, 1.0]]], [[[True, False, True, False]]])
+    >>> aupro([[[True, False, True, False]]], [[[9.0, 7.0, 8.0, 1.0]]])
     1.0
-    >>> aupro([[[5.0, 5.0, 5.0, 5.0]]], [[[True, False, True, False]]])
+    >>> aupro([[[True, False, True, False]]], [[[5.0, 5.0, 5.0, 5.0]]])
     0.15
     """
-    return _measure(_rank(maps, masks), [check_max_fpr(max_fpr)]).aupro[0]
+    return _measure(_rank(masks, maps), [check_max_fpr(max_fpr)]).aupro[0]
 
 
-def pro_curve(maps, masks):
+def pro_curve(
+    masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """The per-region overlap against the false-positive rate.
 
     Parameters
     ----------
-    maps, masks : sequence of array-like of shape (height, width)
+    masks, maps : sequence of array-like of shape (height, width)
         See :func:`pixel_metrics`, which also lists the errors.
 
     Returns
@@ -192,11 +229,11 @@ def pro_curve(maps, masks):
     Examples
     --------
     >>> from skanomaly.metrics import pro_curve
-    >>> fpr, pro, thresholds = pro_curve([[[9, 7, 8, 1]]], [[[True, False, True, False]]])
+    >>> fpr, pro, thresholds = pro_curve([[[True, False, True, False]]], [[[9, 7, 8, 1]]])
     >>> fpr, pro, thresholds
     (array([0., 0., 0., 1.]), array([0. , 0.5, 1. , 1. ]), array([inf,  9.,  8.,  1.]))
     """
-    normal, defect, weights = _rank(maps, masks)
+    normal, defect, weights, _ = _rank(masks, maps)
     first = np.flatnonzero(np.append(True, defect[1:] != defect[:-1]))
     values = defect[first][::-1]
     after = np.cumsum(np.add.reduceat(weights, first)[::-1])
@@ -214,16 +251,16 @@ def pro_curve(maps, masks):
     return np.append(fpr, end), np.append(pro, end), np.append(thresholds, lowest)
 
 
-def pixel_iou(maps, masks, threshold):
+def pixel_iou(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], threshold: float) -> float:
     """Intersection over union of the masks and the pixels at or above a threshold.
 
     Parameters
     ----------
-    maps, masks : sequence of array-like of shape (height, width)
+    masks, maps : sequence of array-like of shape (height, width)
         See :func:`pixel_metrics`, which also lists the errors.
     threshold : float
-        A pixel is called a defect where ``map >= threshold``, as by :func:`pixel_f1_max`. NaN is
-        an error.
+        A pixel is called a defect where ``map >= threshold``, as by
+        :func:`pixel_f1_max_threshold`. NaN is an error.
 
     Returns
     -------
@@ -233,15 +270,14 @@ def pixel_iou(maps, masks, threshold):
     Examples
     --------
     >>> from skanomaly.metrics import pixel_iou
-    >>> pixel_iou([[[1.0, 2.0, 3.0]]], [[[False, True, False]]], threshold=2.0)
+    >>> pixel_iou([[[False, True, False]]], [[[1.0, 2.0, 3.0]]], threshold=2.0)
     0.5
     """
-    threshold = check_threshold(threshold)
-    maps = check_maps(maps)
-    masks = check_masks(masks, maps)
-    if not any(mask.any() for mask in masks):
+    limit = check_threshold(threshold)
+    checked = list(zip(*check_pairs(masks, maps), strict=True))
+    if not any(mask.any() for mask, _ in checked):
         raise ValueError("undefined: no mask holds a defect pixel")
-    pairs = [(pixels >= threshold, mask) for pixels, mask in zip(maps, masks, strict=True)]
+    pairs = [(heat_map >= limit, mask) for mask, heat_map in checked]
     intersection = sum(int(np.count_nonzero(found & mask)) for found, mask in pairs)
     return intersection / sum(int(np.count_nonzero(found | mask)) for found, mask in pairs)
 
@@ -249,60 +285,69 @@ def pixel_iou(maps, masks, threshold):
 class _Ranked(NamedTuple):
     """Values of the normal and of the defect pixels, both ascending, and the latters' weights."""
 
-    normal: np.ndarray
-    defect: np.ndarray
-    weights: np.ndarray | None
+    normal: FloatArray
+    defect: FloatArray
+    weights: Any  # None where regions do not count
+    narrowest: np.dtype[Any]  # the least precise dtype of the maps, in which NumPy may compare
 
 
 class _Measured(NamedTuple):
     auroc: float
     average_precision: float
     f1_max: float
-    f1_threshold: float
-    aupro: list
+    f1_lowest: float  # the lowest score that is called a defect where F1 is best
+    aupro: list[float]
 
 
-def _rank(maps, masks, regions=True):
+def _rank(masks, maps, regions=True):
     """Sort the pixels' values; a defect pixel weighs ``1 / (pixels of its region * regions)``."""
-    maps = check_maps(maps)
-    masks = check_masks(masks, maps)
+    masks, maps = check_pairs(masks, maps)
     values, labels, sizes, n_regions = [], [], [], 0
-    for pixels, mask in zip(maps, masks, strict=True):
-        values.append(pixels[mask])
+    for mask, heat_map in zip(masks, maps, strict=True):
+        values.append(heat_map[mask])
         if regions and values[-1].size:
             of_pixel, of_region = label_regions(mask)
             labels.append(of_pixel + np.int32(n_regions))
             sizes.append(of_region)
             n_regions += of_region.size
-    normal = sorted_normal_pixels(maps, masks)
+    normal = sorted_normal_pixels(masks, maps)
     defect = np.concatenate(values, dtype=normal.dtype)
     if not defect.size:
         raise ValueError("undefined: no mask holds a defect pixel")
+    floats = {heat_map.dtype for heat_map in maps if heat_map.dtype.kind == "f"}
+    narrowest = min(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float64))
     if not regions:
         defect.sort()
-        return _Ranked(normal, defect, None)
+        return _Ranked(normal, defect, None, narrowest)
     order = np.argsort(defect)
     weights = (1 / n_regions / np.concatenate(sizes))[np.concatenate(labels)[order]]
-    return _Ranked(normal, defect[order], weights)
+    return _Ranked(normal, defect[order], weights, narrowest)
 
 
-def sorted_normal_pixels(maps, masks):
+def _threshold_at(ranked, lowest):
+    """The threshold midway between a score and the next lower one of any pixel."""
+    places = [(values, np.searchsorted(values, lowest)) for values in ranked[:2]]
+    below = [float(values[place - 1]) for values, place in places if place]
+    return threshold_between(max(below), lowest, ranked.narrowest) if below else lowest
+
+
+def sorted_normal_pixels(masks: list[Mask], maps: list[Map]) -> Map:
     """Values of all pixels outside the masks, ascending, in a dtype that fits all maps."""
-    counts = [mask.size - np.count_nonzero(mask) for mask in masks]
+    counts = [int(mask.size - np.count_nonzero(mask)) for mask in masks]
     if not sum(counts):
         raise ValueError(
             "undefined: every pixel lies in a mask, so there is no false-positive rate"
         )
-    dtype = np.result_type(*{pixels.dtype for pixels in maps})
+    dtype = np.result_type(*{heat_map.dtype for heat_map in maps})
     normal, start = np.empty(sum(counts), dtype=dtype), 0
-    for pixels, mask, count in zip(maps, masks, counts, strict=True):
-        normal[start : start + count] = pixels.ravel() if count == mask.size else pixels[~mask]
+    for mask, heat_map, count in zip(masks, maps, counts, strict=True):
+        normal[start : start + count] = heat_map.ravel() if count == mask.size else heat_map[~mask]
         start += count
     normal.sort()
     return normal
 
 
-def count_normal(normal, values):
+def count_normal(normal: Map, values: Map) -> tuple[IntArray, IntArray]:
     """How many of the ascending `normal` lie above each of `values`, and how many at or above."""
     below = np.searchsorted(normal, values)
     up_to = below.copy()
@@ -312,7 +357,7 @@ def count_normal(normal, values):
     return normal.size - up_to, normal.size - below
 
 
-def partial_area(before, after, limit):
+def partial_area(before: FloatArray, after: FloatArray, limit: float) -> FloatArray:
     """Area up to `limit` under a curve that rises from 0 at `before` to 1 at `after`."""
     area = np.where(after <= limit, limit - (before + after) / 2, 0.0)
     cut = np.flatnonzero((before < limit) & (after > limit))
@@ -322,8 +367,8 @@ def partial_area(before, after, limit):
 
 def _measure(ranked, limits=()):
     """All metrics, in one pass over the defect pixels."""
-    normal, defect, weights = ranked
-    pairs, precision, f1_max, f1_threshold = 0, 0.0, 0.0, np.nan
+    normal, defect, weights, _ = ranked
+    pairs, precision, f1_max, f1_lowest = 0, 0.0, 0.0, np.nan
     areas = np.zeros(len(limits))
     for start in range(0, defect.size, _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -336,7 +381,7 @@ def _measure(ranked, limits=()):
         f1 = 2 * found / (found + at_least + defect.size)
         best = f1.size - 1 - int(f1[::-1].argmax())
         if f1[best] >= f1_max:
-            f1_max, f1_threshold = float(f1[best]), float(values[best])
+            f1_max, f1_lowest = float(f1[best]), float(values[best])
         before, after = above / normal.size, at_least / normal.size
         for index, limit in enumerate(limits):
             areas[index] += weights[part] @ partial_area(before, after, limit)
@@ -344,6 +389,6 @@ def _measure(ranked, limits=()):
         auroc=1 - pairs / (2 * normal.size * defect.size),
         average_precision=precision / defect.size,
         f1_max=f1_max,
-        f1_threshold=f1_threshold,
+        f1_lowest=f1_lowest,
         aupro=[min(float(area / limit), 1.0) for area, limit in zip(areas, limits, strict=True)],
     )

@@ -4,22 +4,38 @@ Where a part is missing, no pixel in particular is wrong: the annotation marks a
 part could have been, and a detector is done once it has marked as much area as the part covers.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from skanomaly.metrics._pixel import count_normal, partial_area, sorted_normal_pixels
-from skanomaly.metrics._validation import check_maps, check_mask, check_max_fpr, check_threshold
+from skanomaly.metrics._validation import (
+    check_maps,
+    check_mask,
+    check_max_fpr,
+    check_same_size,
+    check_threshold,
+)
 
 
-def spro(maps, regions, saturation, threshold):
+def spro(
+    regions: Iterable[Sequence[ArrayLike]],
+    maps: Iterable[ArrayLike],
+    saturation: Iterable[Sequence[float] | None] | None,
+    threshold: float,
+) -> float:
     """Saturated per-region overlap at a threshold, averaged over the regions.
 
     Parameters
     ----------
-    maps : sequence of array-like of shape (height, width)
-        Anomaly maps; higher is more anomalous. Sizes may differ between images.
     regions : sequence of array-like of shape (n_regions, height, width), bool
         One mask for each annotated defect of the image, none for a good image. A mask need not be
         connected, and masks may overlap.
+    maps : sequence of array-like of shape (height, width)
+        Anomaly maps; higher is more anomalous. Sizes may differ between images.
     saturation : sequence of sequence of float, or None
         For each region the area in pixels, above 0, from which it counts as found in full. More
         than the area of the region means just that; so does None, for all regions.
@@ -35,7 +51,8 @@ def spro(maps, regions, saturation, threshold):
     ------
     ValueError
         When there is no region at all, or one is empty; when a map has NaN or infinity; when
-        numbers or sizes differ. The error names the image.
+        numbers or sizes differ, or a mask is not bool, such as where regions and maps are swapped.
+        The error names the image.
 
     References
     ----------
@@ -47,22 +64,27 @@ def spro(maps, regions, saturation, threshold):
     --------
     >>> from skanomaly.metrics import spro
     >>> maps, regions = [[[1.0, 2.0, 3.0, 4.0]]], [[[[True, True, True, False]]]]
-    >>> spro(maps, regions, [[2]], threshold=2.0)
+    >>> spro(regions, maps, [[2]], threshold=2.0)
     0.5
-    >>> spro(maps, regions, [[2]], threshold=1.0)
+    >>> spro(regions, maps, [[2]], threshold=1.0)
     1.0
     """
-    threshold = check_threshold(threshold)
-    maps = check_maps(maps)
+    limit = check_threshold(threshold)
+    images, heat_maps = _check_regions(regions, maps, saturation)
     found = [
-        min(np.count_nonzero(pixels[region] > threshold) / area, 1.0)
-        for pixels, image in zip(maps, _check_regions(maps, regions, saturation), strict=True)
+        min(np.count_nonzero(heat_map[region] > limit) / area, 1.0)
+        for image, heat_map in zip(images, heat_maps, strict=True)
         for region, area in image
     ]
     return float(np.mean(found))
 
 
-def auspro(maps, regions, saturation, max_fpr=0.05):
+def auspro(
+    regions: Iterable[Sequence[ArrayLike]],
+    maps: Iterable[ArrayLike],
+    saturation: Iterable[Sequence[float] | None] | None,
+    max_fpr: float = 0.05,
+) -> float:
     """Area under the curve of saturated per-region overlap up to a false-positive rate.
 
     As :func:`skanomaly.metrics.aupro`, of which it is the generalization: every distinct score is
@@ -71,7 +93,7 @@ def auspro(maps, regions, saturation, max_fpr=0.05):
 
     Parameters
     ----------
-    maps, regions, saturation
+    regions, maps, saturation
         See :func:`spro`, which also lists the errors.
     max_fpr : float, default=0.05
         The limit, in (0, 1]; MVTec LOCO AD reports 0.05.
@@ -85,23 +107,24 @@ def auspro(maps, regions, saturation, max_fpr=0.05):
     --------
     >>> from skanomaly.metrics import auspro
     >>> maps, regions = [[[9.0, 8.0, 1.0, 5.0]]], [[[[True, True, True, False]]]]
-    >>> auspro(maps, regions, [[2]])
+    >>> auspro(regions, maps, [[2]])
     1.0
-    >>> round(auspro(maps, regions, None), 3)  # the third pixel scores below the normal one
+    >>> round(auspro(regions, maps, None), 3)  # the third pixel scores below the normal one
     0.667
     """
     limit = check_max_fpr(max_fpr)
-    maps = check_maps(maps)
-    images = _check_regions(maps, regions, saturation)
+    images, heat_maps = _check_regions(regions, maps, saturation)
     masks = [
-        np.logical_or.reduce([region for region, _ in image]) if image else np.zeros(m.shape, bool)
-        for m, image in zip(maps, images, strict=True)
+        np.logical_or.reduce([region for region, _ in image])
+        if image
+        else np.zeros(m.shape, dtype=np.bool_)
+        for image, m in zip(images, heat_maps, strict=True)
     ]
-    normal = sorted_normal_pixels(maps, masks)
+    normal = sorted_normal_pixels(masks, heat_maps)
     n_regions, total = sum(map(len, images)), 0.0
-    for pixels, image in zip(maps, images, strict=True):
+    for image, heat_map in zip(images, heat_maps, strict=True):
         for region, area in image:
-            values = np.sort(pixels[region].astype(normal.dtype))[::-1]
+            values = np.sort(heat_map[region].astype(normal.dtype))[::-1]
             # What the region gains with its 1st, 2nd, ... highest pixel. Ties share their sum.
             gains = np.diff(np.minimum(np.arange(values.size + 1) / area, 1.0))
             values = values[: np.count_nonzero(gains > 0)]
@@ -110,24 +133,32 @@ def auspro(maps, regions, saturation, max_fpr=0.05):
     return min(float(total / n_regions / limit), 1.0)
 
 
-def _check_regions(maps, regions, saturation):
-    """For each image a list of (mask, saturation area in pixels)."""
-    regions = list(regions)
-    saturation = [None] * len(maps) if saturation is None else list(saturation)
-    for name, given in (("regions", regions), ("saturation", saturation)):
-        if len(given) != len(maps):
-            raise ValueError(f"there are {len(maps)} maps but {name} of {len(given)} images")
-    images = []
-    for index, (pixels, masks, areas) in enumerate(zip(maps, regions, saturation, strict=True)):
+def _check_regions(regions, maps, saturation):
+    """For each image a list of (mask, saturation area in pixels), and the maps."""
+    checked = []
+    for index, masks in enumerate(regions):
         if masks is None:
-            check_mask(None, pixels.shape, f"regions[{index}]")
+            check_mask(None, f"regions[{index}]", "(regions, maps)")
+        names = [f"regions[{index}][{number}]" for number in range(len(masks))]
+        checked.append(
+            [
+                (check_mask(mask, name, "(regions, maps)"), name)
+                for mask, name in zip(masks, names, strict=True)
+            ]
+        )
+    maps = check_maps(maps)
+    all_areas = [None] * len(maps) if saturation is None else list(saturation)
+    for argument, given in (("regions", checked), ("saturation", all_areas)):
+        if len(given) != len(maps):
+            raise ValueError(f"there are {len(maps)} maps but {argument} of {len(given)} images")
+    images = []
+    for index, (masks, heat_map, areas) in enumerate(zip(checked, maps, all_areas, strict=True)):
         areas = [np.inf] * len(masks) if areas is None else list(areas)
         if len(areas) != len(masks):
             raise ValueError(f"regions[{index}] has {len(masks)} masks, but {len(areas)} areas")
         image = []
-        for number, (mask, area) in enumerate(zip(masks, areas, strict=True)):
-            name = f"regions[{index}][{number}]"
-            mask = check_mask(mask, pixels.shape, name)
+        for (mask, name), area in zip(masks, areas, strict=True):
+            check_same_size(mask, heat_map, name)
             if not mask.any():
                 raise ValueError(f"{name} is empty; a good image has no regions")
             if not area > 0:
@@ -136,4 +167,4 @@ def _check_regions(maps, regions, saturation):
         images.append(image)
     if not any(images):
         raise ValueError("undefined: no image has a region")
-    return images
+    return images, maps

@@ -1,12 +1,64 @@
-"""What the pixel metrics take: pairs of a map and a mask, checked, and the regions of a mask."""
+"""What the pixel metrics take: pairs of a mask and a map, checked, and the regions of a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+
+from skanomaly._typing import FloatArray, IntArray
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
+Mask = NDArray[np.bool_]
+Map = NDArray[Any]
 
-def check_maps(maps):
+
+def check_pairs(
+    masks: Iterable[ArrayLike | None], maps: Iterable[ArrayLike]
+) -> tuple[list[Mask], list[Map]]:
+    """Masks and anomaly maps as arrays, every one checked, and every mask against its map.
+
+    Parameters
+    ----------
+    masks : sequence of array-like of shape (height, width), bool
+        True where there is a defect; all False for a good image.
+    maps : sequence of array-like of shape (height, width)
+        Higher is more anomalous. Sizes may differ.
+
+    Returns
+    -------
+    masks : list of ndarray of shape (height, width), bool
+    maps : list of ndarray of shape (height, width)
+        float32 or wider, or integers. Neither is copied where that can be avoided.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check_maps`; when there are more or fewer masks than maps; when one is None, not
+        bool, or of another size than its map. The error names the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.metrics._validation import check_pairs
+    >>> check_pairs([[[True, False]]], [[[0.5, 2.0]]])
+    ([array([[ True, False]])], [array([[0.5, 2. ]])])
+    """
+    # Masks first: of arguments that are swapped, the message must not be about the maps.
+    truth = [check_mask(mask, f"masks[{i}]", "(masks, maps)") for i, mask in enumerate(masks)]
+    found = check_maps(maps)
+    if len(truth) != len(found):
+        raise ValueError(f"there are {len(found)} maps but {len(truth)} masks")
+    for i, (mask, heat_map) in enumerate(zip(truth, found, strict=True)):
+        check_same_size(mask, heat_map, f"masks[{i}]")
+    return truth, found
+
+
+def check_maps(maps: Iterable[ArrayLike]) -> list[Map]:
     """Anomaly maps as arrays, every one checked.
 
     Parameters
@@ -31,81 +83,55 @@ def check_maps(maps):
     >>> check_maps([[[0.5, 2.0]]])
     [array([[0.5, 2. ]])]
     """
-    maps = [check_map(pixels, f"maps[{index}]") for index, pixels in enumerate(maps)]
-    if not maps:
+    checked = [check_map(heat_map, f"maps[{index}]") for index, heat_map in enumerate(maps)]
+    if not checked:
         raise ValueError("undefined: there is no map")
-    return maps
+    return checked
 
 
-def check_map(pixels, name):
+def check_map(heat_map: ArrayLike, name: str) -> Map:
     """One anomaly map as an array; see :func:`check_maps`."""
-    pixels = np.asarray(pixels)
-    if pixels.ndim != 2 or not pixels.size:
-        raise ValueError(f"{name} has shape {pixels.shape}; a map is (height, width), not empty")
-    if pixels.dtype.kind not in "biuf":
-        raise ValueError(f"{name} holds {pixels.dtype}; a map is of real numbers")
-    if pixels.dtype.kind == "b":
-        return pixels.view(np.uint8)
-    if pixels.dtype.kind == "f":
-        if not np.isfinite(pixels).all():
+    heat_map = np.asarray(heat_map)
+    if heat_map.ndim != 2 or not heat_map.size:
+        raise ValueError(f"{name} has shape {heat_map.shape}; a map is (height, width), not empty")
+    if heat_map.dtype.kind not in "biuf":
+        raise ValueError(f"{name} holds {heat_map.dtype}; a map is of real numbers")
+    if heat_map.dtype.kind == "b":
+        return heat_map.view(np.uint8)
+    if heat_map.dtype.kind == "f":
+        if not np.isfinite(heat_map).all():
             raise ValueError(f"{name} contains NaN or infinity")
-        if pixels.dtype.itemsize == 2:
-            return pixels.astype(np.float32)  # sorting half floats is slow
-    return pixels
+        if heat_map.dtype.itemsize == 2:
+            return heat_map.astype(np.float32)  # sorting half floats is slow
+    return heat_map
 
 
-def check_masks(masks, maps):
-    """Masks as arrays, every one checked against its map.
-
-    Parameters
-    ----------
-    masks : sequence of array-like of shape (height, width), bool
-        True where there is a defect; all False for a good image.
-    maps : list of ndarray of shape (height, width)
-        From :func:`check_maps`.
-
-    Returns
-    -------
-    list of ndarray of shape (height, width), bool
-        Not copied where that can be avoided.
-
-    Raises
-    ------
-    ValueError
-        When there are more or fewer masks than maps, or one is None, not bool, or of another size
-        than its map. The error names the image.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skanomaly.metrics._validation import check_masks
-    >>> check_masks([[[True, False]]], [np.zeros((1, 2))])
-    [array([[ True, False]])]
-    """
-    masks = list(masks)
-    if len(masks) != len(maps):
-        raise ValueError(f"there are {len(maps)} maps but {len(masks)} masks")
-    pairs = enumerate(zip(masks, maps, strict=True))
-    return [check_mask(mask, pixels.shape, f"masks[{i}]") for i, (mask, pixels) in pairs]
-
-
-def check_mask(mask, shape, name):
-    """One mask as an array of that shape; see :func:`check_masks`."""
+def check_mask(mask: ArrayLike | None, name: str, order: str) -> Mask:
+    """One mask as an array of bool; `order` is how the metric wants its arguments."""
     if mask is None:
         raise ValueError(
             f"{name} is None, so whether the image has defects is not known: leave the image out, "
             "or pass an all-False mask if it is good"
         )
     mask = np.asarray(mask)
+    if mask.dtype.kind == "f":
+        raise ValueError(
+            f"{name} holds {mask.dtype}, as a map does; a mask is bool, and the order of the "
+            f"arguments is {order}"
+        )
     if mask.dtype != bool:
         # Class ids, 0/255 and half-covered pixels of a resized mask each need another rule.
         raise ValueError(f"{name} holds {mask.dtype}; a mask is bool, for example `mask != 0`")
-    if mask.shape != shape:
-        raise ValueError(f"{name} has shape {mask.shape}, but its map has {shape}")
     return mask
 
 
-def label_regions(mask):
+def check_same_size(mask: Mask, heat_map: Map, name: str) -> None:
+    """ValueError where a mask and its map differ in shape."""
+    if mask.shape != heat_map.shape:
+        raise ValueError(f"{name} has shape {mask.shape}, but its map has {heat_map.shape}")
+
+
+def label_regions(mask: Mask) -> tuple[NDArray[np.int32], IntArray]:
     """The connected regions of a mask, pixels touching at a corner included.
 
     Parameters
@@ -137,16 +163,54 @@ def label_regions(mask):
     return labels, np.bincount(labels, minlength=n_regions)
 
 
-def check_threshold(threshold):
+def check_threshold(threshold: float) -> FloatArray:
     """A threshold as an array of one float64, not NaN: NumPy would round a scalar to float32."""
     if np.isnan(threshold):
         raise ValueError("threshold is NaN")
     return np.array([threshold], dtype=np.float64)
 
 
-def check_max_fpr(max_fpr):
+def check_max_fpr(max_fpr: float) -> float:
     """A limit of the false-positive rate as a float in (0, 1]."""
-    limit = float(max_fpr)
-    if not 0 < limit <= 1:
+    # True is 1.0 to Python, but whoever passes it means something else.
+    if isinstance(max_fpr, (bool, np.bool_)) or not 0 < float(max_fpr) <= 1:
         raise ValueError(f"max_fpr must lie in (0, 1], got {max_fpr!r}")
-    return limit
+    return float(max_fpr)
+
+
+def check_limits(max_fpr: float | Iterable[float]) -> list[float]:
+    """One limit of the false-positive rate, or several, as a list of floats in (0, 1]."""
+    if isinstance(max_fpr, Iterable):
+        return [check_max_fpr(limit) for limit in max_fpr]
+    return [check_max_fpr(max_fpr)]
+
+
+def threshold_between(low: float, high: float, dtype: Any = np.float64) -> float:
+    """A threshold that parts two neighbouring scores: ``low < threshold <= high``.
+
+    It is their midpoint, to which a new score that differs a little from one of them does not
+    matter; `high` itself where rounding would bring the midpoint down to `low`.
+
+    Parameters
+    ----------
+    low, high : float
+        ``low < high``.
+    dtype : dtype, default=float64
+        Of the scores. NumPy compares an array of float32 with a number in float32, so the
+        threshold must part them there.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from skanomaly.metrics._validation import threshold_between
+    >>> threshold_between(1.0, 2.0)
+    1.5
+    """
+    kind = np.dtype(dtype)
+    middle = float(np.float64(low) / 2 + np.float64(high) / 2)
+    if kind.kind == "f":
+        middle = float(kind.type(middle))
+    return middle if low < middle <= high else float(high)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, make_scorer
+from sklearn.metrics import average_precision_score, f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.svm import OneClassSVM
 
@@ -17,6 +17,7 @@ from skanomaly.metrics import (
     image_average_precision,
     image_average_precision_scorer,
     image_f1_max,
+    image_f1_max_threshold,
     image_fpr_at_recall,
     image_recall_at_zero_fpr,
 )
@@ -25,6 +26,7 @@ METRICS = [
     image_auroc,
     image_average_precision,
     image_f1_max,
+    image_f1_max_threshold,
     image_recall_at_zero_fpr,
     image_fpr_at_recall,
 ]
@@ -53,10 +55,30 @@ def test_against_loops(pairs):
     for _, precision, recall in _curve(y, scores):
         expected, before = expected + (recall - before) * precision, recall
     assert image_average_precision(y, scores) == pytest.approx(expected, abs=1e-12)
-    f1, threshold = image_f1_max(y, scores)
+    f1 = image_f1_max(y, scores)
     by_threshold = {t: 2 * p * r / (p + r) if p + r else 0 for t, p, r in _curve(y, scores)}
     assert f1 == pytest.approx(max(by_threshold.values()), abs=1e-12)
-    assert by_threshold[threshold] == pytest.approx(f1, abs=1e-12)
+    highest = max(t for t, value in by_threshold.items() if value == pytest.approx(f1, abs=1e-12))
+    above = [s for s in scores if s > highest]
+    expected = (highest + min(above)) / 2 if above else np.nextafter(highest, np.inf)
+    assert image_f1_max_threshold(y, scores) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_f1_threshold_serves_as_offset(dtype):
+    """`predict` is -1 where ``score < offset_``, also between neighbouring floats."""
+    rng = np.random.default_rng(0)
+    for step in range(40):
+        y = rng.choice([-1, 1], 12)
+        y[:2] = 1, -1
+        scores = rng.standard_normal(12).astype(dtype)
+        if step % 2:  # scores that lie as close as floats can
+            scores = np.float64(1).astype(dtype) + rng.integers(0, 6, 12) * np.finfo(dtype).eps
+            scores = scores.astype(dtype)
+        predicted = np.where(scores < image_f1_max_threshold(y, scores), -1, 1)
+        assert f1_score(y, predicted, pos_label=-1) == pytest.approx(image_f1_max(y, scores))
+    scores = np.array([2.0, 1.0], dtype=dtype)  # only all are best
+    assert (scores < image_f1_max_threshold([-1, 1], scores)).all()
 
 
 @settings(deadline=None)
@@ -78,7 +100,7 @@ def test_recall_is_not_rounded_up():
     y, scores = [-1] * 100 + [1], [*range(100), 6.5]
     assert image_fpr_at_recall(y, scores, recall=0.07) == 0
     assert image_fpr_at_recall(y, scores, recall=0.08) == 1
-    for recall in (0, 1.01, np.nan):
+    for recall in (0, 1.01, np.nan, True):
         with pytest.raises(ValueError, match="recall must lie in"):
             image_fpr_at_recall(y, scores, recall)
 
@@ -99,8 +121,7 @@ def test_scorer_prefers_the_better_detector(name, points):
     good, bad = OneClassSVM(gamma=0.1).fit(X[y == 1]), OneClassSVM(gamma=0.1).fit(X[y == -1])
     scorer = IMAGE_SCORERS[name]
     assert scorer(good, X, y) > scorer(bad, X, y)
-    value = scorer.metric(y, good.score_samples(X))
-    assert scorer(good, X, y) == scorer.sign * (value[0] if isinstance(value, tuple) else value)
+    assert scorer(good, X, y) == scorer.sign * scorer.metric(y, good.score_samples(X))
     assert pickle.loads(pickle.dumps(scorer))(good, X, y) == scorer(good, X, y)
     assert scorer.metric.__name__ in repr(scorer)
 
@@ -157,7 +178,7 @@ def test_bootstrap_draws_within_the_classes():
 
     y, scores = [1, -1, 1, 1], [1, -1, 2, 3]
     assert bootstrap_interval(shares, y, scores, n_resamples=20) == (0.5, 0.5)
-    for wrong in ({"confidence": 1}, {"confidence": 0}, {"n_resamples": 0}):
+    for wrong in ({"confidence": 1}, {"n_resamples": 0}, {"n_resamples": True}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             bootstrap_interval(shares, y, scores, **wrong)
     with pytest.raises(ValueError, match="undefined"):

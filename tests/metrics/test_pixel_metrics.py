@@ -16,6 +16,7 @@ from skanomaly.metrics import (
     pixel_auroc,
     pixel_average_precision,
     pixel_f1_max,
+    pixel_f1_max_threshold,
     pixel_iou,
     pixel_metrics,
     pro_curve,
@@ -51,7 +52,7 @@ def datasets(draw, values=("ties", "floats", "tails")):
     if all(mask.all() for mask in masks):
         maps.append(maps[0][:, :1] * 1)
         masks.append(np.zeros(maps[-1].shape, bool))
-    return maps, masks
+    return masks, maps
 
 
 def regions_of(mask):
@@ -70,7 +71,7 @@ def regions_of(mask):
     return regions
 
 
-def points(maps, masks, regions=None, saturation=None):
+def points(masks, maps, regions=None, saturation=None):
     """(threshold, fp, tp, mean overlap) for every distinct score, highest first, by counting."""
     regions = regions or [regions_of(mask) for mask in masks]
     for t in sorted({float(v) for pixels in maps for v in pixels.ravel()}, reverse=True):
@@ -99,36 +100,46 @@ def area_up_to(curve, limit):
 @checked
 @given(datasets())
 def test_against_loops(data):
-    maps, masks = data
+    masks, maps = data
     n_normal = sum(int((~mask).sum()) for mask in masks)
     n_defect = sum(int(mask.sum()) for mask in masks)
-    curve = list(points(maps, masks))
-    found = pixel_metrics(maps, masks, max_fpr=LIMITS)
+    curve = list(points(masks, maps))
+    found = pixel_metrics(masks, maps, max_fpr=LIMITS)
     roc = [(fp / n_normal, tp / n_defect) for _, fp, tp, _ in curve]
     assert found["pixel_auroc"] == close(area_up_to(roc, 1.0), abs=1e-12)
-    assert found["pixel_auroc"] == pixel_auroc(maps, masks)
+    assert found["pixel_auroc"] == pixel_auroc(masks, maps)
     expected, before = 0.0, 0
     for _, fp, tp, _ in curve:
         expected, before = expected + (tp - before) / n_defect * tp / (tp + fp), tp
     assert found["pixel_average_precision"] == close(expected, abs=1e-12)
-    assert pixel_average_precision(maps, masks) == close(expected, abs=1e-12)
+    assert pixel_average_precision(masks, maps) == close(expected, abs=1e-12)
     f1 = {t: 2 * tp / (tp + fp + n_defect) for t, fp, tp, _ in curve}
     assert found["pixel_f1_max"] == close(max(f1.values()), abs=1e-12)
-    assert f1[found["pixel_f1_threshold"]] == close(max(f1.values()), abs=1e-12)
-    assert pixel_f1_max(maps, masks) == (found["pixel_f1_max"], found["pixel_f1_threshold"])
+    # The threshold that is handed out gives that F1, and lies between two scores.
+    threshold = found["pixel_f1_threshold"]
+    called = [heat_map >= threshold for heat_map in maps]
+    tp = sum(np.sum(c & mask) for c, mask in zip(called, masks, strict=True))
+    predicted = sum(np.sum(c) for c in called)
+    assert 2 * tp / (predicted + n_defect) == close(max(f1.values()), abs=1e-12)
+    lowest = min(t for t in f1 if t >= threshold)
+    below = [t for t in f1 if t < lowest]
+    if below and maps[0].dtype == np.float64:
+        assert threshold in ((max(below) + lowest) / 2, lowest)
+    assert pixel_f1_max(masks, maps) == found["pixel_f1_max"]
+    assert pixel_f1_max_threshold(masks, maps) == found["pixel_f1_threshold"]
     for limit in LIMITS:
         expected = area_up_to([(fp / n_normal, pro) for _, fp, _, pro in curve], limit)
         assert found[f"aupro_{limit:g}"] == close(expected, abs=1e-12)
-        assert aupro(maps, masks, limit) == close(expected, abs=1e-12)
+        assert aupro(masks, maps, limit) == close(expected, abs=1e-12)
 
 
 @checked
 @given(datasets())
 def test_pro_curve(data):
-    maps, masks = data
+    masks, maps = data
     n_normal = sum(int((~mask).sum()) for mask in masks)
-    expected = {t: (fp / n_normal, pro) for t, fp, _, pro in points(maps, masks)}
-    fpr, pro, thresholds = pro_curve(maps, masks)
+    expected = {t: (fp / n_normal, pro) for t, fp, _, pro in points(masks, maps)}
+    fpr, pro, thresholds = pro_curve(masks, maps)
     assert (fpr[0], pro[0], thresholds[0]) == (0, 0, np.inf)
     assert (fpr[-1], pro[-1]) == (1, close(1))
     assert (np.diff(thresholds) < 0).all()
@@ -142,20 +153,20 @@ def test_pro_curve(data):
 @checked
 @given(datasets(), st.randoms(use_true_random=False))
 def test_invariances(data, random):
-    maps, masks = data
-    expected = close(_without_threshold(maps, masks), abs=1e-12)
+    masks, maps = data
+    expected = close(_without_threshold(masks, maps), abs=1e-12)
     levels = np.unique(np.concatenate([pixels.ravel() for pixels in maps]))
     ranks = [np.searchsorted(levels, pixels) for pixels in maps]
     for transform in (lambda x: x, lambda x: np.exp(x / 20), lambda x: -1.0 / (x + 1)):
-        assert _without_threshold([transform(x) for x in ranks], masks) == expected
+        assert _without_threshold(masks, [transform(x) for x in ranks]) == expected
     order = random.sample(range(len(maps)), len(maps))
-    assert _without_threshold([maps[i] for i in order], [masks[i] for i in order]) == expected
-    flipped = [pixels.T[::-1] for pixels in maps], [mask.T[::-1] for mask in masks]
+    assert _without_threshold([masks[i] for i in order], [maps[i] for i in order]) == expected
+    flipped = [mask.T[::-1] for mask in masks], [pixels.T[::-1] for pixels in maps]
     assert _without_threshold(*flipped) == expected
 
 
-def _without_threshold(maps, masks):
-    found = pixel_metrics(maps, masks, max_fpr=LIMITS)
+def _without_threshold(masks, maps):
+    found = pixel_metrics(masks, maps, max_fpr=LIMITS)
     del found["pixel_f1_threshold"]
     return found
 
@@ -163,152 +174,191 @@ def _without_threshold(maps, masks):
 @checked
 @given(datasets())
 def test_against_scikit_learn(data):
-    maps, masks = data
+    masks, maps = data
     target = np.concatenate([mask.ravel() for mask in masks])
     scores = np.concatenate([pixels.ravel() for pixels in maps])
-    assert pixel_auroc(maps, masks) == close(roc_auc_score(target, scores), abs=1e-12)
+    assert pixel_auroc(masks, maps) == close(roc_auc_score(target, scores), abs=1e-12)
     expected = average_precision_score(target, scores)
-    assert pixel_average_precision(maps, masks) == close(expected, abs=1e-12)
+    assert pixel_average_precision(masks, maps) == close(expected, abs=1e-12)
 
 
 @checked
 @given(datasets())
 def test_iou(data):
-    maps, masks = data
-    f1, threshold = pixel_f1_max(maps, masks)
-    assert pixel_iou(maps, masks, threshold) == close(f1 / (2 - f1), abs=1e-12)
-    assert pixel_iou(maps, masks, np.inf) == 0
+    masks, maps = data
+    f1, threshold = pixel_f1_max(masks, maps), pixel_f1_max_threshold(masks, maps)
+    assert pixel_iou(masks, maps, threshold) == close(f1 / (2 - f1), abs=1e-12)
+    assert pixel_iou(masks, maps, np.inf) == 0
     with pytest.raises(ValueError, match="NaN"):
-        pixel_iou(maps, masks, np.nan)
+        pixel_iou(masks, maps, np.nan)
     with pytest.raises(ValueError, match="undefined: no mask"):
-        pixel_iou(maps[:1], [np.zeros(maps[0].shape, bool)], threshold)
+        pixel_iou([np.zeros(maps[0].shape, bool)], maps[:1], threshold)
 
 
 def test_of_equal_f1_the_highest_threshold():
     # One of two found, no false alarm; or both, with two false alarms: 2/3 either way.
-    found = pixel_f1_max([[[4.0, 3.0, 2.0, 1.0]]], [[[True, False, False, True]]])
-    assert found == (close(2 / 3), 4.0)
+    masks, maps = [[[True, False, False, True]]], [[[4.0, 3.0, 2.0, 1.0]]]
+    assert pixel_f1_max(masks, maps) == close(2 / 3)
+    assert pixel_f1_max_threshold(masks, maps) == 3.5
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_threshold_between_neighbouring_floats(dtype):
+    """No number lies between them, and NumPy compares float32 maps in float32."""
+    for start in (1.0, 1.5, -3.25, 1e-40):
+        low = dtype(start)
+        for _ in range(4):
+            high = np.nextafter(low, dtype(np.inf))
+            maps, masks = [np.array([[high, low]])], [np.array([[True, False]])]
+            threshold = pixel_f1_max_threshold(masks, maps)
+            assert (maps[0] >= threshold).tolist() == [[True, False]]
+            assert pixel_iou(masks, maps, threshold) == 1
+            low = high
+    # Every pixel is called a defect: there is no score below.
+    assert pixel_f1_max_threshold([[[True, True, False]]], [[[1.0, 2.0, 1.0]]]) == 1.0
 
 
 def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
-    maps, masks = rng.integers(0, 9, (3, 8, 9)), rng.random((3, 8, 9)) < 0.4
-    whole = pixel_metrics(maps, masks)
+    masks, maps = rng.random((3, 8, 9)) < 0.4, rng.integers(0, 9, (3, 8, 9))
+    whole = pixel_metrics(masks, maps)
     monkeypatch.setattr(core, "_CHUNK", 3)
-    assert pixel_metrics(maps, masks) == close(whole, abs=1e-12)
+    assert pixel_metrics(masks, maps) == close(whole, abs=1e-12)
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
 def test_constant_map_is_worth_half_the_limit(limit):
     mask = np.zeros((4, 5), bool)
     mask[1:3, 2] = True
-    assert aupro(np.full((1, 4, 5), 0.7), [mask], limit) == close(limit / 2, abs=1e-15)
-    assert pixel_auroc(np.full((1, 4, 5), 0.7), [mask]) == 0.5
+    assert aupro([mask], np.full((1, 4, 5), 0.7), limit) == close(limit / 2, abs=1e-15)
+    assert pixel_auroc([mask], np.full((1, 4, 5), 0.7)) == 0.5
 
 
 def test_regions_weigh_the_same_and_touch_at_corners():
     mask = np.array([[1, 0, 0, 0, 1], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
     pixels = np.where(mask, 2.0, 1.0)
     pixels[0, 4] = 0.0  # a region of one pixel is missed: half of all, not a third
-    assert aupro([pixels], [mask]) == close(0.5, abs=1e-12)
-    assert aupro([pixels, pixels * 0 + 5], [mask, mask & False]) < 0.5  # good images count
+    assert aupro([mask], [pixels]) == close(0.5, abs=1e-12)
+    assert aupro([mask, mask & False], [pixels, pixels * 0 + 5]) < 0.5  # good images count
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, ">f8"])
 def test_any_real_dtype(dtype):
     rng = np.random.default_rng(1)
     maps, masks = rng.integers(0, 2, (2, 5, 6)), rng.random((2, 5, 6)) < 0.4
-    assert pixel_metrics(maps.astype(dtype), masks) == pixel_metrics(maps.astype(float), masks)
+    assert pixel_metrics(masks, maps.astype(dtype)) == pixel_metrics(masks, maps.astype(float))
     mixed = [maps[0].astype(dtype), maps[1].astype(float)]
-    assert pixel_metrics(mixed, masks) == pixel_metrics(maps.astype(float), masks)
+    assert pixel_metrics(masks, mixed) == pixel_metrics(masks, maps.astype(float))
 
 
 def test_input_is_left_alone():
     maps, mask = np.arange(6.0).reshape(1, 2, 3)[:, ::-1], np.eye(2, 3, dtype=bool)
     maps.flags.writeable = mask.flags.writeable = False
-    pixel_metrics(maps, [mask])
+    pixel_metrics([mask], maps)
+
+
+METRICS = [
+    *(pixel_metrics, pixel_auroc, pixel_average_precision, pixel_f1_max, pixel_f1_max_threshold),
+    *(aupro, pro_curve),
+]
+
+
+def _in_regions(metric, *arguments):
+    """A metric of regions as one of masks, each of them one region."""
+
+    def of_masks(masks, maps):
+        regions = [mask if mask is None else [mask] for mask in masks]
+        return metric(regions, maps, None, *arguments)
+
+    return of_masks
 
 
 @pytest.mark.parametrize(
-    "metric",
+    ("metric", "names"),
     [
-        *(pixel_metrics, pixel_auroc, pixel_average_precision, pixel_f1_max, aupro, pro_curve),
-        lambda maps, masks: auspro(maps, [m if m is None else [m] for m in masks], None),
-        lambda maps, masks: spro(maps, [m if m is None else [m] for m in masks], None, 0.5),
-        lambda maps, masks: pixel_iou(maps, masks, 0.5),
+        *((metric, "masks, maps") for metric in METRICS),
+        (lambda masks, maps: pixel_iou(masks, maps, 0.5), "masks, maps"),
+        (_in_regions(auspro), "regions, maps"),
+        (_in_regions(spro, 0.5), "regions, maps"),
     ],
+    ids=[*(metric.__name__ for metric in METRICS), "pixel_iou", "auspro", "spro"],
 )
-def test_bad_input_is_an_error_that_names_the_image(metric):
+def test_bad_input_is_an_error_that_names_the_image(metric, names):
     good, mask = np.zeros((2, 3)), np.eye(2, 3, dtype=bool)
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match=r"maps\[1\] contains NaN or infinity"):
-            metric([good, np.full((2, 3), bad)], [mask, mask])
+            metric([mask, mask], [good, np.full((2, 3), bad)])
     with pytest.raises(ValueError, match=r"\[1\].* has shape \(3, 2\), but its map has \(2, 3\)"):
-        metric([good, good], [mask, mask.T])
+        metric([mask, mask.T], [good, good])
     with pytest.raises(ValueError, match=r"s\[1\] is None.*leave the image out"):
-        metric([good, good], [mask, None])
+        metric([mask, None], [good, good])
     with pytest.raises(ValueError, match=r"\[1\].* holds uint8; a mask is bool"):
-        metric([good, good], [mask, mask.astype(np.uint8)])
+        metric([mask, mask.astype(np.uint8)], [good, good])
     with pytest.raises(ValueError, match="there are 2 maps but"):
-        metric([good, good], [mask])
+        metric([mask], [good, good])
     with pytest.raises(ValueError, match=r"maps\[0\] has shape \(2, 3, 1\)"):
-        metric([good[..., None]], [mask])
+        metric([mask], [good[..., None]])
     with pytest.raises(ValueError, match=r"maps\[0\] holds complex128"):
-        metric([good * 1j], [mask])
+        metric([mask], [good * 1j])
     with pytest.raises(ValueError, match="undefined: there is no map"):
         metric([], [])
+    # Swapped: of masks and of labels.
+    for swapped in (mask, mask.astype(int)):
+        message = rf"{names.split(',')[0]}\[0\].* holds float64, as a map does.*is \({names}\)"
+        with pytest.raises(ValueError, match=message):
+            metric([good], [swapped])
 
 
-@pytest.mark.parametrize(
-    "metric", [pixel_metrics, pixel_auroc, pixel_average_precision, pixel_f1_max, aupro, pro_curve]
-)
+@pytest.mark.parametrize("metric", METRICS)
 def test_undefined_is_an_error(metric):
     with pytest.raises(ValueError, match="undefined: no mask holds a defect"):
-        metric(np.ones((1, 2, 2)), np.zeros((1, 2, 2), bool))
+        metric(np.zeros((1, 2, 2), bool), np.ones((1, 2, 2)))
     with pytest.raises(ValueError, match="undefined: every pixel lies in a mask"):
-        metric(np.ones((1, 2, 2)), np.ones((1, 2, 2), bool))
+        metric(np.ones((1, 2, 2), bool), np.ones((1, 2, 2)))
 
 
-@pytest.mark.parametrize("limit", [0, -0.1, 1.1, np.nan])
+@pytest.mark.parametrize("limit", [0, -0.1, 1.1, np.nan, True])
 def test_bad_limit(limit):
-    for metric in (aupro, pixel_metrics, lambda m, r, x: auspro(m, [r], None, x)):
+    for metric in (aupro, pixel_metrics, lambda r, m, x: auspro([r], m, None, x)):
         with pytest.raises(ValueError, match="max_fpr must lie in"):
-            metric(np.eye(2)[None], np.eye(2, dtype=bool)[None], limit)
+            metric(np.eye(2, dtype=bool)[None], np.eye(2)[None], limit)
+    with pytest.raises(ValueError, match="max_fpr must lie in"):
+        pixel_metrics(np.eye(2, dtype=bool)[None], np.eye(2)[None], [0.3, limit])
 
 
 @checked
 @given(datasets(), st.sampled_from([0.3, 1.5, 2, 4, 100]))
 def test_saturated_overlap(data, area):
-    maps, masks = data
+    masks, maps = data
     regions = [regions_of(mask) for mask in masks]
     areas = [[area + number for number, _ in enumerate(image)] for image in regions]
     n_normal = sum(int((~mask).sum()) for mask in masks)
-    curve = list(points(maps, masks, regions, areas))
+    curve = list(points(masks, maps, regions, areas))
     for limit in LIMITS:
         expected = area_up_to([(fp / n_normal, y) for _, fp, _, y in curve], limit)
-        assert auspro(maps, regions, areas, limit) == close(expected, abs=1e-12)
-        assert auspro(maps, regions, None, limit) == close(aupro(maps, masks, limit), abs=1e-12)
+        assert auspro(regions, maps, areas, limit) == close(expected, abs=1e-12)
+        assert auspro(regions, maps, None, limit) == close(aupro(masks, maps, limit), abs=1e-12)
     # What lies above a score strictly is what reaches the next higher one.
     for (_, _, _, higher), (t, _, _, y) in zip(curve[:-1], curve[1:], strict=True):
-        assert spro(maps, regions, areas, t) == close(higher, abs=1e-12)
-        assert spro(maps, regions, areas, np.nextafter(t, -np.inf)) == close(y, abs=1e-12)
-    assert spro(maps, regions, areas, curve[0][0]) == 0
+        assert spro(regions, maps, areas, t) == close(higher, abs=1e-12)
+        assert spro(regions, maps, areas, np.nextafter(t, -np.inf)) == close(y, abs=1e-12)
+    assert spro(regions, maps, areas, curve[0][0]) == 0
 
 
 def test_thresholds_are_not_rounded():
     mask, pixels = np.ones((1, 1), bool), np.full((1, 1), 0.1, np.float32)  # 0.10000000149...
-    assert spro([pixels], [[mask]], None, threshold=0.1) == 1
-    assert pixel_iou([pixels], [mask], threshold=0.1000000014) == 1
-    assert pixel_iou([pixels], [mask], threshold=0.1000000016) == 0
+    assert spro([[mask]], [pixels], None, threshold=0.1) == 1
+    assert pixel_iou([mask], [pixels], threshold=0.1000000014) == 1
+    assert pixel_iou([mask], [pixels], threshold=0.1000000016) == 0
 
 
 def test_overlapping_regions():
     maps = [np.array([[3.0, 2.0, 1.0, 0.0]])]
     regions = [np.array([[[1, 1, 0, 0]], [[0, 1, 1, 0]]], bool)]
     # At threshold 2: two of two and one of two pixels; nothing is a false positive until the last.
-    assert spro(maps, regions, None, threshold=1.5) == 0.75
-    assert spro(maps, regions, [[2, 1]], threshold=1.5) == 1.0
-    assert auspro(maps, regions, None) == 1.0
+    assert spro(regions, maps, None, threshold=1.5) == 0.75
+    assert spro(regions, maps, [[2, 1]], threshold=1.5) == 1.0
+    assert auspro(regions, maps, None) == 1.0
 
 
 def test_saturation_errors():
@@ -321,25 +371,25 @@ def test_saturation_errors():
             ([], "saturation of 0 images"),
         ]:
             with pytest.raises(ValueError, match=message):
-                metric([mask * 1.0], [[mask]], areas)
+                metric([[mask]], [mask * 1.0], areas)
         with pytest.raises(ValueError, match="is empty; a good image has no regions"):
-            metric([mask * 1.0], [[mask & False]], None)
+            metric([[mask & False]], [mask * 1.0], None)
         with pytest.raises(ValueError, match="undefined: no image has a region"):
-            metric([mask * 1.0], [[]], None)
+            metric([[]], [mask * 1.0], None)
     with pytest.raises(ValueError, match="undefined: every pixel"):
-        auspro([mask * 1.0], [[mask | True]], None)
+        auspro([[mask | True]], [mask * 1.0], None)
     with pytest.raises(ValueError, match="NaN"):
-        spro([mask * 1.0], [[mask]], None, np.nan)
+        spro([[mask]], [mask * 1.0], None, np.nan)
 
 
 @checked
 @given(datasets(values=("ties", "floats")), st.sampled_from([1, 2, 5, 16, 1000, 2**21]))
 def test_histogram_is_within_its_bounds(data, n_bins):
-    maps, masks = data
+    masks, maps = data
     histogram = HistogramPixelMetrics(low=-3, high=3, n_bins=n_bins)
-    for pixels, mask in zip(maps, masks, strict=True):
-        histogram.update(pixels, mask)
-    exact = pixel_metrics(maps, masks, LIMITS)
+    for mask, pixels in zip(masks, maps, strict=True):
+        histogram.update(mask, pixels)
+    exact = pixel_metrics(masks, maps, LIMITS)
     found, bounds = histogram.compute(LIMITS), histogram.error_bounds(LIMITS)
     assert found.keys() == bounds.keys()
     assert {name.removeprefix("approximate_") for name in found} | {"pixel_f1_threshold"} == {
@@ -349,7 +399,7 @@ def test_histogram_is_within_its_bounds(data, n_bins):
         assert abs(value - exact[name.removeprefix("approximate_")]) <= bounds[name] + 1e-12
     # It is exact for the maps that it has rounded.
     rounded = [histogram._bins(pixels, "") for pixels in maps]
-    exact = pixel_metrics(rounded, masks, LIMITS)
+    exact = pixel_metrics(masks, rounded, LIMITS)
     for name, value in found.items():
         assert value == close(exact[name.removeprefix("approximate_")], abs=1e-12)
 
@@ -364,9 +414,9 @@ def test_histogram_of_any_range(low, width):
     low, high = min(low, float(maps.min())), max(high, float(maps.max()))
     masks = rng.random(maps.shape) < 0.3
     histogram = HistogramPixelMetrics(low, high)
-    for pixels, mask in zip(maps, masks, strict=True):
-        histogram.update(pixels, mask)
-    exact, bounds = pixel_metrics(maps, masks), histogram.error_bounds()
+    for mask, pixels in zip(masks, maps, strict=True):
+        histogram.update(mask, pixels)
+    exact, bounds = pixel_metrics(masks, maps), histogram.error_bounds()
     for name, value in histogram.compute().items():
         assert abs(value - exact[name.removeprefix("approximate_")]) <= bounds[name] + 1e-12
 
@@ -376,21 +426,33 @@ def test_histogram_errors():
     histogram = HistogramPixelMetrics(0, 1, n_bins=4)
     for bad in (-0.1, 1.1, np.nextafter(1.0, 2.0), np.nextafter(np.float32(1), np.float32(2))):
         with pytest.raises(ValueError, match="image 0: the map has values .* outside the range"):
-            histogram.update(np.full((2, 2), bad), mask)
+            histogram.update(mask, np.full((2, 2), bad))
     with pytest.raises(ValueError, match="image 0: the map contains NaN"):
-        histogram.update(np.full((2, 2), np.nan), mask)
+        histogram.update(mask, np.full((2, 2), np.nan))
     with pytest.raises(ValueError, match="image 0: the mask is None"):
-        histogram.update(np.ones((2, 2)), None)
+        histogram.update(None, np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"image 0: the mask holds float64.*\(mask, heat_map\)"):
+        histogram.update(np.ones((2, 2)), mask)
+    with pytest.raises(ValueError, match=r"image 0: the mask has shape \(1, 2\), but its map"):
+        histogram.update(mask[:1], np.ones((2, 2)))
     with pytest.raises(ValueError, match="undefined: no mask"):
         histogram.compute()
     assert histogram.n_images_ == 0
-    histogram.update(np.ones((2, 2)), mask | True)
+    histogram.update(mask | True, np.ones((2, 2)))
     with pytest.raises(ValueError, match="undefined: every pixel"):
         histogram.error_bounds()
-    histogram.update(np.ones((2, 2)), ~mask)
+    histogram.update(~mask, np.ones((2, 2)))
     assert histogram.compute(0.3)["approximate_aupro_0.3"] == close(0.15)
     assert (histogram.n_images_, histogram.n_regions_) == (2, 2)
-    for arguments in [(1, 1), (0, np.inf), (np.nan, 1), (0, 1, 0), (0, 1, 2.5), (0, 1, 2**25)]:
+    for arguments in [
+        (1, 1),
+        (0, np.inf),
+        (np.nan, 1),
+        (0, 1, 0),
+        (0, 1, 2.5),
+        (0, 1, 2**25),
+        (0, 1, True),
+    ]:
         with pytest.raises(ValueError, match="low must be less|n_bins must be"):
             HistogramPixelMetrics(*arguments)
 
@@ -441,4 +503,4 @@ def test_against_anomalib(anomalib_aupro):
             ranks = (ranks + 1) / (ranks.max() + 2)
             for limit in (0.05, 0.3):
                 expected = anomalib_aupro(ranks, masks, limit)
-                assert aupro(maps, masks, limit) == close(expected, abs=1e-6), (name, limit)
+                assert aupro(masks, maps, limit) == close(expected, abs=1e-6), (name, limit)

@@ -1,0 +1,264 @@
+"""Pipelines taken apart, and what a scorer must have so that maps can be made from it.
+
+The protocol of a scorer of patch tokens ("a scorer with maps"), which :func:`check_patch_scorer`
+checks:
+
+- ``fit(X, y=None)``, ``score_samples(X)``, ``decision_function(X)`` and ``predict(X)`` in
+  scikit-learn's signs: higher is more normal, ``predict`` is -1 where ``decision_function`` is
+  negative.
+- ``score_patches(X, return_scores=False)``: the patch scores of each image, of shape (n_images,
+  grid_h, grid_w) or a 1-D object array of (grid_h, grid_w), higher is more anomalous; with
+  ``return_scores=True`` a pair ``(patch_scores, score_samples)`` from one computation.
+- After `fit`, ``offset_``: a number such that an image is called anomalous where
+  ``score_samples(X) < offset_`` (see :func:`offset_of`).
+- Where it has a parameter ``contamination``, a number is the share of normal images that the
+  threshold may flag; anything else, such as ``"auto"``, says that the threshold is no such share
+  (see :func:`contamination_of`).
+- Where it has them, ``p_values(X)``: conformal p-values of images.
+
+A detector of images has ``score_maps(images, size="image" or "model", return_scores=False)`` in
+place of `score_patches`, and takes images where a scorer takes tokens; the rest is the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+_METHODS = ("fit", "score_samples", "decision_function", "predict")
+
+
+@dataclass(frozen=True)
+class SplitPipeline:
+    """The steps of a Pipeline, by what they take and return.
+
+    Attributes
+    ----------
+    image_transformers : tuple of transformer
+        From images to patch tokens: the embedder, last, and the steps before it.
+    token_transformers : tuple of transformer
+        From patch tokens to patch tokens: the steps between the embedder and the scorer.
+    scorer : estimator
+        The last step: a scorer of patch tokens, or a detector of images.
+    """
+
+    image_transformers: tuple[Any, ...]
+    token_transformers: tuple[Any, ...]
+    scorer: Any
+
+    @property
+    def transformers(self) -> tuple[Any, ...]:
+        """All steps before the scorer."""
+        return self.image_transformers + self.token_transformers
+
+    def transform(self, images: Any) -> Any:
+        """What the scorer takes: the images after all transformers."""
+        for transformer in self.transformers:
+            images = transformer.transform(images)
+        return images
+
+
+def split_pipeline(estimator: Any) -> SplitPipeline:
+    """Take a Pipeline apart into transformers of images, transformers of tokens, and the scorer.
+
+    Pipelines within Pipelines are opened, ``"passthrough"`` steps left out, and searches such as
+    `GridSearchCV` replaced, wherever they stand, by their `best_estimator_`, or where they are not
+    fitted by their `estimator`. Nothing is copied or fitted.
+
+    The embedder is the last step before the scorer that takes images, by its own word: its tags
+    have ``input_tags.string``, as those of every embedder of this package have. Where no step says
+    so, it is the first step. All steps before a detector of images (with `score_maps`) are of
+    images.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A Pipeline or a search of one, fitted or not. Of anything else, such as a detector of
+        images, the result has no transformers.
+
+    Returns
+    -------
+    SplitPipeline
+
+    Raises
+    ------
+    TypeError
+        When a Pipeline has no step but ``"passthrough"``.
+    ValueError
+        When a search has ``refit=False``, so that it never has a fitted estimator.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import FilterBankPatches, PatchKNNScorer
+    >>> from skanomaly._pipelines import split_pipeline
+    >>> split_pipeline(make_pipeline(FilterBankPatches(), "passthrough", PatchKNNScorer()))
+    SplitPipeline(image_transformers=(FilterBankPatches(),), token_transformers=(),
+                  scorer=PatchKNNScorer())
+    """
+    steps = list(_steps(estimator))
+    if not steps:
+        raise TypeError("the Pipeline has no step that scores: each one is 'passthrough'")
+    *transformers, scorer = steps
+    if hasattr(scorer, "score_maps"):
+        n_image_steps = len(transformers)
+    else:
+        embedders = [i for i, step in enumerate(transformers) if _takes_images(step)]
+        n_image_steps = embedders[-1] + 1 if embedders else 1
+    return SplitPipeline(
+        tuple(transformers[:n_image_steps]), tuple(transformers[n_image_steps:]), scorer
+    )
+
+
+def split_detector(estimator: Any) -> SplitPipeline:
+    """Take apart what scores images and has maps of them; an error where it does not.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A Pipeline of an embedder and a scorer, a detector of images, or a search of either; fitted
+        or not.
+
+    Returns
+    -------
+    SplitPipeline
+
+    Raises
+    ------
+    TypeError
+        When the scorer lacks something of the protocol, or has no embedder before it.
+
+    Examples
+    --------
+    >>> from skanomaly import PatchKNNScorer
+    >>> from skanomaly._pipelines import split_detector
+    >>> split_detector(PatchKNNScorer())
+    Traceback (most recent call last):
+    ...
+    TypeError: PatchKNNScorer takes patch tokens, not images: put it in a Pipeline...
+    """
+    split = split_pipeline(estimator)
+    scorer = split.scorer
+    if hasattr(scorer, "score_maps"):
+        _check_methods(scorer, "detector", "score_maps", ("size", "return_scores"))
+        return split
+    check_patch_scorer(scorer, "the last step")
+    check_embedder(split)
+    return split
+
+
+def check_embedder(split: SplitPipeline) -> None:
+    """TypeError where a scorer of tokens has no embedder before it, which it needs for images."""
+    if not split.transformers and not hasattr(split.scorer, "score_maps"):
+        raise TypeError(
+            f"{type(split.scorer).__name__} takes patch tokens, not images: put it in a Pipeline, "
+            "after an embedder"
+        )
+
+
+def check_patch_scorer(scorer: Any, name: str = "scorer") -> None:
+    """Raise where a scorer of patch tokens lacks something that making maps from it needs.
+
+    The protocol stands at the top of this module. What can only be known after `fit`, `offset_`,
+    is read by :func:`offset_of`. A search or a Pipeline is no scorer: pass the `scorer` of
+    :func:`split_pipeline`.
+
+    Parameters
+    ----------
+    scorer : estimator
+        Fitted or not.
+    name : str, default="scorer"
+        What the message calls it, such as the name of an argument.
+
+    Raises
+    ------
+    TypeError
+        The message names what is missing, and what to do.
+
+    Examples
+    --------
+    >>> from sklearn.svm import OneClassSVM
+    >>> from skanomaly import PatchKNNScorer
+    >>> from skanomaly._pipelines import check_patch_scorer
+    >>> check_patch_scorer(PatchKNNScorer())
+    >>> check_patch_scorer(OneClassSVM())
+    Traceback (most recent call last):
+    ...
+    TypeError: scorer must be a scorer of patch tokens, but OneClassSVM has no score_patches...
+    """
+    _check_methods(scorer, name, "score_patches", ("return_scores",))
+
+
+def offset_of(scorer: Any) -> float:
+    """The threshold of a fitted scorer or detector: images that score lower are anomalous."""
+    if not hasattr(scorer, "offset_"):
+        raise TypeError(
+            f"{type(scorer).__name__} has no offset_ after fit: fit must set the threshold below "
+            "which score_samples calls an image anomalous"
+        )
+    return float(scorer.offset_)
+
+
+def contamination_of(scorer: Any) -> float | None:
+    """The share of normal images that a scorer's threshold may flag; None where it is no share."""
+    value = getattr(scorer, "contamination", None)
+    return float(value) if isinstance(value, Real) else None
+
+
+def _steps(estimator: Any) -> Iterator[Any]:
+    """The steps in order, with searches, nested Pipelines and "passthrough" resolved."""
+    if hasattr(estimator, "best_estimator_"):
+        yield from _steps(estimator.best_estimator_)
+    elif hasattr(estimator, "estimator") and hasattr(estimator, "refit"):  # a search, not fitted
+        if not estimator.refit:
+            raise ValueError(
+                f"{type(estimator).__name__} with refit=False never has a fitted estimator; set "
+                "refit=True, or the name of a metric"
+            )
+        yield from _steps(estimator.estimator)
+    elif isinstance(estimator, Pipeline):
+        for _, step in estimator.steps:
+            yield from _steps(step)
+    elif estimator is not None and not isinstance(estimator, str):
+        yield estimator
+
+
+def _takes_images(step: Any) -> bool:
+    return isinstance(step, BaseEstimator) and step.__sklearn_tags__().input_tags.string
+
+
+def _check_methods(scorer: Any, name: str, maps: str, keywords: tuple[str, ...]) -> None:
+    kind = "scorer of patch tokens" if maps == "score_patches" else "detector of images"
+    if isinstance(scorer, type):
+        raise TypeError(f"{name} must be an instance, got the class {scorer.__name__}")
+    advice = f"give a {kind} with {', '.join(_METHODS)} and {maps}(X, {'=, '.join(keywords)}=)"
+    missing = [m for m in (*_METHODS, maps) if not callable(getattr(scorer, m, None))]
+    if missing:
+        raise TypeError(
+            f"{name} must be a {kind}, but {type(scorer).__name__} has no {', '.join(missing)}: "
+            f"{advice}"
+        )
+    lacking = [word for word in keywords if not _takes_keyword(getattr(scorer, maps), word)]
+    if lacking:
+        raise TypeError(
+            f"{name} must be a {kind}, but {maps} of {type(scorer).__name__} takes no "
+            f"{', '.join(lacking)}: {advice}"
+        )
+
+
+def _takes_keyword(method: Any, keyword: str) -> bool:
+    try:
+        parameters = inspect.signature(method).parameters
+    except (TypeError, ValueError):  # of a method that was written in C
+        return True
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return True
+    return (
+        keyword in parameters and parameters[keyword].kind is not inspect.Parameter.POSITIONAL_ONLY
+    )
