@@ -1,7 +1,11 @@
 """The models of this package, as data."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from skanomaly.anomalib._families import FAMILIES
 
@@ -29,9 +33,9 @@ class Entry:
     """
 
     summary: str
-    tags: tuple
-    steps: tuple
-    extras: tuple = ()
+    tags: tuple[str, ...]
+    steps: tuple[tuple[str, str | Callable[..., Any], dict[str, Any]], ...]
+    extras: tuple[str, ...] = ()
     paper: str = ""
     licence: str = ""
     image_size: int | None = None
@@ -57,7 +61,7 @@ _WINCLIP_PAPER = (
     "Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation, CVPR 2023"
 )
 
-MODELS = {
+_models = {
     "filterbank": Entry(
         summary="Filter bank of edges, spots and colours, a Gaussian at each position",
         tags=("vision", "no-download", "aligned"),
@@ -212,7 +216,7 @@ _DETECTOR_NOTES = (
     "Reads .ckpt, .onnx, .xml and, with trust=True, .pt files. Scores are those before "
     "anomalib's normalisation, which clamps them."
 )
-MODELS["vision_anomalib_checkpoint"] = Entry(
+_models["vision_anomalib_checkpoint"] = Entry(
     summary="A checkpoint or exported model of anomalib, of any family",
     tags=("vision", "deep", "anomalib", "prefit"),
     steps=(("", "AnomalibDetector", {}),),
@@ -222,7 +226,7 @@ MODELS["vision_anomalib_checkpoint"] = Entry(
     notes=_DETECTOR_NOTES,
 )
 for _name, _family in FAMILIES.items():
-    MODELS[f"vision_{_name}_anomalib"] = Entry(
+    _models[f"vision_{_name}_anomalib"] = Entry(
         summary=f"A checkpoint of anomalib's {_family.title}",
         tags=("vision", "deep", "anomalib", "prefit"),
         steps=(("", "AnomalibDetector", {"family": _name}),),
@@ -232,4 +236,4 @@ for _name, _family in FAMILIES.items():
         notes=_DETECTOR_NOTES,
     )
 
-MODELS = MappingProxyType(MODELS)
+MODELS = MappingProxyType(_models)

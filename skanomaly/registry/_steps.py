@@ -8,6 +8,20 @@ from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import SCORERS, similar
 
 
+class UnknownParameterError(ValueError):
+    """A parameter that no step of a model has.
+
+    Attributes
+    ----------
+    parameter : str
+        Its name.
+    """
+
+    def __init__(self, message: str, parameter: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
 def make_steps(steps):
     """Pairs of a name and an estimator, from the steps of an entry of the table."""
     made = []
@@ -42,12 +56,10 @@ def as_transformer(embedder):
 
 def as_scorer_step(scorer):
     """Name and estimator of the step that a scorer, or the name of one, makes."""
+    from skanomaly._pipelines import check_patch_scorer, split_pipeline
+
     if not isinstance(scorer, str):
-        if not hasattr(scorer, "score_patches") or isinstance(scorer, type):
-            raise TypeError(
-                f"scorer must be one of {sorted(SCORERS)} or an estimator with score_patches, "
-                f"got {scorer!r}"
-            )
+        check_patch_scorer(split_pipeline(scorer).scorer)
         return "scorer", scorer
     if scorer not in SCORERS:
         import_installed_plugins()
@@ -56,11 +68,13 @@ def as_scorer_step(scorer):
             f"there is no scorer named {scorer!r}{similar(scorer, SCORERS)} Known: "
             f"{sorted(SCORERS)}"
         )
-    return scorer, SCORERS[scorer]()
+    made = SCORERS[scorer]()
+    check_patch_scorer(split_pipeline(made).scorer, f"the scorer {scorer!r}")
+    return scorer, made
 
 
 def set_params(name, steps, params):
-    """Set each parameter where it belongs: in the step it names, or in all that have it."""
+    """Set each parameter where it belongs, in the step it names or in all that have it; check."""
     prefixes = {f"{step}__" if step else "": estimator for step, estimator in steps}
     places = {}  # names that may be asked for -> (estimator, its own name of it)
     for prefix, estimator in prefixes.items():
@@ -77,14 +91,26 @@ def set_params(name, steps, params):
     for key, value in sorted(params.items(), key=lambda item: item[0].count("__")):
         if key not in places:
             alike = [place for place in places if ("__" in place) == ("__" in key)]
-            raise ValueError(f"{name} has no parameter {key!r}{similar(key, alike)}")
+            raise UnknownParameterError(
+                f"{name} has no parameter {key!r}{similar(key, alike)}", key
+            )
         for estimator, own in places[key]:
             estimator.set_params(**{own: value})
+    _check_topk(name, places, params)
+    for _, estimator in steps:
+        for part in (estimator, *estimator.get_params().values()):
+            # What an estimator would say of its parameters in fit, after the images were read.
+            if hasattr(type(part), "_parameter_constraints"):
+                part._validate_params()
+
+
+def _check_topk(name, places, params):
+    """Refuse a number of patches for an image score that is not made from so many."""
     for key in params:
         if key.endswith("topk"):
             for estimator, own in places[key]:
-                of_it = estimator.get_params()
-                aggregation = of_it.get(f"{own.removesuffix('topk')}aggregation", "topk_mean")
+                known = estimator.get_params()
+                aggregation = known.get(f"{own.removesuffix('topk')}aggregation", "topk_mean")
                 if aggregation != "topk_mean":
                     raise ValueError(
                         f"{name} has aggregation={aggregation!r}, for which {key} does not count; "

@@ -1,0 +1,41 @@
+"""The command ``skanomaly datasets``."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from skanomaly.cli._options import Category, Layout, Root, one_line_errors, read_splits
+
+
+def datasets(
+    root: Root,
+    layout: Layout = None,
+    category: Category = None,
+) -> None:
+    """Show what a folder holds, and what is wrong with it."""
+    with one_line_errors():
+        from skanomaly.datasets import find_problems
+
+        table = Table("name", "part", "normal", "anomalous", "masks", "defect types")
+        problems = []
+        for split in read_splits(root, layout, category):
+            for part in ("train", "validation", "test"):
+                images = getattr(split, part)
+                if images is not None:
+                    kinds = sorted(set(images.defect_types) - {"good"})
+                    table.add_row(
+                        split.name,
+                        part,
+                        str(np.count_nonzero(images.y == 1)),
+                        str(np.count_nonzero(images.y == -1)),
+                        str(sum(mask is not None for mask in images.masks)),
+                        ", ".join(kinds),
+                    )
+            problems += find_problems(split)
+        Console().print(table)
+        for path, reason in problems:
+            print(f"{path}: {reason}")
+        if problems:
+            raise ValueError(f"{len(problems)} problems found")
