@@ -29,6 +29,7 @@ _EXPORTS = {
     "evaluate_split": "skanomaly.evaluation",
     "list_models": "skanomaly.registry",
     "model_info": "skanomaly.registry",
+    "p_values": "skanomaly.inspection",
 }
 _SUBMODULES = (
     "anomalib",

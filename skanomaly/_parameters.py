@@ -1,6 +1,9 @@
-"""What every estimator of the package does with its parameters."""
+"""How parameters are checked: of every estimator of the package, and of functions."""
 
 from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
 
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import InvalidParameterError
@@ -29,3 +32,37 @@ class Estimator(BaseEstimator):
 
 def _words(constraints):
     return {constraint for constraint in constraints if isinstance(constraint, str)}
+
+
+def check_integer(value: Any, name: str, minimum: int) -> int:
+    """An argument of a function as an integer; True and False are no numbers.
+
+    Parameters
+    ----------
+    value : object
+        What was passed.
+    name : str
+        Of the argument, for the message.
+    minimum : int
+        The least value allowed.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        When the value is no integer, a bool, or below `minimum`.
+
+    Examples
+    --------
+    >>> from skanomaly._parameters import check_integer
+    >>> check_integer(True, "n_shots", 1)
+    Traceback (most recent call last):
+    ...
+    ValueError: n_shots must be an integer of at least 1, got True
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+    return int(value)

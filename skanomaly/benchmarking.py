@@ -1,25 +1,41 @@
 """Tables of models, data sets, shots and seeds, that can be interrupted."""
 
+from __future__ import annotations
+
 import json
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
+from skanomaly._parameters import check_integer
+from skanomaly._pipelines import split_detector
+from skanomaly._typing import PathLike
 from skanomaly.datasets import DatasetSplit, ImageSet
 from skanomaly.evaluation import evaluate_split, parameters_as_text
 from skanomaly.model_selection import few_shot_indices
 
 
-def benchmark(models, datasets, *, shots=(None,), seeds=1, n_jobs=None, path=None):
+def benchmark(
+    models: Mapping[str, Any],
+    datasets: Iterable[DatasetSplit],
+    *,
+    shots: Sequence[int | None] = (None,),
+    seeds: int = 1,
+    n_jobs: int | None = None,
+    path: PathLike | None = None,
+) -> list[dict[str, Any]]:
     """Evaluate every model on every data set, for numbers of shots and seeds.
 
     Parameters
     ----------
     models : dict of str to estimator
-        Pipelines or detectors by name.
+        Pipelines, detectors or searches by name, as for
+        :func:`~skanomaly.evaluation.evaluate_split`.
     datasets : iterable of DatasetSplit
         Their names must differ.
     shots : sequence of int or None, default=(None,)
@@ -28,7 +44,7 @@ def benchmark(models, datasets, *, shots=(None,), seeds=1, n_jobs=None, path=Non
         Which of them: seed `s` takes images `s * k` to `(s + 1) * k - 1` of the normal training
         images.
     n_jobs : int or None, default=None
-        Processes.
+        Workers of joblib.
     path : str, os.PathLike or None, default=None
         File of results, one JSON line a run. Runs that are there already, with the same
         parameters, are read instead of repeated: a table that was interrupted goes on.
@@ -37,6 +53,14 @@ def benchmark(models, datasets, *, shots=(None,), seeds=1, n_jobs=None, path=Non
     -------
     list of dict
         One for each run: `model`, `shots`, `seed` and what `EvaluationResult.to_dict` holds.
+
+    Raises
+    ------
+    ValueError
+        When names of data sets are the same, `seeds` or `shots` are no integers of at least 1, or a
+        data set has too few images for them; before the first run.
+    TypeError
+        When a model gives no maps of images; before the first run.
 
     Examples
     --------
@@ -53,12 +77,18 @@ def benchmark(models, datasets, *, shots=(None,), seeds=1, n_jobs=None, path=Non
     names = [split.name for split in splits]
     if len(set(names)) < len(names):
         raise ValueError(f"names of the data sets must differ, got {names}")
+    check_integer(seeds, "seeds", 1)
+    for model in models.values():
+        split_detector(model)
     done = {} if path is None else _read_runs(Path(path))
     runs = [
         (name, model, split, k, seed)
         for split, (name, model), k in product(splits, models.items(), shots)
         for seed in range(1 if k is None else seeds)
     ]
+    for _, _, split, k, seed in runs:
+        if k is not None:
+            few_shot_indices(int(np.count_nonzero(split.train.y == 1)), k, seed)  # raises
     keys = [
         _run_key(name, split.name, k, seed, parameters_as_text(m))
         for name, m, split, k, seed in runs
@@ -75,7 +105,7 @@ def benchmark(models, datasets, *, shots=(None,), seeds=1, n_jobs=None, path=Non
     return [done[key] for key in keys]
 
 
-def summarize(rows):
+def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and standard deviation over seeds of the rows of :func:`benchmark`.
 
     Parameters

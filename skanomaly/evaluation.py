@@ -1,21 +1,34 @@
 """A detector and a data set, to every metric."""
 
+from __future__ import annotations
+
 import html
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import scipy
 import sklearn
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 import skanomaly
 from skanomaly import metrics
 from skanomaly._images import image_size
+from skanomaly._pipelines import contamination_of, offset_of, split_detector
+from skanomaly._typing import FloatArray
 from skanomaly.core.maps import upsample_map
+from skanomaly.datasets import DatasetSplit
 from skanomaly.inspection import score_images
+from skanomaly.inspection._maps import check_sigma
+
+#: What :func:`evaluate_split` calls with each map: number of the test image, its map, its score,
+#: the threshold, and the limits of a colour scale for the maps of all test images.
+OnMap = Callable[[int, FloatArray, float, float, tuple[float, float]], object]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -46,7 +59,8 @@ class EvaluationResult:
     recall_by_type : dict of str to float
         Share of the test images of each defect type that is flagged.
     seconds : dict of str to float
-        Wall-clock time to `fit`, to `score` the test images, to make `maps`, and for `metrics`.
+        Wall-clock time to `fit`, to `score` the test images, to make `maps` of their size, and
+        for `metrics`; without what was done with the maps besides.
     parameters : dict of str to str
         Parameters of the estimator, as text.
     versions : dict of str to str
@@ -63,7 +77,7 @@ class EvaluationResult:
     n_train: int
     n_normal: int
     n_anomalous: int
-    metrics: dict
+    metrics: dict[str, float]
     n_unknown_masks: int
     contamination: float | None
     threshold: float
@@ -71,27 +85,27 @@ class EvaluationResult:
     false_negatives: int
     false_positives: int
     true_negatives: int
-    recall_by_type: dict
-    seconds: dict
-    parameters: dict
-    versions: dict
-    y: np.ndarray = field(metadata={"bulky": True})
-    scores: np.ndarray = field(metadata={"bulky": True})
-    predictions: np.ndarray = field(metadata={"bulky": True})
-    patch_scores: list = field(metadata={"bulky": True})
-    estimator: object = field(metadata={"bulky": True})
+    recall_by_type: dict[str, float]
+    seconds: dict[str, float]
+    parameters: dict[str, str]
+    versions: dict[str, str]
+    y: NDArray[Any] = field(metadata={"bulky": True})
+    scores: FloatArray = field(metadata={"bulky": True})
+    predictions: NDArray[Any] = field(metadata={"bulky": True})
+    patch_scores: list[FloatArray] = field(metadata={"bulky": True})
+    estimator: Any = field(metadata={"bulky": True})
 
     @property
-    def recall(self):
+    def recall(self) -> float:
         """Share of the anomalous test images that is flagged."""
         return self.true_positives / self.n_anomalous
 
     @property
-    def false_positive_rate(self):
+    def false_positive_rate(self) -> float:
         """Share of the normal test images that is flagged."""
         return self.false_positives / self.n_normal
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Everything but arrays and the estimator, ready for JSON."""
         fields = self.__dataclass_fields__
         values = {n: getattr(self, n) for n, f in fields.items() if not f.metadata.get("bulky")}
@@ -101,7 +115,7 @@ class EvaluationResult:
             "false_positive_rate": self.false_positive_rate,
         }
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """One row of numbers, as a pandas DataFrame (needs pandas)."""
         import pandas
 
@@ -112,7 +126,7 @@ class EvaluationResult:
             row.update({f"{prefix}{name}": value for name, value in values[key].items()})
         return pandas.DataFrame([row])
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str]]:
         """Pairs of text, measure and value, for a table."""
         out = [
             (
@@ -138,12 +152,12 @@ class EvaluationResult:
         ]
         return out
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         width = max(len(name) for name, _ in self.rows())
         lines = [f"  {name:<{width}}  {value}" for name, value in self.rows()]
         return "\n".join([f"EvaluationResult of {self.name!r}", *lines])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         cells = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
             for name, value in self.rows()
@@ -151,18 +165,28 @@ class EvaluationResult:
         return f"<table><caption>{html.escape(self.name)}</caption>{cells}</table>"
 
 
-def evaluate_split(estimator, split, *, sigma=4.0):
+def evaluate_split(
+    estimator: Any, split: DatasetSplit, *, sigma: float = 4.0, on_map: OnMap | None = None
+) -> EvaluationResult:
     """Fit a detector on a data set's training images and measure it on its test images.
 
     Parameters
     ----------
     estimator : Pipeline or detector
-        Cloned, not modified. A Pipeline of an embedder and a scorer, or an image detector with
-        `score_maps`.
+        Cloned, not modified. A Pipeline of an embedder and a scorer, an image detector with
+        `score_maps`, or a search of either; the search sees the training images alone, of which
+        most data sets have only normal ones.
     split : DatasetSplit
         For example from :func:`skanomaly.datasets.read_dataset`.
     sigma : float, default=4.0
         Of the Gaussian that smooths the maps, in pixels of the image.
+    on_map : callable or None, default=None
+        ``on_map(i, heat_map, score, threshold, limits)`` is called for each test image `i` in
+        turn, as soon as its map is there: with the map of the image's size that the metrics are
+        measured on, read-only; the image's score and the threshold, below which it is anomalous;
+        and ``(low, high)``, the median and the 99.9% quantile of the patch scores of all test
+        images, as limits of a colour scale that is one for all. For pictures and other output that
+        is to be on disk before everything is done.
 
     Returns
     -------
@@ -173,6 +197,15 @@ def evaluate_split(estimator, split, *, sigma=4.0):
     ------
     ValueError
         When the test images are all normal or all anomalous.
+    TypeError
+        When the estimator gives no maps of images; the message names what its scorer lacks. Before
+        anything is fitted, but for an `offset_` that `fit` does not set.
+
+    Notes
+    -----
+    Maps are made once, from the patch scores. The exact pixel metrics need the maps of all test
+    images at the same time, 4 bytes a pixel. Where they cannot be measured, because masks are not
+    known, each map is dropped after `on_map`, and without `on_map` none is made.
 
     Examples
     --------
@@ -187,31 +220,25 @@ def evaluate_split(estimator, split, *, sigma=4.0):
     for label, kind in ((1, "normal"), (-1, "anomalous")):
         if not np.any(test.y == label):
             raise ValueError(f"{split.name}: there is no {kind} test image, no metric is defined")
-    times = [time.perf_counter()]
-    estimator = clone(estimator).fit(list(train.images), train.y)
-    times.append(time.perf_counter())
-    scores, grids = score_images(estimator, list(test.images))
-    times.append(time.perf_counter())
-    maps = [
-        upsample_map(grid, image_size(path), sigma)
-        for grid, path in zip(grids, test.images, strict=True)
-    ]
-    times.append(time.perf_counter())
-    masks = [test.load_mask(i) for i in range(len(test))]
-    unknown = sum(mask is None for mask in masks)
+    split_detector(estimator)
+    check_sigma(sigma)
+    seconds = {}
+    start = time.perf_counter()
+    fitted = clone(estimator).fit(list(train.images), train.y)
+    scorer = split_detector(fitted).scorer
+    threshold = offset_of(scorer)
+    seconds["fit"] = time.perf_counter() - start
+    start = time.perf_counter()
+    grids, scores = score_images(fitted, list(test.images))
+    seconds["score"] = time.perf_counter() - start
+    unknown = [test.masks[i] for i in np.flatnonzero(test.y == -1)].count(None)
+    maps, seconds["maps"] = _make_maps(test, grids, scores, threshold, sigma, on_map, not unknown)
+    start = time.perf_counter()
     measured = _image_metrics(test, scores)
     if not unknown:
-        pixels = metrics.pixel_metrics(maps, masks)
-        measured.update({k: v for k, v in pixels.items() if k != "pixel_f1_threshold"})
-        if test.defects is not None:
-            regions, areas = zip(*(test.load_regions(i) for i in range(len(test))), strict=True)
-            measured["auspro_0.05"] = metrics.auspro(maps, regions, areas)
-    times.append(time.perf_counter())
-    scorer = estimator
-    while isinstance(scorer, Pipeline):
-        scorer = scorer[-1]
-    predictions = np.where(scores < scorer.offset_, -1, 1)
-    flagged, normal = predictions == -1, test.y == 1
+        measured.update(_pixel_metrics(test, maps))
+    seconds["metrics"] = time.perf_counter() - start
+    flagged, normal = scores < threshold, test.y == 1
     kinds = np.array(test.defect_types)
     return EvaluationResult(
         name=split.name,
@@ -220,8 +247,8 @@ def evaluate_split(estimator, split, *, sigma=4.0):
         n_anomalous=int((~normal).sum()),
         metrics=measured,
         n_unknown_masks=unknown,
-        contamination=None if scorer.contamination == "auto" else float(scorer.contamination),
-        threshold=float(scorer.offset_),
+        contamination=contamination_of(scorer),
+        threshold=threshold,
         true_positives=int((flagged & ~normal).sum()),
         false_negatives=int((~flagged & ~normal).sum()),
         false_positives=int((flagged & normal).sum()),
@@ -229,35 +256,72 @@ def evaluate_split(estimator, split, *, sigma=4.0):
         recall_by_type={
             str(kind): float(flagged[kinds == kind].mean()) for kind in np.unique(kinds[~normal])
         },
-        seconds=dict(
-            zip(("fit", "score", "maps", "metrics"), np.diff(times).tolist(), strict=True)
-        ),
-        parameters=parameters_as_text(estimator),
+        seconds=seconds,
+        parameters=parameters_as_text(fitted),
         versions={
             "python": platform.python_version(),
             **{lib.__name__: lib.__version__ for lib in (skanomaly, sklearn, np, scipy)},
         },
         y=test.y,
         scores=scores,
-        predictions=predictions,
+        predictions=np.where(flagged, -1, 1),
         patch_scores=grids,
-        estimator=estimator,
+        estimator=fitted,
     )
 
 
-def parameters_as_text(estimator):
-    """Parameters as text, without those that hold the steps of a Pipeline."""
+def parameters_as_text(estimator: Any) -> dict[str, str]:
+    """Parameters as text, without those that hold a step of a Pipeline or a searched estimator."""
     params = estimator.get_params()
-    steps = set(dict(getattr(estimator, "steps", ())))
-    skipped = steps | {"steps", "memory", "transform_input", "verbose"}
+    inner = {f"{name}__": value for name, value in params.items() if hasattr(value, "get_params")}
+    skipped = {"verbose"}
+    for prefix, owner in {"": estimator, **inner}.items():
+        if isinstance(owner, Pipeline):
+            names = (*dict(owner.steps), "steps", "memory", "transform_input", "verbose")
+            skipped |= {f"{prefix}{name}" for name in names}
+        elif hasattr(owner, "refit"):  # a search
+            skipped.add(f"{prefix}estimator")
     return {name: repr(value) for name, value in sorted(params.items()) if name not in skipped}
+
+
+def _make_maps(test, grids, scores, threshold, sigma, on_map, keep):
+    """The maps of the test images, if they are to be kept, and the seconds that making them took.
+
+    Each is handed to `on_map` as soon as it is there.
+    """
+    maps, seconds, limits = [], 0.0, None
+    if on_map is not None:
+        low, high = np.quantile(np.concatenate([grid.ravel() for grid in grids]), [0.5, 0.999])
+        limits = float(low), float(high)
+    elif not keep:
+        return maps, seconds
+    for i, (grid, path) in enumerate(zip(grids, test.images, strict=True)):
+        start = time.perf_counter()
+        heat_map = upsample_map(grid, image_size(path), sigma)
+        heat_map.setflags(write=False)
+        seconds += time.perf_counter() - start
+        if on_map is not None:
+            on_map(i, heat_map, float(scores[i]), threshold, limits)
+        if keep:
+            maps.append(heat_map)
+    return maps, seconds
+
+
+def _pixel_metrics(test, maps):
+    masks = [test.load_mask(i) for i in range(len(test))]
+    out = metrics.pixel_metrics(masks, maps)
+    del out["pixel_f1_threshold"]
+    if test.defects is not None:
+        regions, areas = zip(*(test.load_regions(i) for i in range(len(test))), strict=True)
+        out["auspro_0.05"] = metrics.auspro(regions, maps, areas)
+    return out
 
 
 def _image_metrics(test, scores):
     out = {
         "image_auroc": metrics.image_auroc(test.y, scores),
         "image_average_precision": metrics.image_average_precision(test.y, scores),
-        "image_f1_max": metrics.image_f1_max(test.y, scores)[0],
+        "image_f1_max": metrics.image_f1_max(test.y, scores),
         "image_recall_at_zero_fpr": metrics.image_recall_at_zero_fpr(test.y, scores),
         "image_fpr_at_95_recall": metrics.image_fpr_at_recall(test.y, scores, 0.95),
     }

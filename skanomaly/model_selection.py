@@ -1,10 +1,17 @@
 """Splitters for one-class problems: anomalies never train, and always test."""
 
-from numbers import Integral
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator, check_cv
 from sklearn.utils import check_consistent_length, column_or_1d
+
+from skanomaly._parameters import check_integer
+from skanomaly._typing import IntArray
 
 
 class OneClassSplit(BaseCrossValidator):
@@ -31,10 +38,12 @@ class OneClassSplit(BaseCrossValidator):
     [0 1] [2 3 4]
     """
 
-    def __init__(self, cv=5):
+    def __init__(self, cv: Any = 5) -> None:
         self.cv = cv
 
-    def get_n_splits(self, X=None, y=None, groups=None):
+    def get_n_splits(
+        self, X: Any = None, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> int:
         """Number of splits.
 
         Parameters
@@ -51,12 +60,14 @@ class OneClassSplit(BaseCrossValidator):
         int
         """
         if y is None:
-            return check_cv(self.cv).get_n_splits()
+            return self._splitter().get_n_splits()
         normal = _normal(y)
         groups = None if groups is None else np.asarray(groups)[normal]
-        return check_cv(self.cv).get_n_splits(normal, np.ones(len(normal)), groups)
+        return self._splitter().get_n_splits(normal, np.ones(len(normal)), groups)
 
-    def split(self, X, y, groups=None):
+    def split(
+        self, X: Any, y: ArrayLike, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[IntArray, IntArray]]:
         """Indices of the training and the test images of each split.
 
         Parameters
@@ -74,16 +85,26 @@ class OneClassSplit(BaseCrossValidator):
             Normal images.
         test : ndarray of int
             The other normal images, and all anomalous ones; ascending.
+
+        Raises
+        ------
+        ValueError
+            When `y` holds anything but +1 and -1, lengths differ, or `cv` is no splitter.
         """
         check_consistent_length(X, y, groups)
         normal = _normal(y)
-        anomalous = np.setdiff1d(np.arange(len(y)), normal)
+        anomalous = np.setdiff1d(np.arange(len(column_or_1d(y))), normal)
         groups = None if groups is None else np.asarray(groups)[normal]
-        for train, test in check_cv(self.cv).split(normal, np.ones(len(normal)), groups):
+        for train, test in self._splitter().split(normal, np.ones(len(normal)), groups):
             yield normal[train], np.sort(np.concatenate([normal[test], anomalous]))
 
+    def _splitter(self):
+        if isinstance(self.cv, bool):
+            raise ValueError(f"cv must be a number of folds or a splitter, got {self.cv!r}")
+        return check_cv(self.cv)
 
-def few_shot_indices(n_images, n_shots, seed=0):
+
+def few_shot_indices(n_images: int, n_shots: int, seed: int = 0) -> IntArray:
     """The reference images of a few-shot experiment.
 
     Parameters
@@ -104,7 +125,7 @@ def few_shot_indices(n_images, n_shots, seed=0):
     Raises
     ------
     ValueError
-        When there are too few images for that seed.
+        When there are too few images for that seed, or a number is no integer (or a bool).
 
     References
     ----------
@@ -117,9 +138,9 @@ def few_shot_indices(n_images, n_shots, seed=0):
     >>> few_shot_indices(10, 4, seed=1)
     array([4, 5, 6, 7])
     """
-    for name, value, least in (("n_shots", n_shots, 1), ("seed", seed, 0)):
-        if not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    check_integer(n_images, "n_images", 0)
+    check_integer(n_shots, "n_shots", 1)
+    check_integer(seed, "seed", 0)
     start = seed * n_shots
     if start + n_shots > n_images:
         raise ValueError(

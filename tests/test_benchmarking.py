@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.svm import OneClassSVM
 
 import skanomaly.benchmarking as benchmarking
 from skanomaly import FilterBankPatches, PatchKNNScorer, evaluate_split
@@ -96,8 +98,33 @@ def test_processes(splits, models):
     assert [r["metrics"] for r in parallel] == [r["metrics"] for r in serial]
 
 
-def test_errors(splits, models):
+def test_a_search_is_a_model(splits, models, tmp_path):
+    search = GridSearchCV(
+        models["cosine"], {"patchknnscorer__topk": [0.1, 0.2]}, scoring=_mean_score, cv=2
+    )
+    path = tmp_path / "runs.jsonl"
+    rows = benchmark({"search": search}, splits[:1], path=path)
+    assert rows[0]["parameters"]["estimator__patchknnscorer__metric"] == "'cosine'"
+    assert "estimator" not in rows[0]["parameters"]
+    assert "Pipeline(" not in "".join(rows[0]["parameters"].values())
+    assert benchmark({"search": search}, splits[:1], path=path) == rows
+
+
+def _mean_score(estimator, X, y=None):
+    return float(np.mean(estimator.score_samples(X)))
+
+
+def test_errors_are_raised_before_the_first_run(splits, models, counted):
     with pytest.raises(ValueError, match="names of the data sets must differ"):
         benchmark(models, [splits[0], splits[0]])
-    with pytest.raises(ValueError, match="there are 8"):
-        benchmark(models, splits, shots=(9,))
+    for wrong, message in [
+        ({"shots": (2, 9)}, "there are 8"),
+        ({"shots": (2,), "seeds": 5}, "there are 8"),
+        ({"shots": (2, True)}, "n_shots must be an integer"),
+        ({"shots": (2,), "seeds": True}, "seeds must be an integer"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            benchmark(models, splits, **wrong)
+    with pytest.raises(TypeError, match="OneClassSVM has no score_patches"):
+        benchmark({**models, "svm": make_pipeline(FilterBankPatches(), OneClassSVM())}, splits)
+    assert not counted

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -10,8 +11,16 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import OneClassSVM
 
-from skanomaly import anomaly_maps, create_model, evaluate_split
+from skanomaly import (
+    FilterBankPatches,
+    PatchKNNScorer,
+    anomaly_maps,
+    create_model,
+    evaluate_split,
+)
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
 from skanomaly.metrics import IMAGE_SCORERS
 from skanomaly.model_selection import OneClassSplit
@@ -61,7 +70,7 @@ def test_result(split):
     assert frame.loc[0, "image_auroc"] == result.metrics["image_auroc"]
 
 
-def _with_masks(root, n_views=None):
+def _with_masks(root):
     made = make_surfaces(12, 4, surface="fabric", image_size=64, random_state=0)
     for i, (image, mask, kind) in enumerate(
         zip(made.images, made.masks, made.defect_types, strict=True)
@@ -85,6 +94,99 @@ def test_pixel_metrics_are_those_of_the_maps(tmp_path):
     expected = roc_auc_score(masks.ravel(), maps.ravel())
     assert result.metrics["pixel_auroc"] == pytest.approx(expected, abs=1e-12)
     assert set(result.metrics) >= {"aupro_0.3", "aupro_0.05", "pixel_f1_max"}
+
+
+def test_maps_are_handed_out_as_they_are_made(split, tmp_path):
+    """With or without masks: one by one, of the asked for smoothness, not to be changed."""
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
+    for data in (split, _with_masks(tmp_path)):
+        calls = []
+        result = evaluate_split(pipe, data, sigma=1, on_map=lambda *args, to=calls: to.append(args))
+        numbers, maps, scores, thresholds, limits = zip(*calls, strict=True)
+        assert numbers == tuple(range(len(data.test)))
+        images = list(data.test.images)
+        np.testing.assert_array_equal(maps, anomaly_maps(result.estimator, images, sigma=1))
+        assert not any(heat_map.flags.writeable for heat_map in maps)
+        assert scores == tuple(result.scores) and set(thresholds) == {result.threshold}
+        patches = np.concatenate([grid.ravel() for grid in result.patch_scores])
+        assert set(limits) == {tuple(np.quantile(patches, [0.5, 0.999]))}
+
+
+def test_maps_that_no_metric_needs_are_not_kept(split):
+    alive = []
+
+    def watch(index, heat_map, *args):
+        alive.append(weakref.ref(heat_map))
+        assert sum(ref() is not None for ref in alive) <= 2  # the next while the last is let go
+
+    evaluate_split(create_model("filterbank", scorer="knn", image_size=64), split, on_map=watch)
+    assert len(alive) == 13
+
+
+def test_a_search(split):
+    """It is evaluated as its best estimator, wherever it stands."""
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
+    expected = evaluate_split(pipe.set_params(knn__topk=0.2), split)
+    grid = {"scoring": _mean_score, "cv": 2, "error_score": "raise"}
+    outer = GridSearchCV(clone(pipe), {"knn__topk": [0.2]}, **grid)
+    inner = clone(pipe).set_params(knn=GridSearchCV(clone(pipe[-1]), {"topk": [0.2]}, **grid))
+    for search in (outer, inner):
+        result = evaluate_split(search, split)
+        np.testing.assert_array_equal(result.scores, expected.scores)
+        assert result.threshold == expected.threshold and result.contamination == 0.1
+        np.testing.assert_array_equal(result.predictions, expected.predictions)
+        assert result.metrics == expected.metrics
+        assert "estimator" not in " ".join(
+            name for name, text in result.parameters.items() if "Pipeline" in text
+        )
+
+
+def _mean_score(estimator, X, y=None):
+    return float(np.mean(estimator.score_samples(X)))
+
+
+class _Plain(PatchKNNScorer):
+    """A scorer whose `score_patches` gives patch scores alone."""
+
+    def fit(self, X, y=None):
+        raise AssertionError("this is work")
+
+    def score_patches(self, X):
+        raise AssertionError("this is work")
+
+
+class _NoOffset(PatchKNNScorer):
+    def fit(self, X, y=None):
+        super().fit(X, y)
+        del self.offset_
+        return self
+
+    def score_patches(self, X, return_scores=False):
+        raise AssertionError("this is work")
+
+
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (_Plain(), "score_patches of _Plain takes no return_scores: give a scorer of"),
+        (OneClassSVM(), "OneClassSVM has no score_patches"),
+        (_NoOffset(), "_NoOffset has no offset_ after fit"),
+    ],
+    ids=["plain", "sklearn", "no-offset"],
+)
+def test_what_a_scorer_lacks_is_said_before_the_work(split, scorer, message):
+    with pytest.raises(TypeError, match=message):
+        evaluate_split(make_pipeline(FilterBankPatches(image_size=64), scorer), split)
+
+
+def test_other_errors_before_the_work(split):
+    with pytest.raises(TypeError, match="PatchKNNScorer takes patch tokens, not images"):
+        evaluate_split(PatchKNNScorer(), split)
+    pipe = make_pipeline(FilterBankPatches(), _Plain())
+    with pytest.raises(ValueError, match="refit=False"):
+        evaluate_split(GridSearchCV(pipe, {}, refit=False), split)
+    with pytest.raises(ValueError, match="sigma must be"):
+        evaluate_split(make_pipeline(FilterBankPatches(), PatchKNNScorer()), split, sigma=-1)
 
 
 def test_a_sample_is_as_anomalous_as_its_worst_view(tmp_path):
@@ -125,12 +227,14 @@ def test_one_class_is_refused_before_the_work(split, label, kind):
 
 
 # What the embedded default and the small pretrained transformer have to reach.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "at_least"), [("cookies", 0.95), ("bottle", 0.99)])
 def test_filter_bank_on_real_images(shared, name, at_least):
     result = evaluate_split(create_model("filterbank"), read_mvtec(shared / "data" / name))
     assert result.metrics["image_auroc"] >= at_least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scorer", "name", "at_least"),
     [
@@ -155,6 +259,7 @@ def test_vit_tiny_on_real_images(shared, name, at_least, scorer, tmp_path_factor
     assert result.metrics["image_auroc"] >= at_least
 
 
+@pytest.mark.slow
 def test_grid_search_on_real_images(shared):
     """One-class splits, a metric of ours with the right sign, and a refit on everything."""
     split = read_mvtec(shared / "data" / "cookies")

@@ -39,7 +39,7 @@ def test_anomalies_never_train_and_always_test(cv):
         np.testing.assert_array_equal(np.sort(tested), np.flatnonzero(Y == 1))
 
 
-@pytest.mark.parametrize("cv", [GroupKFold(3), LeaveOneGroupOut()])
+@pytest.mark.parametrize("cv", [GroupKFold(3), LeaveOneGroupOut()], ids=["k-fold", "leave-one"])
 def test_groups_are_never_on_both_sides(cv):
     groups = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
     splitter = OneClassSplit(cv)
@@ -55,6 +55,10 @@ def test_errors():
         next(OneClassSplit().split(None, [0, 1]))
     with pytest.raises(ValueError, match="inconsistent"):
         next(OneClassSplit().split(np.zeros(3), Y))
+    for cv in (True, False):
+        for run in (lambda s: next(s.split(None, Y)), lambda s: s.get_n_splits(None, Y)):
+            with pytest.raises(ValueError, match=f"cv must be a number of folds or .*, got {cv}"):
+                run(OneClassSplit(cv))
     assert clone(OneClassSplit(3), safe=False).cv == 3
 
 
@@ -81,6 +85,6 @@ def test_few_shot_indices_follow_the_reference_rule():
             assert chosen == files[seed * k : (seed + 1) * k]
     with pytest.raises(ValueError, match="seed 3 takes images 18 to 23, but there are 20"):
         few_shot_indices(20, 6, 3)
-    for k, seed in ((0, 0), (1.5, 0), (2, -1)):
+    for numbers in ((20, 0, 0), (20, 1.5, 0), (20, 2, -1), (20, True), (20, 2, True), (True, 1)):
         with pytest.raises(ValueError, match="must be an integer"):
-            few_shot_indices(20, k, seed)
+            few_shot_indices(*numbers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ _SHOWN_OF_FEW_SHOTS = ("image_auroc", "image_f1_max", "pixel_auroc", "aupro_0.3"
 def evaluate_splits(detector: Any, splits: Any, output: Path | None, json_file: str | None) -> None:
     """Evaluate a detector on each data set, and show and write the results as they are had."""
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.report._folder import write_heat_maps
+    from skanomaly.report._folder import HeatMapFolder
 
     # Better said before the work than after it.
     if output is not None:
@@ -26,16 +27,18 @@ def evaluate_splits(detector: Any, splits: Any, output: Path | None, json_file: 
             pass
     lines = []
     for split in splits:
-        result = evaluate_split(detector, split)
+        folder = None
+        if output is not None:
+            folder = output if len(splits) == 1 else output / split.name
+            folder.mkdir(exist_ok=True)
+        with nullcontext() if folder is None else HeatMapFolder(split.test, folder) as write:
+            result = evaluate_split(detector, split, on_map=write)
         lines.append(json.dumps(result.to_dict()) + "\n")
         if json_file == "-":
             print(lines[-1], end="")
         else:
             _print_result(result)
-        if output is not None:
-            folder = output if len(splits) == 1 else output / split.name
-            folder.mkdir(exist_ok=True)
-            write_heat_maps(result, split.test, folder)
+        if folder is not None:
             print(f"{len(split.test)} heat maps and scores.csv in {folder}", file=sys.stderr)
     if json_file not in (None, "-"):
         Path(json_file).write_text("".join(lines), encoding="utf-8")

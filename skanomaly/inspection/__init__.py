@@ -1,6 +1,6 @@
-"""Where in an image the anomaly is: heat maps, overlays, displays."""
+"""What a detector says of images: heat maps, overlays, displays, p-values."""
 
 from skanomaly.inspection._displays import AnomalyMapDisplay, overlay_map
-from skanomaly.inspection._maps import anomaly_maps, score_images
+from skanomaly.inspection._maps import anomaly_maps, p_values, score_images
 
-__all__ = ["AnomalyMapDisplay", "anomaly_maps", "overlay_map", "score_images"]
+__all__ = ["AnomalyMapDisplay", "anomaly_maps", "overlay_map", "p_values", "score_images"]

@@ -1,14 +1,26 @@
 """Heat maps shown: painted over an image, and in a grid of matplotlib axes."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion
 
 from skanomaly._images import check_images, load_image
 from skanomaly._optional import import_optional
-from skanomaly.inspection._maps import anomaly_maps
+from skanomaly._parameters import check_integer
+from skanomaly._typing import FloatArray, ImageLike, Images
+from skanomaly.inspection._maps import Maps, anomaly_maps
+
+Limits = tuple[float, float]
 
 
-def overlay_map(image, heat_map, limits, mask=None):
+def overlay_map(
+    image: ImageLike, heat_map: ArrayLike, limits: Limits, mask: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
     """Paint a heat map over its image, from clear through yellow to red.
 
     Parameters
@@ -28,6 +40,11 @@ def overlay_map(image, heat_map, limits, mask=None):
     ndarray of shape (height, width, 3), uint8
         The picture.
 
+    Raises
+    ------
+    ValueError
+        When the map is not of the image's size, or `limits` are not ascending.
+
     Examples
     --------
     >>> import numpy as np
@@ -36,17 +53,15 @@ def overlay_map(image, heat_map, limits, mask=None):
     >>> overlay_map(image, np.array([[0.0, 1.0]]), (0, 1)).tolist()
     [[[0, 0, 0], [178, 0, 0]]]
     """
-    image = load_image(image)
-    image = image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)
+    pixels = load_image(image)
+    pixels = pixels / 255.0 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
     heat_map = np.asarray(heat_map)
-    if heat_map.shape != image.shape[:2]:
-        raise ValueError(f"the map is {heat_map.shape}, the image {image.shape[:2]}")
-    low, high = limits
-    if low > high:
-        raise ValueError(f"limits must be (low, high), got {tuple(limits)}")
+    if heat_map.shape != pixels.shape[:2]:
+        raise ValueError(f"the map is {heat_map.shape}, the image {pixels.shape[:2]}")
+    low, high = _check_limits(limits)
     heat = np.clip((heat_map - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)[..., None]
     colour = np.concatenate([np.ones_like(heat), 1 - heat, np.zeros_like(heat)], axis=-1)
-    out = image + 0.7 * heat * (colour - image)
+    out = pixels + 0.7 * heat * (colour - pixels)
     if mask is not None:
         width = max(1, round(min(heat_map.shape) / 200))
         inner = binary_erosion(mask, iterations=width)
@@ -84,14 +99,32 @@ class AnomalyMapDisplay:
     >>> display.figure_.savefig("maps.png")  # doctest: +SKIP
     """
 
-    def __init__(self, *, images, maps, scores, limits):
+    figure_: Any
+    axes_: NDArray[Any]
+
+    def __init__(
+        self,
+        *,
+        images: Sequence[ImageLike],
+        maps: Maps,
+        scores: FloatArray,
+        limits: Limits,
+    ) -> None:
         self.images = images
         self.maps = maps
         self.scores = scores
         self.limits = limits
 
     @classmethod
-    def from_estimator(cls, estimator, images, *, sigma=4.0, limits=None, n_columns=4):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        images: Images,
+        *,
+        sigma: float = 4.0,
+        limits: Limits | None = None,
+        n_columns: int = 4,
+    ) -> AnomalyMapDisplay:
         """Compute the maps of images and plot them.
 
         Parameters
@@ -110,7 +143,21 @@ class AnomalyMapDisplay:
         Returns
         -------
         AnomalyMapDisplay
+
+        Raises
+        ------
+        TypeError
+            When the estimator gives no maps of images.
+        ValueError
+            When `limits` are not ascending, or `n_columns` is no integer of at least 1.
+        ImportError
+            Where matplotlib is not installed.
         """
+        # Better said before the maps are computed than after.
+        import_optional("matplotlib.pyplot", "plot", cls.__name__)
+        check_integer(n_columns, "n_columns", 1)
+        if limits is not None:
+            _check_limits(limits)
         items = check_images(images)
         maps, scores = anomaly_maps(estimator, items, sigma=sigma, stack=False, return_scores=True)
         if limits is None:
@@ -120,7 +167,7 @@ class AnomalyMapDisplay:
             )
         return cls(images=items, maps=maps, scores=scores, limits=limits).plot(n_columns)
 
-    def plot(self, n_columns=4):
+    def plot(self, n_columns: int = 4) -> AnomalyMapDisplay:
         """Draw the images with their maps.
 
         Parameters
@@ -133,9 +180,7 @@ class AnomalyMapDisplay:
         AnomalyMapDisplay
         """
         pyplot = import_optional("matplotlib.pyplot", "plot", type(self).__name__)
-        if n_columns < 1:
-            raise ValueError(f"n_columns must be at least 1, got {n_columns}")
-        n_columns = min(n_columns, len(self.images))
+        n_columns = min(check_integer(n_columns, "n_columns", 1), len(self.images))
         n_rows = -(-len(self.images) // n_columns)
         self.figure_, axes = pyplot.subplots(
             n_rows, n_columns, figsize=(3 * n_columns, 3 * n_rows), squeeze=False
@@ -149,3 +194,10 @@ class AnomalyMapDisplay:
             axis.imshow(overlay_map(image, heat, self.limits))
             axis.set_title(f"score {score:.3g}")
         return self
+
+
+def _check_limits(limits):
+    low, high = limits
+    if low > high:
+        raise ValueError(f"limits must be (low, high), got {tuple(limits)}")
+    return low, high

@@ -1,23 +1,61 @@
-"""Where in an image the anomaly is: heat maps and overlays."""
+"""What a Pipeline or a detector says of images: heat maps, patch scores, p-values."""
+
+from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any, Literal, overload
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._images import check_images, image_size
+from skanomaly._pipelines import check_embedder, split_detector, split_pipeline
+from skanomaly._typing import FloatArray, Images
 from skanomaly.core.maps import upsample_map
 
+Maps = FloatArray | list[FloatArray]
 
-def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, return_scores=False):
+
+@overload
+def anomaly_maps(
+    estimator: Any,
+    images: Images,
+    *,
+    sigma: float = 4.0,
+    size: Literal["image"] | tuple[int, int] = "image",
+    stack: bool | None = None,
+    return_scores: Literal[False] = False,
+) -> Maps: ...
+
+
+@overload
+def anomaly_maps(
+    estimator: Any,
+    images: Images,
+    *,
+    sigma: float = 4.0,
+    size: Literal["image"] | tuple[int, int] = "image",
+    stack: bool | None = None,
+    return_scores: Literal[True],
+) -> tuple[Maps, FloatArray]: ...
+
+
+def anomaly_maps(
+    estimator: Any,
+    images: Images,
+    *,
+    sigma: float = 4.0,
+    size: Literal["image"] | tuple[int, int] = "image",
+    stack: bool | None = None,
+    return_scores: bool = False,
+) -> Maps | tuple[Maps, FloatArray]:
     """Heat map of each image at the image's own size.
 
     Parameters
     ----------
     estimator : Pipeline or detector
         A fitted Pipeline of an embedder (after it, any transformers of tokens) and a scorer with
-        `score_patches`, or an image detector with `score_maps`.
+        `score_patches`, an image detector with `score_maps`, or a search of either.
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     sigma : float, default=4.0
@@ -42,7 +80,7 @@ def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, retu
     ValueError
         When a stack is asked for and the sizes differ.
     TypeError
-        When the estimator has no patch scores.
+        When the estimator gives no maps of images; the message names what its scorer lacks.
 
     Notes
     -----
@@ -59,9 +97,9 @@ def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, retu
     >>> anomaly_maps(pipe, bad).shape
     (2, 64, 64)
     """
+    split_detector(estimator)
     items = check_images(images)
-    if not isinstance(sigma, Real) or not 0 <= sigma < np.inf:
-        raise ValueError(f"sigma must be a number of pixels, at least 0, got {sigma!r}")
+    check_sigma(sigma)
     if size == "image":
         sizes = [image_size(item, i) for i, item in enumerate(items)]
     else:
@@ -72,51 +110,113 @@ def anomaly_maps(estimator, images, *, sigma=4.0, size="image", stack=None, retu
             f"maps of different sizes cannot be stacked: image 0 is {sizes[0]}, image {other} is "
             f"{sizes[other]} (height, width). Pass size=(height, width), or stack=False"
         )
-    scores, grids = score_images(estimator, items)
-    maps = [upsample_map(grid, s, sigma) for grid, s in zip(grids, sizes, strict=True)]
-    if stack or (stack is None and len(set(sizes)) == 1):
-        maps = np.stack(maps)
+    grids, scores = score_images(estimator, items)
+    each = [upsample_map(grid, s, sigma) for grid, s in zip(grids, sizes, strict=True)]
+    stacked = stack or (stack is None and len(set(sizes)) == 1)
+    maps: Maps = np.stack(each) if stacked else each
     return (maps, scores) if return_scores else maps
 
 
-def score_images(estimator, images):
-    """Image scores and patch scores from one pass.
+def score_images(estimator: Any, images: Images) -> tuple[list[FloatArray], FloatArray]:
+    """Patch scores and image scores from one pass.
 
     Parameters
     ----------
     estimator : Pipeline or detector
         As for :func:`anomaly_maps`.
-    images : list of images
+    images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
 
     Returns
     -------
+    grids : list of ndarray of shape (grid_h, grid_w), float32
+        Patch scores: higher is more anomalous. Of a detector its maps, at the model's own size.
     scores : ndarray of shape (n_images,), float64
         As from `score_samples`: higher is more normal.
-    grids : list of ndarray of shape (grid_h, grid_w), float32
-        Patch scores: higher is more anomalous.
+
+    Raises
+    ------
+    TypeError
+        When the estimator gives no maps of images, or its tokens have no grid.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import FilterBankPatches, PatchKNNScorer
+    >>> from skanomaly.datasets import make_surfaces
+    >>> from skanomaly.inspection import score_images
+    >>> images = make_surfaces(8, 0, image_size=64, random_state=0).images
+    >>> pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(images)
+    >>> grids, scores = score_images(pipe, images[:2])
+    >>> grids[0].shape, scores.shape
+    ((8, 8), (2,))
     """
+    split = split_detector(estimator)
     check_is_fitted(estimator)
-    estimator = getattr(estimator, "best_estimator_", estimator)  # of a search
-    if hasattr(estimator, "score_maps"):
-        maps, scores = estimator.score_maps(images, size="model", return_scores=True)
-        return scores, list(maps)
-    tokens, scorer = images, estimator
-    while isinstance(scorer, Pipeline):
-        tokens, scorer = scorer[:-1].transform(tokens), scorer[-1]
-    if scorer is estimator or not hasattr(scorer, "score_patches"):
-        raise TypeError(
-            f"{type(scorer).__name__} gives no maps of images: pass a fitted Pipeline that ends in "
-            "a scorer with score_patches, or a detector with score_maps"
+    if hasattr(split.scorer, "score_maps"):
+        maps, scores = split.scorer.score_maps(
+            split.transform(images), size="model", return_scores=True
         )
-    grids, scores = scorer.score_patches(tokens, return_scores=True)
+        return list(maps), scores
+    grids, scores = split.scorer.score_patches(split.transform(images), return_scores=True)
     if any(grid.ndim != 2 for grid in grids):
         raise TypeError("maps need tokens of shape (n_images, grid_h, grid_w, dim)")
-    return scores, list(grids)
+    return list(grids), scores
+
+
+def p_values(estimator: Any, images: Images) -> FloatArray:
+    """Conformal p-value of each image: how usual so low a score is among normal images.
+
+    Parameters
+    ----------
+    estimator : Pipeline or detector
+        A fitted Pipeline of an embedder (after it, any transformers of tokens) and a scorer with
+        `p_values`, an image detector that has them, or a search of either.
+    images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        Paths, bytes, PIL images or arrays.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), float64
+        ``(1 + #{held-out training images at least as anomalous}) / (n + 1)``, at least
+        ``1 / (n + 1)`` with `n` training images. Valid for new images that are exchangeable with
+        the training images.
+
+    Raises
+    ------
+    TypeError
+        When the estimator scores no images, or its scorer has no `p_values`.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import FilterBankPatches, PatchKNNScorer, p_values
+    >>> from skanomaly.datasets import make_surfaces
+    >>> surfaces = make_surfaces(9, 1, image_size=64, random_state=0)
+    >>> pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer())
+    >>> p_values(pipe.fit(surfaces.images[:9]), surfaces.images[9:])
+    array([0.1])
+    """
+    split = split_pipeline(estimator)
+    check_embedder(split)
+    if not hasattr(split.scorer, "p_values"):
+        raise TypeError(
+            f"{type(split.scorer).__name__} has no p_values: they need the held-out scores of "
+            "training images that the scorers of this package keep"
+        )
+    check_is_fitted(estimator)
+    return split.scorer.p_values(split.transform(images))
+
+
+def check_sigma(sigma: float) -> None:
+    """ValueError where `sigma` is no width of a Gaussian in pixels."""
+    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not 0 <= float(sigma) < np.inf:
+        raise ValueError(f"sigma must be a number of pixels, at least 0, got {sigma!r}")
 
 
 def _check_size(size):
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
-    if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
+    integers = [isinstance(side, Integral) and not isinstance(side, bool) for side in sides]
+    if len(sides) != 2 or not all(integers) or min(sides) < 1:
         raise ValueError(f"size must be 'image' or (height, width) in pixels, got {size!r}")
     return sides

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 
+from skanomaly._parameters import check_integer
 from skanomaly.metrics._validation import threshold_between
 
 Metric = Callable[[ArrayLike, ArrayLike], float]
@@ -102,7 +102,11 @@ def image_f1_max(y_true: ArrayLike, scores: ArrayLike) -> float:
     >>> image_f1_max([1, 1, -1, -1], [-0.1, -0.4, -0.3, -0.9])
     0.8
     """
-    return _best_f1(*_check(y_true, scores))[0]
+    anomalous, values = _check(y_true, scores)
+    precision, recall, _ = precision_recall_curve(anomalous, -values)
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    return float(f1[:-1].max())
 
 
 def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
@@ -137,12 +141,16 @@ def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
     """
     dtype = np.asarray(scores).dtype
     anomalous, values = _check(y_true, scores)
-    highest = _best_f1(anomalous, values)[1]
-    above = values[values > highest]
-    if above.size:
-        return threshold_between(highest, float(above.min()), dtype)
+    levels = np.unique(values)
+    called = np.searchsorted(np.sort(values), levels, side="right")
+    found = np.searchsorted(np.sort(values[anomalous]), levels, side="right")
+    # From whole numbers, so that equally good thresholds are equal floats.
+    f1 = 2 * found / (called + np.count_nonzero(anomalous))
+    best = int(np.flatnonzero(f1 == f1.max())[-1])
+    if best + 1 < levels.size:
+        return threshold_between(levels[best], levels[best + 1], dtype)
     kind = dtype.type if dtype.kind == "f" else np.float64
-    return float(np.nextafter(kind(highest), kind(np.inf)))
+    return float(np.nextafter(kind(levels[best]), kind(np.inf)))
 
 
 def image_recall_at_zero_fpr(y_true: ArrayLike, scores: ArrayLike) -> float:
@@ -266,8 +274,7 @@ def bootstrap_interval(
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
-    if isinstance(n_resamples, bool) or not isinstance(n_resamples, Integral) or n_resamples < 1:
-        raise ValueError(f"n_resamples must be an integer of at least 1, got {n_resamples!r}")
+    check_integer(n_resamples, "n_resamples", 1)
     anomalous, values = _check(y_true, scores)
     labels, random = np.where(anomalous, -1, 1), check_random_state(random_state)
     classes = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
@@ -329,15 +336,6 @@ IMAGE_SCORERS = {
     "image_recall_at_zero_fpr": image_recall_at_zero_fpr_scorer,
     "neg_image_fpr_at_recall": neg_image_fpr_at_recall_scorer,
 }
-
-
-def _best_f1(anomalous, scores):
-    """The best F1, and the highest score that is called anomalous for it."""
-    precision, recall, thresholds = precision_recall_curve(anomalous, -scores)
-    total = precision + recall
-    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)[:-1]
-    best = int(f1.argmax())
-    return float(f1[best]), float(-thresholds[best])
 
 
 def _check(y_true, scores):

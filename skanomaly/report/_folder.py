@@ -1,43 +1,98 @@
 """Files that the command line writes: heat maps with their table."""
 
+from __future__ import annotations
+
 import csv
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from skanomaly._images import load_image
-from skanomaly.core.maps import upsample_map
+from skanomaly._typing import FloatArray
+from skanomaly.datasets import ImageSet
 from skanomaly.inspection import overlay_map
 
-
-def write_heat_maps(result, images, output):
-    """Write image and overlay side by side, on one scale for all, and a table of the scores."""
-    patch_scores = np.concatenate([grid.ravel() for grid in result.patch_scores])
-    limits = np.quantile(patch_scores, [0.5, 0.999])
-    _remove_heat_maps(output)
-    with open(output / "scores.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "heat_map", "defect_type", "score", "threshold", "verdict"])
-        for i, (path, kind) in enumerate(zip(images.images, images.defect_types, strict=True)):
-            image = load_image(path)
-            heat = upsample_map(result.patch_scores[i], image.shape[:2], sigma=4)
-            plain = overlay_map(image, np.zeros_like(heat), (0, 1))
-            picture = np.hstack([plain, overlay_map(image, heat, limits, images.load_mask(i))])
-            target = output / kind / f"{path.stem}.png"
-            target.parent.mkdir(exist_ok=True)
-            Image.fromarray(picture).save(target)
-            verdict = "anomalous" if result.predictions[i] == -1 else "normal"
-            name = target.relative_to(output).as_posix()
-            table.writerow([path, name, kind, result.scores[i], result.threshold, verdict])
+_COLUMNS = ("image", "heat_map", "defect_type", "score", "threshold", "verdict")
 
 
-def _remove_heat_maps(output):
+class HeatMapFolder:
+    """Writes image and heat map side by side, and a table of the scores, image by image.
+
+    It is the `on_map` of :func:`skanomaly.evaluation.evaluate_split`, and is to be closed by
+    ``with``. At the first image the heat maps that an earlier run listed in its table are removed,
+    and nothing else in the folder. Each picture and each row of the table is written at once.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The test images.
+    folder : Path
+        Where to write: ``scores.csv`` and a folder of pictures for each type of defect. It exists.
+
+    Examples
+    --------
+    >>> from skanomaly import evaluate_split
+    >>> from skanomaly.report._folder import HeatMapFolder
+    >>> with HeatMapFolder(split.test, folder) as write:  # doctest: +SKIP
+    ...     result = evaluate_split(pipe, split, on_map=write)
+    """
+
+    def __init__(self, images: ImageSet, folder: Path) -> None:
+        self.images = images
+        self.folder = folder
+        self._file: Any = None
+
+    def __enter__(self) -> HeatMapFolder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __call__(
+        self,
+        index: int,
+        heat_map: FloatArray,
+        score: float,
+        threshold: float,
+        limits: tuple[float, float],
+    ) -> None:
+        """Write the picture and the row of one image."""
+        if self._file is None:
+            self._open()
+        path, kind = self.images.images[index], self.images.defect_types[index]
+        image = load_image(path)
+        plain = overlay_map(image, np.zeros_like(heat_map), (0, 1))
+        painted = overlay_map(image, heat_map, limits, self.images.load_mask(index))
+        target = self.folder / kind / f"{path.stem}.png"
+        target.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.hstack([plain, painted])).save(target)
+        verdict = "anomalous" if score < threshold else "normal"
+        name = target.relative_to(self.folder).as_posix()
+        csv.writer(self._file).writerow([path, name, kind, score, threshold, verdict])
+        self._file.flush()
+
+    def _open(self) -> None:
+        _remove_heat_maps(self.folder)
+        self._file = open(self.folder / "scores.csv", "w", newline="", encoding="utf-8")
+        csv.writer(self._file).writerow(_COLUMNS)
+
+
+def _remove_heat_maps(folder: Path) -> None:
     """Remove the heat maps that an earlier run listed in its table."""
-    if not (output / "scores.csv").is_file():
+    if not (folder / "scores.csv").is_file():
         return
-    with open(output / "scores.csv", newline="", encoding="utf-8") as file:
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
         names = [row.get("heat_map") or "" for row in csv.DictReader(file)]
     for name in names:
-        path = output / name
-        if path.suffix == ".png" and path.resolve().is_relative_to(output.resolve()):
+        path = folder / name
+        if path.suffix == ".png" and path.resolve().is_relative_to(folder.resolve()):
             path.unlink(missing_ok=True)

@@ -8,11 +8,18 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import OneClassSVM
 
-from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, anomaly_maps
+from skanomaly import (
+    FilterBankPatches,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    anomaly_maps,
+    p_values,
+)
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import make_surfaces
-from skanomaly.inspection import AnomalyMapDisplay, overlay_map
+from skanomaly.inspection import AnomalyMapDisplay, overlay_map, score_images
 from skanomaly.model_selection import OneClassSplit
 
 
@@ -50,10 +57,10 @@ def test_size_and_stack(pipe, surfaces, tmp_path):
         anomaly_maps(pipe, images, stack=True)
     assert anomaly_maps(pipe, images, size=(50, 40)).shape == (3, 50, 40)
     assert isinstance(anomaly_maps(pipe, surfaces.images[:2], stack=False), list)
-    for sigma in (-1, np.inf, np.nan, "4", None):
+    for sigma in (-1, np.inf, np.nan, "4", None, True):
         with pytest.raises(ValueError, match="sigma must be"):
             anomaly_maps(pipe, images, sigma=sigma)
-    for size in ("grid", (0, 5), (3,), (2.5, 3), 5, None):
+    for size in ("grid", (0, 5), (3,), (2.5, 3), 5, None, (True, 2)):
         with pytest.raises(ValueError, match="size must be"):
             anomaly_maps(pipe, images, size=size)
 
@@ -71,13 +78,41 @@ def test_searches_and_nested_pipelines(pipe, surfaces):
     expected = anomaly_maps(pipe, bad)
     nested = make_pipeline(pipe[0], make_pipeline("passthrough", pipe[1]))
     np.testing.assert_array_equal(anomaly_maps(nested, bad), expected)
-    y = np.r_[np.ones(20), -np.ones(5)]
+    images, y = surfaces.images[12:], np.r_[np.ones(8), -np.ones(5)]
+    small = make_pipeline(FilterBankPatches(image_size=32), PatchKNNScorer())
     search = GridSearchCV(
-        pipe, {"patchgaussianscorer__topk": [0.02]}, scoring="roc_auc", cv=OneClassSplit(2)
-    ).fit(surfaces.images, y)
+        small, {"patchknnscorer__topk": [0.1]}, scoring="roc_auc", cv=OneClassSplit(2)
+    ).fit(images, y)
     np.testing.assert_array_equal(
         anomaly_maps(search, bad), anomaly_maps(search.best_estimator_, bad)
     )
+    # A search as the last step.
+    inner = GridSearchCV(small[1], {"topk": [0.1]}, scoring="roc_auc", cv=OneClassSplit(2))
+    inner = make_pipeline(small[0], inner).fit(images, y)
+    np.testing.assert_array_equal(anomaly_maps(inner, bad), anomaly_maps(search, bad))
+    np.testing.assert_array_equal(p_values(inner, bad), p_values(search, bad))
+    best = search.best_estimator_
+    np.testing.assert_array_equal(
+        p_values(search, bad), best[-1].p_values(best[:-1].transform(bad))
+    )
+
+
+def test_pairs_are_maps_and_scores(pipe, surfaces):
+    bad = surfaces.images[20:]
+    grids, scores = score_images(pipe, bad)
+    assert [grid.shape for grid in grids] == [(12, 12)] * 5
+    np.testing.assert_array_equal(scores, pipe.score_samples(bad))
+
+
+def test_p_values(pipe, surfaces):
+    values = p_values(pipe, surfaces.images[20:])
+    assert values.shape == (5,) and ((1 / 21 <= values) & (values < 0.3)).all()
+    with pytest.raises(NotFittedError):
+        p_values(make_pipeline(FilterBankPatches(), PatchKNNScorer()), surfaces.images)
+    with pytest.raises(TypeError, match="takes patch tokens, not images"):
+        p_values(pipe[-1], surfaces.images)
+    with pytest.raises(TypeError, match="_Detector has no p_values"):
+        p_values(_Detector().fit(None), surfaces.images)
 
 
 def test_errors_name_the_image(pipe, surfaces):
@@ -99,6 +134,12 @@ class _Detector(BaseEstimator):
         self.fitted_ = True
         return self
 
+    def decision_function(self, images):
+        return self.score_samples(images) + 0.5
+
+    def predict(self, images):
+        return np.where(self.decision_function(images) < 0, -1, 1)
+
     def score_maps(self, images, size="image", return_scores=False):
         maps = [np.ones((4, 4), dtype=np.float32) for _ in images]
         return (maps, self.score_samples(images)) if return_scores else maps
@@ -111,13 +152,17 @@ def test_image_detector(surfaces):
     maps, scores = anomaly_maps(_Detector().fit(None), surfaces.images[:3], return_scores=True)
     assert (maps == 1).all() and maps.shape == (3, 96, 96)
     assert scores.tolist() == [0, -1, -2]
+    behind = make_pipeline(FunctionTransformer(lambda images: images[:2]), _Detector().fit(None))
+    assert score_images(behind, surfaces.images[:3])[1].tolist() == [0, -1]
 
 
 def test_errors(pipe, surfaces):
     with pytest.raises(NotFittedError):
         anomaly_maps(make_pipeline(FilterBankPatches(), PatchKNNScorer()), surfaces.images)
-    with pytest.raises(TypeError, match="gives no maps"):
+    with pytest.raises(TypeError, match="takes patch tokens, not images"):
         anomaly_maps(pipe[-1], surfaces.images)
+    with pytest.raises(TypeError, match="OneClassSVM has no score_patches"):
+        anomaly_maps(make_pipeline(FilterBankPatches(), OneClassSVM()), surfaces.images)
     flat = make_pipeline(
         FilterBankPatches(image_size=96),
         FunctionTransformer(lambda X: X.reshape(len(X), -1, X.shape[-1])),
@@ -162,3 +207,6 @@ def test_display(pipe, surfaces):
         np.testing.assert_array_equal(shown.get_array(), overlay_map(image, heat, display.limits))
     assert display.axes_[4].get_title() == f"score {display.scores[4]:.3g}"
     matplotlib.pyplot.close(display.figure_)
+    for wrong in ({"n_columns": True}, {"n_columns": 0}, {"limits": (1, 0)}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+            AnomalyMapDisplay.from_estimator(None, None, **wrong)
