@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 import skanomaly
 from skanomaly.cli import app
 
+SMALL = ("--set", "image_size=64")
+
 
 def run(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
@@ -64,12 +66,16 @@ def test_heat_is_where_the_defect_is(demo):
 
 def test_evaluate(demo, tmp_path):
     data = demo[0] / "disc-128px-12-seed0"
-    args = ("evaluate", data, "--image-size", 64, "--scorer", "knn", "--topk", 0.05)
-    result = run(*args, "--coreset", 0.5, "--contamination", 0.2, "--json", "-")
+    args = ("evaluate", data, *SMALL, "--scorer", "knn", "--set", "topk=0.05")
+    result = run(*args, "--set", "coreset=0.5", "--contamination", 0.2, "--json", "-")
     assert result.exit_code == 0, result.output
     numbers = json.loads(result.stdout)
     assert numbers["contamination"] == 0.2 and numbers["n_train"] == 12
-    result = run(*args, "--output", tmp_path / "maps", "--cache-dir", tmp_path / "cache")
+    assert (numbers["parameters"]["knn__topk"], numbers["parameters"]["knn__coreset"]) == (
+        "0.05",
+        "0.5",
+    )
+    result = run(*args, "--output", tmp_path / "maps", "--set", f"cache_dir={tmp_path / 'cache'}")
     assert result.exit_code == 0 and "12 / 10 / 15" in result.stdout
     assert len(list((tmp_path / "maps").rglob("*.png"))) == 25
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 37
@@ -80,7 +86,7 @@ def test_evaluate_with_weights(demo, shared):
     result = run(
         *("evaluate", demo[0] / "disc-128px-12-seed0", "--model", "vit_tiny_patch16_224"),
         *("--weights", shared / "weights" / "vit_tiny_patch16_224.safetensors"),
-        *("--layers", "5,7", "--image-size", 96, "--json", "-"),
+        *("--set", "layers=5,7", "--set", "image_size=96", "--json", "-"),
     )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["metrics"]["image_auroc"] > 0.6
@@ -92,13 +98,16 @@ def test_evaluate_with_weights(demo, shared):
         (["evaluate", "no-such-folder"], "no-such-folder"),
         (["evaluate", "DATA", "--scorer", "svm"], "no scorer named 'svm'"),
         (["evaluate", "DATA", "--model", "vit_tinny_patch16_224"], "did you mean 'vit_tiny"),
-        (["evaluate", "DATA", "--layers", "3"], "filterbank has no parameter 'layers'"),
-        (["evaluate", "DATA", "--layers", "x", "--model", "resnet18"], "layers"),
-        (["evaluate", "DATA", "--image-size", "100"], "not a multiple"),
+        (["evaluate", "DATA", "--set", "layers=3"], "--set layers: filterbank has no parameter"),
+        (["evaluate", "DATA", "--set", "image-size=64"], "did you mean 'image_size'?"),
+        (["evaluate", "DATA", "--set", "emb__image_sice=64"], "did you mean 'emb__image_size'"),
+        (["evaluate", "DATA", "--weights", "x.pth"], "--weights: filterbank has no parameter"),
+        (["evaluate", "DATA", "--set", "layers=x", "--model", "resnet18"], "layers"),
+        (["evaluate", "DATA", "--set", "image_size=100"], "not a multiple"),
         (["evaluate", "DATA", "--contamination", "0.7"], "contamination"),
-        (["evaluate", "DATA", "--topk", "x"], "--topk must be"),
+        (["evaluate", "DATA", "--set", "topk=x"], "'topk' parameter of PatchGaussianScorer"),
         (["evaluate", "DATA", "--json", "TMP/no/x.json"], "x.json"),
-        (["evaluate", "DATA", "--model", "resnet18", "--device", "cuda:99"], "cuda:99"),
+        (["evaluate", "DATA", "--model", "resnet18", "--set", "device=cuda:99"], "cuda:99"),
         (["demo", "--surface", "cheese", "--output", "TMP"], "cheese"),
     ],
 )
@@ -116,9 +125,9 @@ def test_a_second_run_replaces_the_maps_of_the_first(demo, tmp_path):
     data = demo[0] / "disc-128px-12-seed0"
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "mine.png").write_bytes(b"kept")
-    arguments = ("evaluate", data, "--image-size", 64, "--output", tmp_path / "maps")
+    arguments = ("evaluate", data, *SMALL, "--output", tmp_path / "maps")
     for _ in range(2):
-        assert run(*arguments, "--scorer", "knn", "--topk", 3).exit_code == 0
+        assert run(*arguments, "--scorer", "knn", "--set", "topk=3").exit_code == 0
     stale = data / "test" / "good" / "012.png"
     moved = stale.rename(data / "test" / "good" / "renamed.png")
     try:
@@ -131,7 +140,7 @@ def test_a_second_run_replaces_the_maps_of_the_first(demo, tmp_path):
 
 def test_few_shots(demo, tmp_path):
     data, table = demo[0] / "disc-128px-12-seed0", tmp_path / "runs.jsonl"
-    arguments = ("evaluate", data, "--image-size", 64, "--scorer", "knn", "--json", table)
+    arguments = ("evaluate", data, *SMALL, "--scorer", "knn", "--json", table)
     arguments += ("--shots", 2, 3, "--seeds", 2)
     result = run(*arguments)
     assert result.exit_code == 0, result.output
@@ -164,7 +173,7 @@ def test_datasets(demo, tmp_path):
     result = run("datasets", root)
     assert result.exit_code == 1 and "1 problems found" in result.stderr
     assert "sizes (height, width) differ" in result.stdout
-    result = run("evaluate", root, "--category", "a", "--image-size", 64, "--json", "-")
+    result = run("evaluate", root, "--category", "a", *SMALL, "--json", "-")
     assert result.exit_code == 0 and json.loads(result.stdout)["n_train"] == 12
     mask.unlink()
     assert "does not fit the layout" in run("datasets", root).stderr
@@ -199,9 +208,19 @@ def test_models():
     assert result.exit_code == 0
     for name in skanomaly.list_models():
         assert name in result.stdout
+    assert "gaussian" in result.stdout and "knn" in result.stdout
     result = run("models", "--tag", "zero-shot", "--tag", "clip")
     assert "vision_winclip" in result.stdout and "vision_padim" not in result.stdout
     assert "did you mean 'zero-shot'" in run("models", "--tag", "zeroshot").stderr
+
+
+def test_what_a_model_takes():
+    shown = run("models", "vision_patchcore").stdout
+    assert "Total Recall" in shown and "emb__layers" in shown and "(2, 3)" in shown
+    assert "did you mean 'vision_patchcore'" in run("models", "vision_patchcor").stderr
+    pytest.importorskip("timm")
+    shown = run("models", "dinov2_vits14").stdout
+    assert "emb__image_size" in shown and "knn__topk" in shown
 
 
 def test_evaluate_a_model_by_name(demo):
@@ -209,10 +228,8 @@ def test_evaluate_a_model_by_name(demo):
     pytest.importorskip("timm")
     result = run("evaluate", data, "--model", "vision_padin")
     assert result.exit_code == 1 and "did you mean 'vision_padim" in result.stderr
-    result = run("evaluate", data, "--model", "vision_padim", "--class-name", "nut")
+    result = run("evaluate", data, "--model", "vision_padim", "--set", "class_name=nut")
     assert result.exit_code == 1 and "vision_padim has no parameter 'class_name'" in result.stderr
-    result = run("evaluate", data, "--model", "vision_padim", "--checkpoint", "x.ckpt")
-    assert "vision_padim has no parameter 'checkpoint_path'" in result.stderr
 
 
 def test_evaluate_zero_shot(demo, tmp_path, tiny_clip):
@@ -223,12 +240,12 @@ def test_evaluate_zero_shot(demo, tmp_path, tiny_clip):
     torch.save(open_clip.create_model(tiny_clip).state_dict(), weights)
     result = run(
         *("evaluate", demo[0] / "disc-128px-12-seed0", "--model", "vision_openclip_promptscore"),
-        *("--class-name", "disc", "--weights", weights, "--json", "-", "--device", "cpu"),
+        *("--set", "class_name=disc", "--weights", weights, "--json", "-", "--set", "device=cpu"),
     )
     assert result.exit_code == 1 and "weights of ViT-B-16" in result.stderr
     result = run(
         *("evaluate", demo[0] / "disc-128px-12-seed0", "--model", f"{tiny_clip}/{weights}"),
-        *("--json", "-", "--device", "cpu", "--topk", "0.1"),
+        *("--json", "-", "--set", "device=cpu", "--set", "topk=0.1"),
     )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["parameters"]["emb__model_name"] == repr(tiny_clip)
@@ -238,19 +255,20 @@ def test_evaluate_a_checkpoint(demo, tiny_onnx, tmp_path):
     pytest.importorskip("onnxruntime")
     arguments = ("evaluate", demo[0] / "disc-128px-12-seed0", "--model")
     name = "vision_anomalib_checkpoint"
-    result = run(*arguments, name, "--checkpoint", tiny_onnx, "--json", "-", "--device", "cpu")
+    options = ("--json", "-", "--set", "device=cpu")
+    result = run(*arguments, name, "--weights", tiny_onnx, *options)
     assert result.exit_code == 0, result.output
     numbers = json.loads(result.stdout)
     assert numbers["n_train"] == 12 and numbers["contamination"] == 0.1
     assert 0 <= numbers["metrics"]["image_auroc"] <= 1
-    result = run(*arguments, name, "--checkpoint", tiny_onnx, "--output", tmp_path / "maps")
+    result = run(*arguments, name, "--weights", tiny_onnx, "--output", tmp_path / "maps")
     assert result.exit_code == 0 and len(list((tmp_path / "maps").rglob("*.png"))) == 25
     for options, message in (
-        ((name,), f"{name} needs --checkpoint FILE"),
-        ((name, "--checkpoint", "no-such.ckpt"), "no-such.ckpt"),
-        ((name, "--checkpoint", tiny_onnx, "--scorer", "knn"), "neither embedder nor scorer"),
-        ((name, "--checkpoint", tiny_onnx, "--topk", "3"), f"{name} has no parameter 'topk'"),
-        ((name, "--checkpoint", __file__), "test_cli.py is not a file that can be used"),
+        ((name,), f"{name} needs --weights FILE"),
+        ((name, "--weights", "no-such.ckpt"), "no-such.ckpt"),
+        ((name, "--weights", tiny_onnx, "--scorer", "knn"), "neither embedder nor scorer"),
+        ((name, "--weights", tiny_onnx, "--set", "topk=3"), "no parameter 'topk'"),
+        ((name, "--weights", __file__), "test_cli.py is not a file that can be used"),
     ):
         result = run(*arguments, *options)
         (line,) = result.stderr.strip().splitlines()

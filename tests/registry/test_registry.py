@@ -14,6 +14,7 @@ import pytest
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
+from sklearn.svm import OneClassSVM
 
 import skanomaly
 from skanomaly import (
@@ -29,6 +30,7 @@ from skanomaly import (
 )
 from skanomaly.anomalib._families import FAMILIES
 from skanomaly.datasets import make_surfaces
+from skanomaly.registry import register_scorer
 
 OWN = {
     "vision_anomalydino",
@@ -370,14 +372,69 @@ def test_scorers_of_ones_own():
     assert create_model("filterbank", scorer=mine)["scorer"] is mine
 
 
+@pytest.mark.parametrize("name", ["vision_patchcore", "filterbank"])
+def test_gaussians_of_a_backbone_are_the_scorers_own(name):
+    """Those of the filter bank are for the filter bank's model alone."""
+    own = {**PatchGaussianScorer().get_params(), "random_state": 0}
+    assert own["n_components"] == 128 and own["neighborhood"] == 1 and own["topk"] == 0.01
+    bank = {**own, "n_components": None, "neighborhood": 3, "topk": 0.005}
+    model = create_model(name, embedder=Tokens(), scorer="gaussian")
+    assert model["gaussian"].get_params() == (bank if name == "filterbank" else own)
+
+
+def test_gaussians_of_a_named_backbone():
+    pytest.importorskip("timm")
+    expected = {**PatchGaussianScorer().get_params(), "random_state": 0}
+    assert create_model("resnet18", scorer="gaussian")["gaussian"].get_params() == expected
+
+
+def test_the_name_of_the_scorer_that_a_model_has_leaves_it():
+    for name, scorer in (("vision_padim", "gaussian"), ("vision_patchcore", "knn")):
+        kept, own = (create_model(name, embedder=Tokens(), scorer=s)[-1] for s in (scorer, None))
+        assert kept.get_params() == own.get_params()
+
+
+def test_the_filter_bank_has_one_name():
+    assert "filterbank" in list_models() and "vision_filterbank" not in list_models()
+    with pytest.raises(ValueError, match="no model named 'vision_filterbank'; .* 'filterbank'"):
+        create_model("vision_filterbank")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"contamination": 0.7}, {"gaussian__topk": "x"}, {"neighborhood": 2.5}, {"image_size": -1}],
+    ids=str,
+)
+def test_values_are_checked_before_images_are_read(params):
+    (key,) = params
+    with pytest.raises(ValueError, match=f"'{key.rpartition('__')[2]}' parameter of"):
+        create_model("filterbank", **params)
+
+
+def test_a_scorer_that_cannot_make_maps_is_refused_before_the_work():
+    class WithoutPairs(PatchKNNScorer):
+        def score_patches(self, X):
+            return super().score_patches(X)
+
+    for scorer, message in (
+        (WithoutPairs(), "score_patches of WithoutPairs takes no return_scores"),
+        (OneClassSVM(), "scorer must be .*OneClassSVM has no score_patches"),
+        (3, "scorer must be .*int has no fit"),
+        (PatchKNNScorer, "scorer must be an instance, got the class PatchKNNScorer"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            create_model("filterbank", scorer=scorer)
+    register_scorer("without_pairs", WithoutPairs)
+    with pytest.raises(TypeError, match="the scorer 'without_pairs' must be .* no return_scores"):
+        create_model("filterbank", scorer="without_pairs")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"embedder": 3}, "embedder must be a name, a transformer"),
         ({"embedder": Tokens}, "must be an instance, got the class Tokens"),
         ({"embedder": type("Raw", (), {"transform": None})()}, "no scikit-learn estimator"),
-        ({"scorer": PatchKNNScorer}, "scorer must be"),
-        ({"scorer": 3}, "scorer must be .*'gaussian', 'knn'.* or an estimator with score_patches"),
     ],
 )
 def test_what_cannot_serve(options, message):
@@ -571,8 +628,7 @@ def test_a_checkpoint_by_name(tiny_onnx, surfaces):
 def test_backbones():
     pytest.importorskip("timm")
     assert type(create_model("dinov2_vits14")["emb"]) is skanomaly.DinoV2Patches
-    model = create_model("resnet18", scorer="gaussian")
-    assert type(model["emb"]) is skanomaly.TimmPatches and model["gaussian"].n_components == 128
+    assert type(create_model("resnet18")["emb"]) is skanomaly.TimmPatches
     pytest.importorskip("open_clip")
     emb = create_model("ViT-B-32/laion2b_s34b_b79k")["emb"]
     assert (emb.model_name, emb.weights) == ("ViT-B-32", "laion2b_s34b_b79k")
