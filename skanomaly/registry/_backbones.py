@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import skanomaly
-from skanomaly._networks.hub import open_clip_file, timm_file
+from skanomaly._networks.hub import WeightFile, open_clip_file, timm_file
 from skanomaly._optional import import_optional, require_optional
 from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import EMBEDDERS, models, similar
 
 
-def backbone(name):
+def backbone(name: str) -> Any:
     """The embedder of a name.
 
     Parameters
@@ -73,7 +75,7 @@ def _unknown(name, timm, without_timm):
     )
 
 
-def weight_file(embedder):
+def weight_file(embedder: Any) -> WeightFile | None:
     """The file of pretrained weights that an embedder asks for.
 
     Parameters

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import skanomaly
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._plugins import import_installed_plugins
@@ -22,7 +25,7 @@ class UnknownParameterError(ValueError):
         self.parameter = parameter
 
 
-def make_steps(steps):
+def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
     """Pairs of a name and an estimator, from the steps of an entry of the table."""
     made = []
     for step, make, params in steps:
@@ -33,7 +36,7 @@ def make_steps(steps):
     return made
 
 
-def as_transformer(embedder):
+def as_transformer(embedder: Any) -> Any:
     """The transformer that a person means by an embedder; see `create_model` for what it may be."""
     if isinstance(embedder, str):
         return as_transformer(backbone(embedder))
@@ -54,7 +57,7 @@ def as_transformer(embedder):
     )
 
 
-def as_scorer_step(scorer):
+def as_scorer_step(scorer: Any) -> tuple[str, Any]:
     """Name and estimator of the step that a scorer, or the name of one, makes."""
     from skanomaly._pipelines import check_patch_scorer, split_pipeline
 
@@ -73,7 +76,7 @@ def as_scorer_step(scorer):
     return scorer, made
 
 
-def set_params(name, steps, params):
+def set_params(name: str, steps: list[tuple[str, Any]], params: Mapping[str, Any]) -> None:
     """Set each parameter where it belongs, in the step it names or in all that have it; check."""
     prefixes = {f"{step}__" if step else "": estimator for step, estimator in steps}
     places = {}  # names that may be asked for -> (estimator, its own name of it)
