@@ -239,6 +239,7 @@ def test_a_file_named_like_a_module_is_refused(tmp_path, data):
 # Entry points of installed packages
 
 
+@pytest.mark.slow
 def test_installed_plugins_are_found_when_a_name_is_unknown(tmp_path, data):
     plugin(tmp_path, "installed")
     (tmp_path / "failing_entry.py").write_text("raise KeyError('mine')")

@@ -571,11 +571,14 @@ SMALL = {
 }
 
 
+SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore"}
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "filterbank",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in sorted(OWN - {"filterbank"})),
+        *sorted(OWN - SLOW),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(SLOW)),
     ],
 )
 def test_every_model(name, surfaces, request):
