@@ -35,7 +35,7 @@ OnMap = Callable[[int, FloatArray, float, float, tuple[float, float]], object]
 class EvaluationResult:
     """What :func:`evaluate_split` found.
 
-    Attributes
+    Parameters
     ----------
     name : str
         Of the data set.
@@ -106,7 +106,13 @@ class EvaluationResult:
         return self.false_positives / self.n_normal
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but arrays and the estimator, ready for JSON."""
+        """Everything but arrays and the estimator, ready for JSON.
+
+        Returns
+        -------
+        dict of str to object
+            The numbers, texts and dicts among the attributes, `recall` and `false_positive_rate`.
+        """
         fields = self.__dataclass_fields__
         values = {n: getattr(self, n) for n, f in fields.items() if not f.metadata.get("bulky")}
         return {
@@ -116,7 +122,13 @@ class EvaluationResult:
         }
 
     def to_frame(self) -> Any:
-        """One row of numbers, as a pandas DataFrame (needs pandas)."""
+        """The numbers in one row; needs pandas.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With a column for each metric, and for each part of `recall_by_type` and `seconds`.
+        """
         import pandas
 
         values = self.to_dict()
@@ -127,7 +139,13 @@ class EvaluationResult:
         return pandas.DataFrame([row])
 
     def rows(self) -> list[tuple[str, str]]:
-        """Pairs of text, measure and value, for a table."""
+        """What was measured, as text for a table.
+
+        Returns
+        -------
+        list of tuple of str
+            Pairs of a measure and its value.
+        """
         out = [
             (
                 "images: train / test normal / test anomalous",
@@ -271,7 +289,18 @@ def evaluate_split(
 
 
 def parameters_as_text(estimator: Any) -> dict[str, str]:
-    """Parameters as text, without those that hold a step of a Pipeline or a searched estimator."""
+    """Parameters as text, without those that hold a step of a Pipeline or a searched estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A Pipeline, a detector or a search.
+
+    Returns
+    -------
+    dict of str to str
+        What `repr` gives, by name; names are sorted.
+    """
     params = estimator.get_params()
     inner = {f"{name}__": value for name, value in params.items() if hasattr(value, "get_params")}
     skipped = {"verbose"}
@@ -291,8 +320,8 @@ def _make_maps(test, grids, scores, threshold, sigma, on_map, keep):
     """
     maps, seconds, limits = [], 0.0, None
     if on_map is not None:
-        low, high = np.quantile(np.concatenate([grid.ravel() for grid in grids]), [0.5, 0.999])
-        limits = float(low), float(high)
+        patch_scores = np.concatenate([grid.ravel() for grid in grids])
+        limits = tuple(np.quantile(patch_scores, [0.5, 0.999]))
     elif not keep:
         return maps, seconds
     for i, (grid, path) in enumerate(zip(grids, test.images, strict=True)):

@@ -58,6 +58,7 @@ class OneClassSplit(BaseCrossValidator):
         Returns
         -------
         int
+            How often :meth:`split` yields.
         """
         if y is None:
             return self._splitter().get_n_splits()

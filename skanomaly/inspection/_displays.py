@@ -143,6 +143,7 @@ class AnomalyMapDisplay:
         Returns
         -------
         AnomalyMapDisplay
+            The display, drawn.
 
         Raises
         ------
@@ -178,6 +179,7 @@ class AnomalyMapDisplay:
         Returns
         -------
         AnomalyMapDisplay
+            This display, with `figure_` and `axes_` set.
         """
         pyplot = import_optional("matplotlib.pyplot", "plot", type(self).__name__)
         n_columns = min(check_integer(n_columns, "n_columns", 1), len(self.images))

@@ -71,7 +71,7 @@ def anomaly_maps(
     Returns
     -------
     maps : ndarray of shape (n_images, height, width), or list of ndarray of shape (height, width)
-        float32; higher is more anomalous, in the unit of the patch scores.
+        Of float32; higher is more anomalous, in the unit of the patch scores.
     scores : ndarray of shape (n_images,), float64
         Only with `return_scores`; higher is more normal.
 

@@ -11,18 +11,20 @@ True where there is a defect. The truth comes first everywhere: ``(y_true, score
 
 from skanomaly.metrics._histogram import HistogramPixelMetrics
 from skanomaly.metrics._image import (
-    IMAGE_SCORERS,
-    ImageScorer,
     bootstrap_interval,
     image_auroc,
-    image_auroc_scorer,
     image_average_precision,
-    image_average_precision_scorer,
     image_f1_max,
-    image_f1_max_scorer,
     image_f1_max_threshold,
     image_fpr_at_recall,
     image_recall_at_zero_fpr,
+)
+from skanomaly.metrics._image_scorers import (
+    IMAGE_SCORERS,
+    ImageScorer,
+    image_auroc_scorer,
+    image_average_precision_scorer,
+    image_f1_max_scorer,
     image_recall_at_zero_fpr_scorer,
     neg_image_fpr_at_recall_scorer,
 )

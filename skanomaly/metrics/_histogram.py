@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.metrics._pixel import partial_area
+from skanomaly.metrics._ranking import partial_area
 from skanomaly.metrics._validation import (
     check_limits,
     check_map,
@@ -35,7 +35,7 @@ class HistogramPixelMetrics:
     Attributes
     ----------
     n_images_, n_regions_ : int
-        Images seen, and the regions of their masks.
+        Images counted so far, and the regions of their masks.
 
     Notes
     -----

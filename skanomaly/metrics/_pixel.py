@@ -1,31 +1,20 @@
-"""Exact pixel metrics: every distinct score is a threshold, and no curve is ever binned.
-
-All follow from two numbers per defect pixel: how many normal pixels score above it, and how many at
-least as high. So only the values of normal pixels are sorted, and defect pixels looked up in them.
-The area that a defect pixel adds under the curve between the two has a closed form.
-"""
+"""Exact pixel metrics: every distinct score is a threshold, and no curve is ever binned."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skanomaly._typing import FloatArray, IntArray
+from skanomaly._typing import FloatArray
+from skanomaly.metrics._ranking import count_normal, measure, rank_pixels, threshold_at
 from skanomaly.metrics._validation import (
-    Map,
-    Mask,
     check_limits,
     check_max_fpr,
     check_pairs,
     check_threshold,
-    label_regions,
-    threshold_between,
 )
-
-_CHUNK = 2**16  # defect pixels looked up at once: their temporaries stay in the cache
 
 
 def pixel_metrics(
@@ -68,13 +57,13 @@ def pixel_metrics(
      'pixel_f1_threshold': 0.35, 'aupro_0.3': 1.0}
     """
     limits = check_limits(max_fpr)
-    ranked = _rank(masks, maps)
-    measured = _measure(ranked, limits)
+    ranked = rank_pixels(masks, maps)
+    measured = measure(ranked, limits)
     return {
         "pixel_auroc": measured.auroc,
         "pixel_average_precision": measured.average_precision,
         "pixel_f1_max": measured.f1_max,
-        "pixel_f1_threshold": _threshold_at(ranked, measured.f1_lowest),
+        "pixel_f1_threshold": threshold_at(ranked, measured.f1_lowest),
         **{f"aupro_{x:g}": area for x, area in zip(limits, measured.aupro, strict=True)},
     }
 
@@ -98,7 +87,7 @@ def pixel_auroc(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     >>> pixel_auroc([[[False, True, False]]], [[[1.0, 2.0, 3.0]]])
     0.5
     """
-    return _measure(_rank(masks, maps, regions=False)).auroc
+    return measure(rank_pixels(masks, maps, regions=False)).auroc
 
 
 def pixel_average_precision(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
@@ -120,7 +109,7 @@ def pixel_average_precision(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike
     >>> pixel_average_precision([[[False, True, False]]], [[[1.0, 2.0, 3.0]]])
     0.5
     """
-    return _measure(_rank(masks, maps, regions=False)).average_precision
+    return measure(rank_pixels(masks, maps, regions=False)).average_precision
 
 
 def pixel_f1_max(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
@@ -142,7 +131,7 @@ def pixel_f1_max(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float
     >>> pixel_f1_max([[[False, True, False, True]]], [[[1.0, 2.0, 3.0, 4.0]]])
     0.8
     """
-    return _measure(_rank(masks, maps, regions=False)).f1_max
+    return measure(rank_pixels(masks, maps, regions=False)).f1_max
 
 
 def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
@@ -166,8 +155,8 @@ def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
     >>> pixel_f1_max_threshold([[[False, True, False, True]]], [[[1.0, 2.0, 3.0, 4.0]]])
     1.5
     """
-    ranked = _rank(masks, maps, regions=False)
-    return _threshold_at(ranked, _measure(ranked).f1_lowest)
+    ranked = rank_pixels(masks, maps, regions=False)
+    return threshold_at(ranked, measure(ranked).f1_lowest)
 
 
 def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float = 0.3) -> float:
@@ -204,7 +193,7 @@ def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float 
     >>> aupro([[[True, False, True, False]]], [[[5.0, 5.0, 5.0, 5.0]]])
     0.15
     """
-    return _measure(_rank(masks, maps), [check_max_fpr(max_fpr)]).aupro[0]
+    return measure(rank_pixels(masks, maps), [check_max_fpr(max_fpr)]).aupro[0]
 
 
 def pro_curve(
@@ -233,7 +222,7 @@ def pro_curve(
     >>> fpr, pro, thresholds
     (array([0., 0., 0., 1.]), array([0. , 0.5, 1. , 1. ]), array([inf,  9.,  8.,  1.]))
     """
-    normal, defect, weights, _ = _rank(masks, maps)
+    normal, defect, weights, _ = rank_pixels(masks, maps)
     first = np.flatnonzero(np.append(True, defect[1:] != defect[:-1]))
     values = defect[first][::-1]
     after = np.cumsum(np.add.reduceat(weights, first)[::-1])
@@ -280,115 +269,3 @@ def pixel_iou(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], threshold: 
     pairs = [(heat_map >= limit, mask) for mask, heat_map in checked]
     intersection = sum(int(np.count_nonzero(found & mask)) for found, mask in pairs)
     return intersection / sum(int(np.count_nonzero(found | mask)) for found, mask in pairs)
-
-
-class _Ranked(NamedTuple):
-    """Values of the normal and of the defect pixels, both ascending, and the latters' weights."""
-
-    normal: FloatArray
-    defect: FloatArray
-    weights: Any  # None where regions do not count
-    narrowest: np.dtype[Any]  # the least precise dtype of the maps, in which NumPy may compare
-
-
-class _Measured(NamedTuple):
-    auroc: float
-    average_precision: float
-    f1_max: float
-    f1_lowest: float  # the lowest score that is called a defect where F1 is best
-    aupro: list[float]
-
-
-def _rank(masks, maps, regions=True):
-    """Sort the pixels' values; a defect pixel weighs ``1 / (pixels of its region * regions)``."""
-    masks, maps = check_pairs(masks, maps)
-    values, labels, sizes, n_regions = [], [], [], 0
-    for mask, heat_map in zip(masks, maps, strict=True):
-        values.append(heat_map[mask])
-        if regions and values[-1].size:
-            of_pixel, of_region = label_regions(mask)
-            labels.append(of_pixel + np.int32(n_regions))
-            sizes.append(of_region)
-            n_regions += of_region.size
-    normal = sorted_normal_pixels(masks, maps)
-    defect = np.concatenate(values, dtype=normal.dtype)
-    if not defect.size:
-        raise ValueError("undefined: no mask holds a defect pixel")
-    floats = {heat_map.dtype for heat_map in maps if heat_map.dtype.kind == "f"}
-    narrowest = min(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float64))
-    if not regions:
-        defect.sort()
-        return _Ranked(normal, defect, None, narrowest)
-    order = np.argsort(defect)
-    weights = (1 / n_regions / np.concatenate(sizes))[np.concatenate(labels)[order]]
-    return _Ranked(normal, defect[order], weights, narrowest)
-
-
-def _threshold_at(ranked, lowest):
-    """The threshold midway between a score and the next lower one of any pixel."""
-    places = [(values, np.searchsorted(values, lowest)) for values in ranked[:2]]
-    below = [float(values[place - 1]) for values, place in places if place]
-    return threshold_between(max(below), lowest, ranked.narrowest) if below else lowest
-
-
-def sorted_normal_pixels(masks: list[Mask], maps: list[Map]) -> Map:
-    """Values of all pixels outside the masks, ascending, in a dtype that fits all maps."""
-    counts = [int(mask.size - np.count_nonzero(mask)) for mask in masks]
-    if not sum(counts):
-        raise ValueError(
-            "undefined: every pixel lies in a mask, so there is no false-positive rate"
-        )
-    dtype = np.result_type(*{heat_map.dtype for heat_map in maps})
-    normal, start = np.empty(sum(counts), dtype=dtype), 0
-    for mask, heat_map, count in zip(masks, maps, counts, strict=True):
-        normal[start : start + count] = heat_map.ravel() if count == mask.size else heat_map[~mask]
-        start += count
-    normal.sort()
-    return normal
-
-
-def count_normal(normal: Map, values: Map) -> tuple[IntArray, IntArray]:
-    """How many of the ascending `normal` lie above each of `values`, and how many at or above."""
-    below = np.searchsorted(normal, values)
-    up_to = below.copy()
-    # Ties are rare among floats, so the second search is for them alone.
-    tied = normal[np.minimum(below, normal.size - 1)] == values
-    up_to[tied] = np.searchsorted(normal, values[tied], side="right")
-    return normal.size - up_to, normal.size - below
-
-
-def partial_area(before: FloatArray, after: FloatArray, limit: float) -> FloatArray:
-    """Area up to `limit` under a curve that rises from 0 at `before` to 1 at `after`."""
-    area = np.where(after <= limit, limit - (before + after) / 2, 0.0)
-    cut = np.flatnonzero((before < limit) & (after > limit))
-    area[cut] = (limit - before[cut]) ** 2 / (2 * (after[cut] - before[cut]))
-    return area
-
-
-def _measure(ranked, limits=()):
-    """All metrics, in one pass over the defect pixels."""
-    normal, defect, weights, _ = ranked
-    pairs, precision, f1_max, f1_lowest = 0, 0.0, 0.0, np.nan
-    areas = np.zeros(len(limits))
-    for start in range(0, defect.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        values = defect[part]
-        above, at_least = count_normal(normal, values)
-        # Twice the pairs that a defect pixel loses, ties counted once: integers, hence exact.
-        pairs += int(above.sum()) + int(at_least.sum())
-        found = defect.size - np.searchsorted(defect, values)
-        precision += float((found / (found + at_least)).sum())
-        f1 = 2 * found / (found + at_least + defect.size)
-        best = f1.size - 1 - int(f1[::-1].argmax())
-        if f1[best] >= f1_max:
-            f1_max, f1_lowest = float(f1[best]), float(values[best])
-        before, after = above / normal.size, at_least / normal.size
-        for index, limit in enumerate(limits):
-            areas[index] += weights[part] @ partial_area(before, after, limit)
-    return _Measured(
-        auroc=1 - pairs / (2 * normal.size * defect.size),
-        average_precision=precision / defect.size,
-        f1_max=f1_max,
-        f1_lowest=f1_lowest,
-        aupro=[min(float(area / limit), 1.0) for area, limit in zip(areas, limits, strict=True)],
-    )

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skanomaly.metrics._pixel import count_normal, partial_area, sorted_normal_pixels
+from skanomaly.metrics._ranking import count_normal, partial_area, sorted_normal_pixels
 from skanomaly.metrics._validation import (
     check_maps,
     check_mask,
@@ -93,8 +93,12 @@ def auspro(
 
     Parameters
     ----------
-    regions, maps, saturation
+    regions : sequence of array-like of shape (n_regions, height, width), bool
         See :func:`spro`, which also lists the errors.
+    maps : sequence of array-like of shape (height, width)
+        Anomaly maps; higher is more anomalous.
+    saturation : sequence of sequence of float, or None
+        For each region the area in pixels, above 0, from which it counts as found in full.
     max_fpr : float, default=0.05
         The limit, in (0, 1]; MVTec LOCO AD reports 0.05.
 

@@ -30,7 +30,8 @@ class HeatMapFolder:
     images : ImageSet
         The test images.
     folder : Path
-        Where to write: ``scores.csv`` and a folder of pictures for each type of defect. It exists.
+        Where to write: ``scores.csv``, and a folder of pictures for each type of defect. It must
+        exist.
 
     Examples
     --------

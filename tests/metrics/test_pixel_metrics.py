@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from skanomaly import metrics
 from skanomaly.metrics import (
     HistogramPixelMetrics,
+    _ranking,
     aupro,
     auspro,
     pixel_auroc,
@@ -22,7 +23,6 @@ from skanomaly.metrics import (
     pro_curve,
     spro,
 )
-from skanomaly.metrics import _pixel as core
 
 LIMITS = (0.05, 0.3, 1.0)
 close = pytest.approx
@@ -222,7 +222,7 @@ def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     masks, maps = rng.random((3, 8, 9)) < 0.4, rng.integers(0, 9, (3, 8, 9))
     whole = pixel_metrics(masks, maps)
-    monkeypatch.setattr(core, "_CHUNK", 3)
+    monkeypatch.setattr(_ranking, "_CHUNK", 3)
     assert pixel_metrics(masks, maps) == close(whole, abs=1e-12)
 
 
