@@ -73,6 +73,7 @@ def make_model(
     Returns
     -------
     estimator
+        Not fitted.
 
     Raises
     ------

@@ -121,6 +121,7 @@ def embedder_of(name: str) -> Any:
     Returns
     -------
     transformer or None
+        Not fitted; it has loaded nothing yet.
 
     Raises
     ------

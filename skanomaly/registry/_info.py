@@ -15,7 +15,7 @@ from skanomaly.registry._table import models, similar
 class ModelInfo:
     """What is known of a model.
 
-    Attributes
+    Parameters
     ----------
     name : str
         For :func:`~skanomaly.create_model`.
@@ -103,6 +103,7 @@ def model_info(name: str) -> ModelInfo:
     Returns
     -------
     ModelInfo
+        Its source, its needs and its parameters; nothing is downloaded for it.
 
     Raises
     ------
