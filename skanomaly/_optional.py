@@ -1,11 +1,14 @@
 """The one way to import what an extra brings."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import sys
+from types import ModuleType
 
 
-def import_optional(module, extra, user):
+def import_optional(module: str, extra: str, user: str) -> ModuleType:
     """Import an optional dependency, or say which extra to install.
 
     Parameters
@@ -33,7 +36,7 @@ def import_optional(module, extra, user):
         raise _missing(module, extra, user, exc) from exc
 
 
-def require_optional(module, extra, user):
+def require_optional(module: str, extra: str, user: str) -> None:
     """Say at once which extra to install, without importing what may take seconds.
 
     Parameters

@@ -1,17 +1,23 @@
 """What the commands of ``skanomaly`` share: options, their reading, and errors of one line."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-Model = Annotated[
-    str,
+if TYPE_CHECKING:
+    from skanomaly.datasets import DatasetSplit
+
+Plugin = Annotated[
+    list[str] | None,
     typer.Option(
-        help="A name of `skanomaly models`; or a backbone: 'filterbank' (no download), "
-        "dinov2_vits14, dinov3_vits16 and kin, ViT-B-16/openai and kin, or any name of timm"
+        "--plugin",
+        help="File or module that registers scorers or embedders of your own; repeatable.",
     ),
 ]
 Root = Annotated[Path, typer.Argument(help="Data set, one category or the folder of several.")]
@@ -26,7 +32,7 @@ Json = Annotated[
 
 
 @contextmanager
-def one_line_errors():
+def one_line_errors() -> Iterator[None]:
     """What a person did wrong ends the program with one line and a code, not a traceback."""
     try:
         yield
@@ -36,34 +42,22 @@ def one_line_errors():
         raise typer.Exit(1) from exc
 
 
-def parse_layers(text):
-    """Numbers of layers, from text such as ``"5,8"``; None stays None."""
-    if text is None:
-        return None
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--layers must be numbers such as '7' or '5,8', got {text!r}") from None
-
-
-def share_or_number(option, text):
-    """A float of text with a point, an int of text without; None stays None."""
-    if text is None:
-        return None
-    try:
-        return int(text) if text.isdigit() else float(text)
-    except ValueError:
-        raise ValueError(f"{option} must be a share or a number, got {text!r}") from None
-
-
-def more_shots(shots, extra):
+def more_shots(shots: list[int] | None, extra: list[str]) -> list[int]:
     """`--shots 1 2 4`: the numbers behind the first arrive as arguments of no option."""
     if extra and not (shots and all(text.isdigit() for text in extra)):
         raise ValueError(f"unexpected arguments: {' '.join(extra)}")
     return [*(shots or []), *map(int, extra)]
 
 
-def read_splits(root, layout, category):
+def import_plugins(sources: list[str] | None) -> None:
+    """Import what ``--plugin`` names, each of which registers scorers or embedders."""
+    from skanomaly.registry._plugins import import_plugin
+
+    for source in sources or ():
+        import_plugin(source)
+
+
+def read_splits(root: Path, layout: str | None, category: str | None) -> list[DatasetSplit]:
     """The data sets of a folder: one, or each of its categories."""
     from skanomaly.datasets import list_categories, read_dataset, sniff_layout
 

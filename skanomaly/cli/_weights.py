@@ -1,5 +1,7 @@
 """The commands ``skanomaly weights``: what is downloaded, and downloading ahead of time."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer
@@ -15,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Pretrained weights: list them, or 
 
 
 @app.command("list")
-def list_weights():
+def list_weights() -> None:
     """Show where weights land, what is there, and what the models need."""
     with one_line_errors():
         table = Table("model", "weights", "are")
@@ -45,7 +47,7 @@ def fetch(
             "resnet18.tv_in1k (timm) or ViT-B-16/openai (open_clip)."
         ),
     ],
-):
+) -> None:
     """Download the weights of a model ahead of time, to run offline later."""
     with one_line_errors():
         path = _fetch(name)

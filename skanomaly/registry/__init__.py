@@ -1,11 +1,16 @@
-"""Models by name: what there is, and how to make one."""
+"""Models by name: what there is, how to make one, and how to give one's own a name."""
 
-from skanomaly.registry._create import (
-    ModelInfo,
-    create_model,
-    embedder_of,
-    list_models,
-    model_info,
-)
+from skanomaly.registry._create import create_model, embedder_of
+from skanomaly.registry._info import ModelInfo, list_models, model_info
+from skanomaly.registry._table import list_scorers, register_embedder, register_scorer
 
-__all__ = ["ModelInfo", "create_model", "embedder_of", "list_models", "model_info"]
+__all__ = [
+    "ModelInfo",
+    "create_model",
+    "embedder_of",
+    "list_models",
+    "list_scorers",
+    "model_info",
+    "register_embedder",
+    "register_scorer",
+]

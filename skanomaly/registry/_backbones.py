@@ -1,23 +1,29 @@
 """Backbones by name: the embedder of one, and the file of its weights."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import skanomaly
-from skanomaly._networks.hub import open_clip_file, timm_file
+from skanomaly._networks.hub import WeightFile, open_clip_file, timm_file
 from skanomaly._optional import import_optional, require_optional
-from skanomaly.registry._models import MODELS, similar
+from skanomaly.registry._plugins import import_installed_plugins
+from skanomaly.registry._table import EMBEDDERS, models, similar
 
 
-def backbone(name):
-    """The embedder of a backbone.
+def backbone(name: str) -> Any:
+    """The embedder of a name.
 
     Parameters
     ----------
     name : str
-        ``"filterbank"``, a name of :class:`~skanomaly.DinoV2Patches`, ``"MODEL/TAG"`` of open_clip
-        such as ``"ViT-B-16/openai"``, or a name of timm.
+        A registered name such as ``"filterbank"``, a name of :class:`~skanomaly.DinoV2Patches`,
+        ``"MODEL/TAG"`` of open_clip such as ``"ViT-B-16/openai"``, or a name of timm.
 
     Returns
     -------
-    transformer
+    object
+        A transformer, or what a registered factory returns.
 
     Raises
     ------
@@ -26,8 +32,10 @@ def backbone(name):
     ImportError
         When the extra that it needs is not installed.
     """
-    if name == "filterbank":
-        return skanomaly.FilterBankPatches()
+    if not isinstance(name, str):
+        raise _unknown(name, None, None)
+    if name in EMBEDDERS:
+        return EMBEDDERS[name]()
     if name.startswith(("dinov2_", "dinov3_")):
         require_optional("timm", "torch", f"the backbone {name!r}")
         step = skanomaly.DinoV2Patches(name)
@@ -39,29 +47,35 @@ def backbone(name):
         model, _, tag = name.partition("/")
         check_names(model, tag, f"the backbone {name!r}")  # raises for an unknown name
         return skanomaly.OpenClipPatches(model, weights=tag)
-    try:
-        timm = import_optional("timm", "torch", f"the backbone {name!r}")
-    except ImportError as exc:
-        hint = similar(name, MODELS)
-        if hint == ".":
-            raise
-        raise ValueError(f"there is no model named {name!r}{hint}") from exc
-    if timm.is_model(name):
+    timm, without_timm = None, None
+    if not name.startswith("vision_"):  # names of ours: not looked for in a library that is slow
+        try:
+            timm = import_optional("timm", "torch", f"the backbone {name!r}")
+        except ImportError as exc:
+            without_timm = exc
+    if timm is not None and timm.is_model(name):
         return skanomaly.TimmPatches(name)
-    known = [
-        *MODELS,
-        "filterbank",
-        *(f"dinov2_vit{size}14" for size in "sblg"),
-        *timm.list_models(),
-    ]
-    raise ValueError(
+    import_installed_plugins()
+    if name in EMBEDDERS:
+        return EMBEDDERS[name]()
+    raise _unknown(name, timm, without_timm) from without_timm
+
+
+def _unknown(name, timm, without_timm):
+    hint = similar(name, models())
+    if timm is None:
+        if without_timm is not None and hint == ".":
+            return without_timm  # perhaps a name of timm
+        return ValueError(f"there is no model named {name!r}{hint} See list_models()")
+    known = [*models(), *(f"dinov2_vit{size}14" for size in "sblg"), *timm.list_models()]
+    return ValueError(
         f"there is no model and no backbone named {name!r}{similar(name, known)} See "
         "list_models() and timm.list_models(); those of open_clip are MODEL/TAG, such as "
         "ViT-B-16/openai"
     )
 
 
-def weight_file(embedder):
+def weight_file(embedder: Any) -> WeightFile | None:
     """The file of pretrained weights that an embedder asks for.
 
     Parameters

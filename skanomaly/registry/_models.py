@@ -1,8 +1,11 @@
-"""What :mod:`skanomaly.registry` knows: the models, as data."""
+"""The models of this package, as data."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType
+from typing import Any
 
 from skanomaly.anomalib._families import FAMILIES
 
@@ -17,9 +20,10 @@ class Entry:
         What it is, in a line.
     tags : tuple of str
         For :func:`skanomaly.list_models`.
-    steps : tuple of (str, str, dict)
-        Name, class and parameters of each step of the Pipeline; one step without a name is an
-        image detector by itself. Parameter `scorers` of a step: such triples again.
+    steps : tuple of (str, str or callable, dict)
+        Name, class and parameters of each step of the Pipeline; a class of this package by its
+        name. One step without a name is an image detector by itself. Parameter `scorers` of a
+        step: such triples again.
     extras : tuple of str
         Extras that bring what it needs.
     paper, licence, notes : str
@@ -29,9 +33,9 @@ class Entry:
     """
 
     summary: str
-    tags: tuple
-    steps: tuple
-    extras: tuple = ()
+    tags: tuple[str, ...]
+    steps: tuple[tuple[str, str | Callable[..., Any], dict[str, Any]], ...]
+    extras: tuple[str, ...] = ()
     paper: str = ""
     licence: str = ""
     image_size: int | None = None
@@ -57,8 +61,8 @@ _WINCLIP_PAPER = (
     "Jeong et al., WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation, CVPR 2023"
 )
 
-MODELS = {
-    "vision_filterbank": Entry(
+_models = {
+    "filterbank": Entry(
         summary="Filter bank of edges, spots and colours, a Gaussian at each position",
         tags=("vision", "no-download", "aligned"),
         steps=(
@@ -212,7 +216,7 @@ _DETECTOR_NOTES = (
     "Reads .ckpt, .onnx, .xml and, with trust=True, .pt files. Scores are those before "
     "anomalib's normalisation, which clamps them."
 )
-MODELS["vision_anomalib_checkpoint"] = Entry(
+_models["vision_anomalib_checkpoint"] = Entry(
     summary="A checkpoint or exported model of anomalib, of any family",
     tags=("vision", "deep", "anomalib", "prefit"),
     steps=(("", "AnomalibDetector", {}),),
@@ -222,7 +226,7 @@ MODELS["vision_anomalib_checkpoint"] = Entry(
     notes=_DETECTOR_NOTES,
 )
 for _name, _family in FAMILIES.items():
-    MODELS[f"vision_{_name}_anomalib"] = Entry(
+    _models[f"vision_{_name}_anomalib"] = Entry(
         summary=f"A checkpoint of anomalib's {_family.title}",
         tags=("vision", "deep", "anomalib", "prefit"),
         steps=(("", "AnomalibDetector", {"family": _name}),),
@@ -232,10 +236,4 @@ for _name, _family in FAMILIES.items():
         notes=_DETECTOR_NOTES,
     )
 
-MODELS = MappingProxyType(MODELS)
-
-
-def similar(name, known):
-    """The end of a sentence on a name that is not known: the known ones it is close to."""
-    close = get_close_matches(str(name).lower(), known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+MODELS = MappingProxyType(_models)

@@ -14,6 +14,7 @@ import pytest
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
+from sklearn.svm import OneClassSVM
 
 import skanomaly
 from skanomaly import (
@@ -29,10 +30,11 @@ from skanomaly import (
 )
 from skanomaly.anomalib._families import FAMILIES
 from skanomaly.datasets import make_surfaces
+from skanomaly.registry import register_scorer
 
 OWN = {
     "vision_anomalydino",
-    "vision_filterbank",
+    "filterbank",
     "vision_openclip_patchknn",
     "vision_openclip_promptscore",
     "vision_padim",
@@ -93,14 +95,15 @@ def surfaces():
 
 def test_all_names_are_listed():
     names = list_models()
-    assert names == sorted(names) and set(names) == OWN | DETECTORS
+    assert names == sorted(names)
+    assert set(names) - set(list_models("registered")) == OWN | DETECTORS
     assert {"vision_padim_anomalib", "vision_efficient_ad_anomalib"} <= DETECTORS
 
 
 def test_tags_select():
     assert list_models("zero-shot") == ["vision_openclip_promptscore", "vision_winclip"]
     assert list_models(["zero-shot"]) == list_models(("zero-shot", "clip", "openclip"))
-    assert list_models("no-download") == ["vision_filterbank"]
+    assert list_models("no-download") == ["filterbank"]
     assert set(list_models("anomalib")) == DETECTORS
     assert list_models([]) == list_models(None) == list_models()
     assert list_models(("no-download", "clip")) == []
@@ -115,7 +118,7 @@ def test_tags_select():
 def test_what_is_known_of_a_model(name):
     info = model_info(name)
     assert info.name == name and info.summary and info.licence and info.notes
-    assert "vision" in info.tags and info.paper or name == "vision_filterbank"
+    assert "vision" in info.tags and info.paper or name == "filterbank"
     assert set(info.extras) <= {"torch", "clip", "anomalib"}
     assert ("no-download" in info.tags) == (not info.extras)
     assert "contamination" in {key.rpartition("__")[2] for key in info.parameters}
@@ -233,12 +236,13 @@ def test_backbones_and_layers_are_those_meant():
         (lambda: create_model("vision_winklip"), "did you mean 'vision_winclip'"),
         (lambda: create_model(None), "no model named None"),
         (lambda: model_info("VISION_WINCLIP"), "did you mean 'vision_winclip'"),
-        (lambda: create_model("vision_filterbank", contaminaton=1), "did you mean 'contamination'"),
-        (lambda: create_model("vision_filterbank", coreset=1), "no parameter 'coreset'"),
-        (lambda: create_model("vision_filterbank", gaussian__topkk=1), "mean 'gaussian__topk'"),
-        (lambda: create_model("vision_filterbank", gausian__topk=1), "mean 'gaussian__topk'"),
-        (lambda: create_model("vision_filterbank", steps=[]), "no parameter 'steps'"),
+        (lambda: create_model("filterbank", contaminaton=1), "did you mean 'contamination'"),
+        (lambda: create_model("filterbank", coreset=1), "no parameter 'coreset'"),
+        (lambda: create_model("filterbank", gaussian__topkk=1), "mean 'gaussian__topk'"),
+        (lambda: create_model("filterbank", gausian__topk=1), "mean 'gaussian__topk'"),
+        (lambda: create_model("filterbank", steps=[]), "no parameter 'steps'"),
         (lambda: create_model("dinov2_vitx14"), "'dinov2_vitx14' is not one of dinov2_vit"),
+        (lambda: create_model("filterbank", scorer="kn"), "no scorer named 'kn'; .* mean 'knn'"),
         (lambda: create_model("filterbanc"), "no model and no backbone .*'filterbank'"),
     ],
 )
@@ -274,7 +278,7 @@ def test_parameters_reach_their_steps():
 def test_a_step_named_has_its_own_value(reverse):
     params = {"emb__image_size": 128, "image_size": 64, "verbose": True, "emb__verbose": False}
     params = dict(sorted(params.items(), reverse=reverse))
-    emb = create_model("vision_filterbank", **params)["emb"]
+    emb = create_model("filterbank", **params)["emb"]
     assert (emb.image_size, emb.verbose) == (128, False)
 
 
@@ -287,8 +291,8 @@ def test_a_parameter_that_would_not_count_is_refused(key):
 
 
 def test_a_model_shares_nothing_with_the_next():
-    first = create_model("vision_filterbank", topk=7)
-    assert create_model("vision_filterbank")["gaussian"].topk == 0.005 and first[1].topk == 7
+    first = create_model("filterbank", topk=7)
+    assert create_model("filterbank")["gaussian"].topk == 0.005 and first[1].topk == 7
 
 
 # Embedders and scorers of one's own
@@ -361,26 +365,81 @@ def test_maps_of_small_images():
 
 def test_scorers_of_ones_own():
     for name, step in (("knn", PatchKNNScorer), ("gaussian", PatchGaussianScorer)):
-        model = create_model("vision_filterbank", scorer=name, contamination=0.3)
+        model = create_model("filterbank", scorer=name, contamination=0.3)
         assert type(model[name]) is step and model[name].contamination == 0.3
         assert isinstance(model["emb"], FilterBankPatches)
     mine = PatchKNNScorer(topk=5)
-    assert create_model("vision_filterbank", scorer=mine)["scorer"] is mine
+    assert create_model("filterbank", scorer=mine)["scorer"] is mine
+
+
+@pytest.mark.parametrize("name", ["vision_patchcore", "filterbank"])
+def test_gaussians_of_a_backbone_are_the_scorers_own(name):
+    """Those of the filter bank are for the filter bank's model alone."""
+    own = {**PatchGaussianScorer().get_params(), "random_state": 0}
+    assert own["n_components"] == 128 and own["neighborhood"] == 1 and own["topk"] == 0.01
+    bank = {**own, "n_components": None, "neighborhood": 3, "topk": 0.005}
+    model = create_model(name, embedder=Tokens(), scorer="gaussian")
+    assert model["gaussian"].get_params() == (bank if name == "filterbank" else own)
+
+
+def test_gaussians_of_a_named_backbone():
+    pytest.importorskip("timm")
+    expected = {**PatchGaussianScorer().get_params(), "random_state": 0}
+    assert create_model("resnet18", scorer="gaussian")["gaussian"].get_params() == expected
+
+
+def test_the_name_of_the_scorer_that_a_model_has_leaves_it():
+    for name, scorer in (("vision_padim", "gaussian"), ("vision_patchcore", "knn")):
+        kept, own = (create_model(name, embedder=Tokens(), scorer=s)[-1] for s in (scorer, None))
+        assert kept.get_params() == own.get_params()
+
+
+def test_the_filter_bank_has_one_name():
+    assert "filterbank" in list_models() and "vision_filterbank" not in list_models()
+    with pytest.raises(ValueError, match="no model named 'vision_filterbank'; .* 'filterbank'"):
+        create_model("vision_filterbank")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"contamination": 0.7}, {"gaussian__topk": "x"}, {"neighborhood": 2.5}, {"image_size": -1}],
+    ids=str,
+)
+def test_values_are_checked_before_images_are_read(params):
+    (key,) = params
+    with pytest.raises(ValueError, match=f"'{key.rpartition('__')[2]}' parameter of"):
+        create_model("filterbank", **params)
+
+
+def test_a_scorer_that_cannot_make_maps_is_refused_before_the_work():
+    class WithoutPairs(PatchKNNScorer):
+        def score_patches(self, X):
+            return super().score_patches(X)
+
+    for scorer, message in (
+        (WithoutPairs(), "score_patches of WithoutPairs takes no return_scores"),
+        (OneClassSVM(), "scorer must be .*OneClassSVM has no score_patches"),
+        (3, "scorer must be .*int has no fit"),
+        (PatchKNNScorer, "scorer must be an instance, got the class PatchKNNScorer"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            create_model("filterbank", scorer=scorer)
+    register_scorer("without_pairs", WithoutPairs)
+    with pytest.raises(TypeError, match="the scorer 'without_pairs' must be .* no return_scores"):
+        create_model("filterbank", scorer="without_pairs")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"embedder": 3}, "embedder must be a transformer"),
+        ({"embedder": 3}, "embedder must be a name, a transformer"),
         ({"embedder": Tokens}, "must be an instance, got the class Tokens"),
         ({"embedder": type("Raw", (), {"transform": None})()}, "no scikit-learn estimator"),
-        ({"scorer": "svm"}, "scorer must be 'knn', 'gaussian' or an estimator with score_patches"),
-        ({"scorer": PatchKNNScorer}, "scorer must be"),
     ],
 )
 def test_what_cannot_serve(options, message):
     with pytest.raises(TypeError, match=message):
-        create_model("vision_filterbank", **options)
+        create_model("filterbank", **options)
 
 
 def test_a_detector_takes_no_steps():
@@ -444,7 +503,7 @@ for name in list_models():
         create_model(name)
     except ImportError as exc:
         hints[name] = str(exc)
-create_model("vision_filterbank", image_size=64).fit(images).predict(images)
+create_model("filterbank", image_size=64).fit(images).predict(images)
 class Embedder:
     def embed(self, image):
         return image.reshape(4, 16, 4, 16, 3).mean(axis=(1, 3))
@@ -474,9 +533,9 @@ print(json.dumps([list_models(), hints, sorted({{m.split('.')[0] for m in sys.mo
     done = _run(code)
     assert done.returncode == 0, done.stderr
     names, hints, modules = json.loads(done.stdout)
-    assert names == list_models()
+    assert set(names) == OWN | DETECTORS
     assert not set(BLOCKED) & set(modules)
-    extras = {name: model_info(name).extras for name in names if name != "vision_filterbank"}
+    extras = {name: model_info(name).extras for name in names if name != "filterbank"}
     extras |= {"ckpt": ("anomalib",), "onnx": ("onnx",), "xml": ("openvino",)}
     extras |= {"resnet18": ("torch",), "dinov2_vits14": ("torch",), "ViT-B-16/openai": ("clip",)}
     assert set(hints) == set(extras)
@@ -496,7 +555,7 @@ def test_listing_imports_nothing_heavy():
 
 
 SMALL = {
-    "vision_filterbank": {"image_size": 64},
+    "filterbank": {"image_size": 64},
     "vision_anomalydino": {"weights": "random", "image_size": 56},
     "vision_padim": {"weights": "random", "image_size": 64},
     "vision_patchcore": {
@@ -512,10 +571,19 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(OWN))
+SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(OWN - SLOW),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(SLOW)),
+    ],
+)
 def test_every_model(name, surfaces, request):
     params = SMALL[name]
-    if name != "vision_filterbank":
+    if name != "filterbank":
         pytest.importorskip("timm")
     if "openclip" in model_info(name).tags:
         tiny = request.getfixturevalue("tiny_clip")
@@ -545,11 +613,17 @@ class Inferencer:
         return {"pred_score": heat.max(), "anomaly_map": heat}
 
 
-@pytest.mark.parametrize("name", sorted(DETECTORS))
-def test_every_detector(name, surfaces):
+def test_every_detector():
+    for name in DETECTORS:
+        model = create_model(name, inferencer=Inferencer(), contamination=0.2)
+        assert isinstance(model, skanomaly.AnomalibDetector) and model.contamination == 0.2
+        family = name.removeprefix("vision_").removesuffix("_anomalib")
+        assert model.family == (None if name == "vision_anomalib_checkpoint" else family)
+
+
+def test_a_detector_works(surfaces):
     images = list(surfaces.images)
-    model = create_model(name, inferencer=Inferencer(), contamination=0.2)
-    assert isinstance(model, skanomaly.AnomalibDetector) and model.contamination == 0.2
+    model = create_model("vision_padim_anomalib", inferencer=Inferencer(), contamination=0.2)
     assert set(model.fit(images[:8]).predict(images)) <= {-1, 1}
     assert anomaly_maps(model, images[:2]).shape == (2, 64, 64)
     again = pickle.loads(pickle.dumps(clone(model).fit(images[:8])))
@@ -567,13 +641,9 @@ def test_a_checkpoint_by_name(tiny_onnx, surfaces):
 
 
 def test_backbones():
-    model = create_model("filterbank", image_size=64)
-    named = create_model("vision_filterbank", image_size=64)
-    assert str(model) == str(named)
     pytest.importorskip("timm")
     assert type(create_model("dinov2_vits14")["emb"]) is skanomaly.DinoV2Patches
-    model = create_model("resnet18", scorer="gaussian")
-    assert type(model["emb"]) is skanomaly.TimmPatches and model["gaussian"].n_components == 128
+    assert type(create_model("resnet18")["emb"]) is skanomaly.TimmPatches
     pytest.importorskip("open_clip")
     emb = create_model("ViT-B-32/laion2b_s34b_b79k")["emb"]
     assert (emb.model_name, emb.weights) == ("ViT-B-32", "laion2b_s34b_b79k")

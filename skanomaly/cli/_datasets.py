@@ -1,13 +1,11 @@
-"""The commands that list what there is: the images of a folder, the models with a name."""
+"""The command ``skanomaly datasets``."""
 
-from typing import Annotated
+from __future__ import annotations
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.table import Table
 
-import skanomaly
 from skanomaly.cli._options import Category, Layout, Root, one_line_errors, read_splits
 
 
@@ -15,7 +13,7 @@ def datasets(
     root: Root,
     layout: Layout = None,
     category: Category = None,
-):
+) -> None:
     """Show what a folder holds, and what is wrong with it."""
     with one_line_errors():
         from skanomaly.datasets import find_problems
@@ -41,19 +39,3 @@ def datasets(
             print(f"{path}: {reason}")
         if problems:
             raise ValueError(f"{len(problems)} problems found")
-
-
-def models(
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(help="Only models with this tag, such as zero-shot, few-shot, clip."),
-    ] = None,
-):
-    """List the models that have a name."""
-    with one_line_errors():
-        table = Table("name", "what it is", "extra")
-        table.columns[0].no_wrap = True
-        for name in skanomaly.list_models(tag):
-            info = skanomaly.model_info(name)
-            table.add_row(name, info.summary, ", ".join(info.extras) or "-")
-        Console().print(table)

@@ -1,0 +1,86 @@
+"""The command ``skanomaly models``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import skanomaly
+from skanomaly.cli._options import Plugin, import_plugins, one_line_errors
+from skanomaly.registry._plugins import import_installed_plugins
+from skanomaly.registry._table import SCORERS, summary
+from skanomaly.registry._table import models as entries
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A model or a backbone: what is known of it, and its parameters."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Only models with this tag, such as zero-shot, few-shot, clip."),
+    ] = None,
+    plugin: Plugin = None,
+) -> None:
+    """List the models and the scorers that have a name, or what one takes."""
+    with one_line_errors():
+        import_plugins(plugin)
+        import_installed_plugins()
+        if name is None:
+            _list_models(tag)
+        else:
+            _show_model(name)
+
+
+def _list_models(tag):
+    table = Table("model", "what it is", "extra")
+    table.columns[0].no_wrap = True
+    for name in skanomaly.list_models(tag):
+        # Not model_info, which makes the steps: a registered one that fails still has a name.
+        entry = entries()[name]
+        table.add_row(name, escape(entry.summary), ", ".join(entry.extras) or "-")
+    Console().print(table)
+    if not tag:
+        table = Table("scorer", "what it is")
+        for name, factory in sorted(SCORERS.items()):
+            table.add_row(name, escape(summary(factory)))
+        Console().print(table)
+
+
+def _show_model(name):
+    if name in skanomaly.list_models():
+        info = skanomaly.model_info(name)
+        parameters = info.parameters
+        Console().print(_known_of(info))
+    else:  # a backbone
+        steps = skanomaly.create_model(name).steps
+        parameters = {
+            f"{step}__{key}": value
+            for step, estimator in steps
+            for key, value in estimator.get_params().items()
+        }
+    table = Table("parameter, for --set", "value")
+    table.columns[0].no_wrap = True
+    for key, value in sorted(parameters.items()):
+        table.add_row(key, escape(repr(value)))
+    Console().print(table)
+
+
+def _known_of(info):
+    table = Table(title=info.name, title_justify="left", show_header=False)
+    for key, value in (
+        ("what it is", info.summary),
+        ("tags", ", ".join(info.tags)),
+        ("extras", ", ".join(info.extras)),
+        ("paper", info.paper),
+        ("licence", info.licence),
+        ("notes", info.notes),
+    ):
+        if value:
+            table.add_row(key, escape(value))
+    return table

@@ -1,0 +1,130 @@
+"""The model of a command line: parameters as they are typed, and what is made of them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from typing import Any
+
+import skanomaly
+from skanomaly.registry._steps import UnknownParameterError
+
+_LITERALS = (int, float, str, tuple, list, type(None))
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """Parameters and values of ``--set name=value``.
+
+    Parameters
+    ----------
+    texts : list of str or None
+        Each ``"name=value"``, or ``"step__name=value"``.
+
+    Returns
+    -------
+    dict of str to object
+        Values are numbers, True, False, None, tuples and lists where the text is one in Python
+        (``5,8`` is a tuple), else text; quotes make anything text.
+
+    Raises
+    ------
+    ValueError
+        For text without a name and a sign ``=``, and for a name that is given twice.
+
+    Examples
+    --------
+    >>> from skanomaly.cli._settings import parse_settings
+    >>> parse_settings(["layers=5,8", "knn__topk=0.01", "class_name=metal nut"])
+    {'layers': (5, 8), 'knn__topk': 0.01, 'class_name': 'metal nut'}
+    """
+    settings: dict[str, Any] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        name = name.strip()
+        if not (name and sign):
+            raise ValueError(f"--set takes name=value, got {text!r}")
+        if name in settings:
+            raise ValueError(f"--set {name} is given twice")
+        settings[name] = _parse_value(value)
+    return settings
+
+
+def make_model(
+    name: str,
+    *,
+    scorer: str | None = None,
+    weights: str | None = None,
+    contamination: float | None = None,
+    settings: list[str] | None = None,
+) -> Any:
+    """The model that a person asks for, with a progress bar where they look on.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`skanomaly.create_model`.
+    scorer, weights, contamination : object or None
+        Values of the options; None leaves it to the model. `weights` is also the checkpoint of a
+        model that takes one.
+    settings : list of str or None
+        Values of ``--set``.
+
+    Returns
+    -------
+    estimator
+        Not fitted.
+
+    Raises
+    ------
+    ValueError
+        For what the model does not take; the message has the option as the person typed it.
+    """
+    params = parse_settings(settings)
+    typed = {key: f"--set {key}" for key in params}
+    takes_checkpoint = (
+        name in skanomaly.list_models()
+        and "checkpoint_path" in skanomaly.model_info(name).parameters
+    )
+    if takes_checkpoint and weights is None and "checkpoint_path" not in params:
+        raise ValueError(f"{name} needs --weights FILE, a checkpoint or an exported model")
+    options = {
+        "checkpoint_path" if takes_checkpoint else "weights": ("--weights", weights),
+        "contamination": ("--contamination", contamination),
+    }
+    for key, (option, value) in options.items():
+        if value is None:
+            continue
+        if key in params:
+            raise ValueError(f"{option} and --set {key} say the same: leave one out")
+        params[key], typed[key] = value, option
+    try:
+        model = skanomaly.create_model(name, scorer=scorer, **params)
+    except UnknownParameterError as exc:
+        raise ValueError(f"{typed[exc.parameter]}: {exc}") from exc
+    if sys.stderr.isatty() and not any(key.rpartition("__")[2] == "verbose" for key in params):
+        _show_progress(model)
+    return model
+
+
+def _parse_value(text):
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return _home(text)
+    return value if isinstance(value, _LITERALS) else _home(text)
+
+
+def _home(text):
+    """Some shells leave a ``~`` behind ``=`` to the program."""
+    return os.path.expanduser(text) if text.startswith("~/") else text
+
+
+def _show_progress(model):
+    """Switch on the progress bars of what reads images."""
+    from skanomaly._pipelines import split_pipeline
+
+    split = split_pipeline(model)
+    for reader in split.image_transformers or (split.scorer,):
+        if "verbose" in reader.get_params(deep=False):
+            reader.set_params(verbose=True)

@@ -1,0 +1,121 @@
+"""The steps of a model: made from the table, replaced by what a person gives, and set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import skanomaly
+from skanomaly.registry._backbones import backbone
+from skanomaly.registry._plugins import import_installed_plugins
+from skanomaly.registry._table import SCORERS, similar
+
+
+class UnknownParameterError(ValueError):
+    """A parameter that no step of a model has.
+
+    Attributes
+    ----------
+    parameter : str
+        Its name.
+    """
+
+    def __init__(self, message: str, parameter: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
+    """Pairs of a name and an estimator, from the steps of an entry of the table."""
+    made = []
+    for step, make, params in steps:
+        if "scorers" in params:
+            params = {**params, "scorers": make_steps(params["scorers"])}
+        estimator = getattr(skanomaly, make)(**params) if isinstance(make, str) else make(**params)
+        made.append((step, as_transformer(estimator) if step == "emb" else estimator))
+    return made
+
+
+def as_transformer(embedder: Any) -> Any:
+    """The transformer that a person means by an embedder; see `create_model` for what it may be."""
+    if isinstance(embedder, str):
+        return as_transformer(backbone(embedder))
+    if isinstance(embedder, type):
+        raise TypeError(f"embedder must be an instance, got the class {embedder.__name__}")
+    if hasattr(embedder, "transform"):
+        if not hasattr(embedder, "get_params"):
+            raise TypeError(
+                f"embedder has a transform, but {type(embedder).__name__} is no scikit-learn "
+                "estimator: derive it from TransformerMixin and BaseEstimator"
+            )
+        return embedder
+    if hasattr(embedder, "embed") or callable(embedder):
+        return skanomaly.FunctionPatches(embedder)
+    raise TypeError(
+        "embedder must be a name, a transformer, an object with embed(path), or a function of an "
+        f"image, got {embedder!r}"
+    )
+
+
+def as_scorer_step(scorer: Any) -> tuple[str, Any]:
+    """Name and estimator of the step that a scorer, or the name of one, makes."""
+    from skanomaly._pipelines import check_patch_scorer, split_pipeline
+
+    if not isinstance(scorer, str):
+        check_patch_scorer(split_pipeline(scorer).scorer)
+        return "scorer", scorer
+    if scorer not in SCORERS:
+        import_installed_plugins()
+    if scorer not in SCORERS:
+        raise ValueError(
+            f"there is no scorer named {scorer!r}{similar(scorer, SCORERS)} Known: "
+            f"{sorted(SCORERS)}"
+        )
+    made = SCORERS[scorer]()
+    check_patch_scorer(split_pipeline(made).scorer, f"the scorer {scorer!r}")
+    return scorer, made
+
+
+def set_params(name: str, steps: list[tuple[str, Any]], params: Mapping[str, Any]) -> None:
+    """Set each parameter where it belongs, in the step it names or in all that have it; check."""
+    prefixes = {f"{step}__" if step else "": estimator for step, estimator in steps}
+    places = {}  # names that may be asked for -> (estimator, its own name of it)
+    for prefix, estimator in prefixes.items():
+        for key in estimator.get_params():
+            places[f"{prefix}{key}"] = [(estimator, key)]
+    for prefix, estimator in prefixes.items():
+        own = estimator.get_params()
+        for plain in {key.rpartition("__")[2] for key in own}:
+            # Of an estimator that holds others, their parameters, unless it has one of that name.
+            keys = [plain] if plain in own else [k for k in own if k.endswith(f"__{plain}")]
+            if prefix:
+                places.setdefault(plain, [])
+                places[plain] += [(estimator, key) for key in keys]
+    for key, value in sorted(params.items(), key=lambda item: item[0].count("__")):
+        if key not in places:
+            alike = [place for place in places if ("__" in place) == ("__" in key)]
+            raise UnknownParameterError(
+                f"{name} has no parameter {key!r}{similar(key, alike)}", key
+            )
+        for estimator, own in places[key]:
+            estimator.set_params(**{own: value})
+    _check_topk(name, places, params)
+    for _, estimator in steps:
+        for part in (estimator, *estimator.get_params().values()):
+            # What an estimator would say of its parameters in fit, after the images were read.
+            if hasattr(type(part), "_parameter_constraints"):
+                part._validate_params()
+
+
+def _check_topk(name, places, params):
+    """Refuse a number of patches for an image score that is not made from so many."""
+    for key in params:
+        if key.endswith("topk"):
+            for estimator, own in places[key]:
+                known = estimator.get_params()
+                aggregation = known.get(f"{own.removesuffix('topk')}aggregation", "topk_mean")
+                if aggregation != "topk_mean":
+                    raise ValueError(
+                        f"{name} has aggregation={aggregation!r}, for which {key} does not count; "
+                        "pass aggregation='topk_mean' too, or leave it out"
+                    )

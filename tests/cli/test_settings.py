@@ -1,0 +1,105 @@
+"""Parameters on the command line: --set, and options that reach the model only where given."""
+
+import sys
+
+import pytest
+
+from skanomaly import create_model
+from skanomaly.cli._settings import make_model, parse_settings
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("448", 448),
+        ("-0.5", -0.5),
+        ("1e-3", 1e-3),
+        ("True", True),
+        ("None", None),
+        ("5,8", (5, 8)),
+        ("(5, 8)", (5, 8)),
+        ("[2, 3]", [2, 3]),
+        ("cuda:0", "cuda:0"),
+        ("metal nut", "metal nut"),
+        ("'448'", "448"),
+        ("", ""),
+        ("a=b", "a=b"),
+        ("0603", "0603"),
+        ("{}", "{}"),
+        ("{[]}", "{[]}"),
+        ("__import__('os')", "__import__('os')"),
+    ],
+)
+def test_values(text, value):
+    parsed = parse_settings([f"x={text}"])["x"]
+    assert parsed == value and type(parsed) is type(value)
+
+
+def test_a_folder_below_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse_settings(["cache_dir=~/cache"]) == {"cache_dir": "/home/me/cache"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["topk"], "--set takes name=value, got 'topk'"),
+        (["=3"], "--set takes name=value"),
+        (["topk=1", "topk=2"], "--set topk is given twice"),
+    ],
+)
+def test_what_is_no_setting(texts, message):
+    with pytest.raises(ValueError, match=message):
+        parse_settings(texts)
+
+
+def test_settings_reach_their_steps():
+    model = make_model(
+        "filterbank",
+        scorer="knn",
+        contamination=0.3,
+        settings=["image_size=64", "knn__n_neighbors=3", "metric=euclidean", "topk=2"],
+    )
+    expected = {"contamination": 0.3, "n_neighbors": 3, "metric": "euclidean", "topk": 2}
+    params = model["knn"].get_params()
+    assert model["emb"].image_size == 64 and {key: params[key] for key in expected} == expected
+
+
+def test_a_value_that_is_given_twice():
+    with pytest.raises(ValueError, match="--contamination and --set contamination say the same"):
+        make_model("filterbank", contamination=0.3, settings=["contamination=0.2"])
+    with pytest.raises(ValueError, match="--weights and --set checkpoint_path say the same"):
+        make_model("vision_padim_anomalib", weights="a.ckpt", settings=["checkpoint_path=b.ckpt"])
+
+
+@pytest.mark.parametrize("name", ["filterbank", "vision_winclip"])
+def test_contamination_is_the_models_own_unless_asked_for(name):
+    """A zero-shot model has a threshold of its own, which a share would replace."""
+    if name == "vision_winclip":
+        pytest.importorskip("open_clip")
+    own = create_model(name)[-1].contamination
+    assert own == ("auto" if name == "vision_winclip" else 0.1)
+    assert make_model(name)[-1].contamination == own
+    assert make_model(name, contamination=0.2)[-1].contamination == 0.2
+
+
+# The progress bar
+
+
+class Terminal:
+    def __init__(self, stream):
+        self._stream = stream
+
+    def isatty(self):
+        return True
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def test_a_progress_bar_where_a_person_looks_on(monkeypatch):
+    assert not make_model("filterbank")["emb"].verbose
+    monkeypatch.setattr(sys, "stderr", Terminal(sys.stderr))
+    assert make_model("filterbank")["emb"].verbose
+    assert make_model("filterbank", settings=["verbose=False"])["emb"].verbose is False
+    assert make_model("filterbank", settings=["emb__verbose=False"])["emb"].verbose is False
