@@ -30,7 +30,6 @@ from skanomaly._images.files import (
     upright_size,
     where_of,
 )
-from skanomaly._images.png import without_compression
 
 __all__ = [
     "BACKGROUND",
@@ -251,7 +250,7 @@ def load_image(item, index=None):
     where = where_of(item, index)
     if isinstance(item, np.ndarray):
         return array_to_rgb(item, where)
-    with opened(without_compression(read_item(item, index)), where) as im:
+    with opened(read_item(item, index), where) as im:
         check_header(im, where)
         return pil_to_rgb(im, where)
 
