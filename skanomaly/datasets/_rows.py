@@ -1,7 +1,7 @@
 """Data sets that are listed in a table or a JSON file: rows, checked, to records.
 
-Whatever such a file says is taken as a claim of a stranger: a path in it has to stay within the
-root, and everything wrong is reported together, as in `_tree`.
+Such a file may come from anywhere, so that nothing in it is trusted: a path has to stay within the
+root. Everything that is wrong is reported together, as in `_tree`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from skanomaly.datasets._records import GOOD, ImageSet
-from skanomaly.datasets._tree import IMAGE_SUFFIXES, sound, stays_inside
+from skanomaly.datasets._tree import IMAGE_SUFFIXES, exists_inside, stays_inside
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_text(root, path, offenders):
     if not os.path.lexists(path):
         offenders.append((path, "this file is missing"))
         return None
-    if not sound(root, path, offenders):
+    if not exists_inside(root, path, offenders):
         return None
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -69,7 +69,7 @@ def read_csv(root, path, required, offenders):
                 continue
             if header is None:
                 header = [cell.strip() for cell in cells]
-                if not _sound_header(path, header, required, offenders):
+                if not _is_valid_header(path, header, required, offenders):
                     return []
             elif len(cells) != len(header):
                 reason = f"line {reader.line_num}: {len(cells)} cells, the header has {len(header)}"
@@ -83,7 +83,7 @@ def read_csv(root, path, required, offenders):
     return rows
 
 
-def _sound_header(path, header, required, offenders):
+def _is_valid_header(path, header, required, offenders):
     missing = [name for name in required if name not in header]
     doubled = sorted({name for name in header if header.count(name) > 1})
     if missing:
@@ -103,7 +103,8 @@ def listed_file(root, base, text, source, where, offenders):
 
     if not isinstance(text, str) or not text.strip():
         return refuse("is no path")
-    # both flavours: a list that was written on Windows must not escape there or here
+    # As both systems read it: a list that was written on Windows must not lead out of the root on
+    # Linux, or the other way round.
     flavours = PurePosixPath(text), PureWindowsPath(text)
     if any(path.is_absolute() or path.drive or path.root for path in flavours):
         return refuse("is an absolute path, expected one relative to the data set")
@@ -128,13 +129,15 @@ def check_rows(rows, source, offenders):
             listings[path].append(f"{row.part} {row.where}")
     for path, places in listings.items():
         if len(places) > 1:
-            offenders.append((path, f"{source.name} lists it {len(places)} times: {_some(places)}"))
+            offenders.append(
+                (path, f"{source.name} lists it {len(places)} times: {_first_few(places)}")
+            )
     bare = [row.where for row in rows if row.group is None]
     if bare and len(bare) < len(rows):
-        offenders.append((source, f"no group, though other rows have one: {_some(bare)}"))
+        offenders.append((source, f"no group, though other rows have one: {_first_few(bare)}"))
 
 
-def _some(texts, limit=8):
+def _first_few(texts, limit=8):
     return ", ".join(texts[:limit] + ["..."] * (len(texts) > limit))
 
 

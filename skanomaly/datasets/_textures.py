@@ -12,7 +12,8 @@ import numpy as np
 from scipy import fft
 
 _UNITS = 256
-LIGHT = np.float32([-0.6, -0.8])  # direction (x, y) towards the light, fixed like a lamp
+# Direction (x, y) towards the light, the same in all images.
+LIGHT = np.array([-0.6, -0.8], dtype=np.float32)
 
 
 class Scene(NamedTuple):
@@ -24,6 +25,7 @@ class Scene(NamedTuple):
 
 
 def pixel_grid(size):
+    """Coordinates of the pixels: a column of y and a row of x, in pixels."""
     y = np.arange(size[0], dtype=np.float32)[:, None]
     return y, np.arange(size[1], dtype=np.float32)[None, :]
 
@@ -71,14 +73,17 @@ def step(value, low, high):
 
 
 def mix(a, b, weight):
+    """Colours between a (weight 0) and b (weight 1)."""
     return a + (b - a) * weight[..., None]
 
 
 def rgb(*values):
+    """A colour, or what each channel is multiplied by."""
     return np.float32(values)
 
 
-def _whole(image, floor):
+def _filling_scene(image, floor):
+    """A surface that fills the image."""
     return Scene(
         image.astype(np.float32),
         np.ones(image.shape[:2], dtype=np.float32),
@@ -97,7 +102,7 @@ def _brushed_metal(rng, size):
     band = 0.16 * np.exp(-(((u + 0.15 * v) / 95) ** 2)) + 0.02 * field(rng, size, 60)
     tone = (0.52 + band) * np.exp(lines)
     floor = 0.10 + 0.02 * field(rng, size, 3)
-    return _whole(tone[..., None] * rgb(0.97, 1.0, 1.03), floor[..., None] * rgb(1, 1, 1))
+    return _filling_scene(tone[..., None] * rgb(0.97, 1.0, 1.03), floor[..., None] * rgb(1, 1, 1))
 
 
 def _fabric(rng, size):
@@ -119,7 +124,7 @@ def _fabric(rng, size):
     tone *= 1 + 0.03 * field(rng, size, 30)
     colour = np.where(warp[..., None], rgb(0.50, 0.57, 0.66), rgb(0.66, 0.68, 0.68))
     floor = 0.10 + 0.02 * field(rng, size, 1.5)
-    return _whole(tone[..., None] * colour, floor[..., None] * rgb(1.0, 0.95, 0.9))
+    return _filling_scene(tone[..., None] * colour, floor[..., None] * rgb(1.0, 0.95, 0.9))
 
 
 def _wood(rng, size):
@@ -135,7 +140,7 @@ def _wood(rng, size):
     tone = (1 + fibre + 0.03 * field(rng, size, 90, 45, angle)) * (1 - 0.28 * pores)
     image = mix(rgb(0.80, 0.63, 0.44), rgb(0.57, 0.37, 0.21), late) * tone[..., None]
     floor = 0.26 * (1 + 0.22 * field(rng, size, 9, 0.8, angle) + 0.1 * field(rng, size, 3))
-    return _whole(image, floor[..., None] * rgb(1.1, 0.85, 0.62))
+    return _filling_scene(image, floor[..., None] * rgb(1.1, 0.85, 0.62))
 
 
 def _tile(rng, size):
@@ -151,7 +156,7 @@ def _tile(rng, size):
         image = mix(image, colour, step(grain, low, low + 0.35))
     image *= (1 + 0.025 * field(rng, size, 0.6) + 0.02 * field(rng, size, 45))[..., None]
     floor = 0.36 * (1 + 0.10 * field(rng, size, 1.2) + 0.08 * field(rng, size, 7))
-    return _whole(image, floor[..., None] * rgb(1.02, 0.98, 0.92))
+    return _filling_scene(image, floor[..., None] * rgb(1.02, 0.98, 0.92))
 
 
 def _disc(rng, size):

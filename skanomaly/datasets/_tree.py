@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
+from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, ImageSet, LayoutError
 
 IMAGE_SUFFIXES = frozenset(
@@ -20,8 +21,8 @@ _MASK_ENDING = "_mask"
 _DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
-def existing_folder(root):
-    # abspath, not resolve: a data set reached by a link keeps the name it was given
+def existing_folder(root: PathLike) -> Path:
+    """Absolute path of a folder, which must exist; under the name that it was given, links kept."""
     path = Path(os.path.abspath(Path(root)))
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -30,7 +31,7 @@ def existing_folder(root):
     return path
 
 
-def listed(folder):
+def list_entries(folder):
     """Entries of a folder by name, without what desktops and tools leave behind."""
     return sorted(
         (
@@ -42,19 +43,21 @@ def listed(folder):
     )
 
 
-def names(paths, limit=20):
+def join_names(paths, limit=20):
+    """Names of the first paths for a message; folders with a slash behind."""
     found = [path.name + "/" * path.is_dir() for path in paths]
     more = [f"and {len(found) - limit} more"] if len(found) > limit else []
     return ", ".join(found[:limit] + more) or "nothing"
 
 
 def stays_inside(root, path):
-    # realpath, since Path.resolve raises on a loop of links before Python 3.13
+    """Whether a path is in the root once links are followed."""
+    # Not by Path.resolve, which raises on a loop of links before Python 3.13.
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def sound(root, entry, offenders):
-    """Whether an entry exists and lies in root once links are followed; reports it if not."""
+def exists_inside(root, entry, offenders):
+    """Whether an entry exists and is in the root once links are followed; reports it if not."""
     if not stays_inside(root, entry):
         offenders.append((entry, "symbolic link to a place outside of the root"))
         return False
@@ -68,12 +71,12 @@ def require_normal_folder(root, part):
     """Raise unless ``root/part``, which tells the layout, is there; say what is instead."""
     if (root / part).is_dir():
         return
-    entries = listed(root)
-    reason = f"looked for this folder of normal images; the root contains: {names(entries)}"
+    entries = list_entries(root)
+    reason = f"looked for this folder of normal images; the root contains: {join_names(entries)}"
     categories = [entry for entry in entries if (entry / part).is_dir()]
     if categories:
         parent = "; the root looks like the parent of categories, pass one of them: "
-        reason += parent + names(categories)
+        reason += parent + join_names(categories)
     raise LayoutError(root, [(root / part, reason)])
 
 
@@ -84,17 +87,17 @@ def class_folders(root, part, offenders, required=True, ignored=()):
         if required:
             offenders.append((folder, "this folder is missing"))
         return []
-    if not sound(root, folder, offenders):
+    if not exists_inside(root, folder, offenders):
         return []
     if not folder.is_dir():
         offenders.append((folder, "is not a folder"))
         return []
-    entries = [entry for entry in listed(folder) if entry.name not in ignored]
+    entries = [entry for entry in list_entries(folder) if entry.name not in ignored]
     if required and not entries:
         offenders.append((folder, "holds no class folder"))
     classes = []
     for entry in entries:
-        if not sound(root, entry, offenders):
+        if not exists_inside(root, entry, offenders):
             continue
         if not entry.is_dir():
             offenders.append((entry, f"a file outside of the class folders of {part}"))
@@ -120,14 +123,14 @@ def image_files(root, folder, offenders):
     if not folder.is_dir():
         offenders.append((folder, "is not a folder"))
         return []
-    entries = listed(folder)
+    entries = list_entries(folder)
     if not entries:
-        contents = names(listed(root))
+        contents = join_names(list_entries(root))
         reason = f"empty class folder, looked for image files; the root contains: {contents}"
         offenders.append((folder, reason))
     files = []
     for entry in entries:
-        if not sound(root, entry, offenders):
+        if not exists_inside(root, entry, offenders):
             continue
         if entry.is_dir():
             offenders.append((entry, "a folder within a class folder"))
@@ -185,6 +188,7 @@ def _pair_masks(where, files, images, offenders):
 
 
 def report_unmasked(mask_folder, images, found, offenders):
+    """Report images without a mask among images with one."""
     reason = f"no mask in {mask_folder}, which has masks for others"
     offenders += [(path, reason) for path in images if path.stem not in found]
 
@@ -265,7 +269,7 @@ def read_class_folders(
     secret = {
         part: tuple(image_files(root, root / part, offenders))
         for part in unlabelled
-        if os.path.lexists(root / part) and sound(root, root / part, offenders)
+        if os.path.lexists(root / part) and exists_inside(root, root / part, offenders)
     }
     for files in secret.values():
         check_stems(files, offenders)

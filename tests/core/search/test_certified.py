@@ -62,7 +62,11 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("metric, dtype", [("cosine", np.float64), ("euclidean", np.float32)])
+@pytest.mark.parametrize(
+    "metric, dtype, precision",
+    [("cosine", np.float64, "float32"), ("euclidean", np.float32, "bfloat16")],
+    indirect=["precision"],
+)
 @pytest.mark.parametrize("kind", sorted(SHAPES))
 def test_finds_what_brute_force_finds(kind, metric, dtype, precision):
     queries, bank = shaped(kind, 15, 600, 65, dtype)

@@ -40,7 +40,7 @@ SIZES = {
     "small": {
         "rows_per_product": 33,
         "queries_at_once": 19,
-        "rows_per_device_product": 41,
+        "rows_per_device_product": 501,
         "pairs_at_once": 7,
         "rows_per_sign": 64,
         "blocks_per_wide_product": 3,
