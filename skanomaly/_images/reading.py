@@ -249,8 +249,6 @@ def load_image(item: Any, index: int | None = None) -> NDArray[Any]:
     >>> from skanomaly._images import load_image
     >>> load_image(np.array([[0, 255]], dtype=np.uint8)).tolist()
     [[[0, 0, 0], [255, 255, 255]]]
-    >>> load_image(np.array([[0, 65535]], dtype=np.uint16)).tolist()
-    [[[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]]
     """
     where = where_of(item, index)
     if isinstance(item, np.ndarray):
@@ -292,10 +290,7 @@ def image_size(item: Any, index: int | None = None) -> tuple[int, int]:
 
 
 def resize_image(
-    image: NDArray[Any],
-    size: tuple[int, int],
-    interpolation: str = "bicubic",
-    clip: bool = True,
+    image: NDArray[Any], size: tuple[int, int], interpolation: str = "bicubic", clip: bool = True
 ) -> NDArray[Any]:
     """Resize an RGB image, antialiased when it shrinks (Pillow's filters).
 

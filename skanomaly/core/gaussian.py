@@ -16,7 +16,7 @@ from skanomaly.core.products import product
 class PatchGaussian:
     """Gaussians to score patches against.
 
-    Attributes
+    Parameters
     ----------
     mean : ndarray of shape (n_positions, dim), float32
         One position stands for all when the Gaussian is shared.

@@ -103,6 +103,7 @@ class LazyDistances:
 
     @property
     def chosen(self) -> IntArray:
+        """Rows of the centres so far."""
         return self._choices[: self._count]
 
     def add(self, row: int) -> None:

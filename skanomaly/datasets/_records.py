@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from skanomaly._images import image_size, load_image
-from skanomaly._typing import IntArray, PathLike
+from skanomaly._typing import ArrayLike, IntArray, PathLike
 
 GOOD = "good"
 _PRINTED_OFFENDERS = 20
@@ -93,6 +93,19 @@ class ImageSet:
     name: str
     groups: tuple[str, ...] | None = None
     defects: tuple[Any, ...] | None = None
+
+    if TYPE_CHECKING:  # any sequences are taken, and kept as tuples
+
+        def __init__(
+            self,
+            images: Sequence[PathLike],
+            y: ArrayLike,
+            masks: Sequence[PathLike | Sequence[PathLike] | None],
+            defect_types: Sequence[str],
+            name: str,
+            groups: Sequence[str] | None = None,
+            defects: Sequence[Any] | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         images = tuple(Path(path) for path in self.images)

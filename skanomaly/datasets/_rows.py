@@ -11,11 +11,13 @@ import io
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from skanomaly.datasets._records import GOOD, ImageSet
-from skanomaly.datasets._tree import IMAGE_SUFFIXES, exists_inside, stays_inside
+from skanomaly.datasets._tree import IMAGE_SUFFIXES, Offenders, exists_inside, stays_inside
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Row:
     group: str | None = None
 
 
-def read_json(root, path, offenders):
+def read_json(root: Path, path: Path, offenders: Offenders) -> Any:
     """Content of a JSON file in the root; None, and a report, if it cannot be read."""
     text = read_text(root, path, offenders)
     if text is None:
@@ -42,7 +44,7 @@ def read_json(root, path, offenders):
         return None
 
 
-def read_text(root, path, offenders):
+def read_text(root: Path, path: Path, offenders: Offenders) -> str | None:
     """Text of a file in the root, which a byte order mark may lead; None, and a report, if not."""
     if not os.path.lexists(path):
         offenders.append((path, "this file is missing"))
@@ -56,7 +58,9 @@ def read_text(root, path, offenders):
         return None
 
 
-def read_csv(root, path, required, offenders):
+def read_csv(
+    root: Path, path: Path, required: Sequence[str], offenders: Offenders
+) -> list[tuple[str, dict[str, str]]]:
     """Rows of a CSV file as [(line, {column: text})]; whatever does not fit is reported."""
     text = read_text(root, path, offenders)
     if text is None:
@@ -94,7 +98,9 @@ def _is_valid_header(path, header, required, offenders):
     return not missing and not doubled
 
 
-def listed_file(root, base, text, source, where, offenders):
+def listed_file(
+    root: Path, base: Path, text: Any, source: Path, where: str, offenders: Offenders
+) -> Path | None:
     """Path of an image file which `source` lists relative to `base`; None, and a report, if odd."""
 
     def refuse(reason, path=source):
@@ -120,7 +126,7 @@ def listed_file(root, base, text, source, where, offenders):
     return path
 
 
-def check_rows(rows, source, offenders):
+def check_rows(rows: Sequence[Row], source: Path, offenders: Offenders) -> None:
     """Report images and masks that are listed twice, and groups that are not known for all."""
     listings = defaultdict(list)
     for row in rows:
@@ -141,14 +147,14 @@ def _first_few(texts, limit=8):
     return ", ".join(texts[:limit] + ["..."] * (len(texts) > limit))
 
 
-def row_set(name, rows):
+def row_set(name: str, rows: Sequence[Row]) -> ImageSet:
     """ImageSet of rows, in their order."""
-    groups = [row.group for row in rows]
+    groups = [row.group for row in rows if row.group is not None]
     return ImageSet(
         images=[row.image for row in rows],
         y=[1 if row.kind == GOOD else -1 for row in rows],
         masks=[row.mask for row in rows],
         defect_types=[row.kind for row in rows],
         name=name,
-        groups=None if None in groups or not groups else groups,
+        groups=groups if groups and len(groups) == len(rows) else None,
     )

@@ -6,10 +6,13 @@ the same at any image size.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
+
+Floats = NDArray[np.floating[Any]]
 
 _UNITS = 256
 # Direction (x, y) towards the light, the same in all images.
@@ -19,23 +22,25 @@ LIGHT = np.array([-0.6, -0.8], dtype=np.float32)
 class Scene(NamedTuple):
     """A surface before light and camera: colours are float32 around 0 to 1."""
 
-    image: np.ndarray  # (H, W, 3)
-    part: np.ndarray  # (H, W), how much of a pixel the part covers, 0 to 1
-    floor: np.ndarray  # (H, W, 3), what shows where the part is missing
+    image: Floats  # (H, W, 3)
+    part: Floats  # (H, W), how much of a pixel the part covers, 0 to 1
+    floor: Floats  # (H, W, 3), what shows where the part is missing
 
 
-def pixel_grid(size):
+def pixel_grid(size: tuple[int, int]) -> tuple[Floats, Floats]:
     """Coordinates of the pixels: a column of y and a row of x, in pixels."""
     y = np.arange(size[0], dtype=np.float32)[:, None]
     return y, np.arange(size[1], dtype=np.float32)[None, :]
 
 
-def unit_pixels(size):
+def unit_pixels(size: tuple[int, int]) -> float:
     """Pixels per unit of length."""
     return min(size) / _UNITS
 
 
-def local_grid(size, centre, angle, scale):
+def local_grid(
+    size: tuple[int, int], centre: Any, angle: float, scale: Any
+) -> tuple[Floats, Floats]:
     """Coordinates (u, v) around a centre (y, x) in pixels, turned by an angle, in units."""
     y, x = pixel_grid(size)
     y, x = (y - np.float32(centre[0])) / scale, (x - np.float32(centre[1])) / scale
@@ -50,7 +55,13 @@ def _product_frame(rng, size, shift, turn):
     return *local_grid(size, centre, angle, np.float32(unit_pixels(size))), angle
 
 
-def field(rng, size, along, across=None, angle=0.0):
+def field(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    along: float,
+    across: float | None = None,
+    angle: float = 0.0,
+) -> Floats:
     """Smooth Gaussian random field of unit variance; correlation lengths in units."""
     scale = unit_pixels(size)
     across = along if across is None else across
@@ -66,20 +77,20 @@ def field(rng, size, along, across=None, angle=0.0):
     return smooth / max(float(smooth.std()), 1e-6)
 
 
-def step(value, low, high):
+def step(value: Floats, low: float, high: float) -> Floats:
     """Smooth step from 0 at low to 1 at high."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def mix(a, b, weight):
+def mix(a: Floats, b: Floats, weight: Floats) -> Floats:
     """Colours between a (weight 0) and b (weight 1)."""
     return a + (b - a) * weight[..., None]
 
 
-def rgb(*values):
+def rgb(*values: float) -> Floats:
     """A colour, or what each channel is multiplied by."""
-    return np.float32(values)
+    return np.array(values, dtype=np.float32)
 
 
 def _filling_scene(image, floor):

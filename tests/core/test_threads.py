@@ -166,7 +166,7 @@ def test_images_are_read_with_one_thread_of_torch(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        embedder = TimmPatches("resnet18", weights="random", image_size=64, n_jobs=2)
+        embedder = TimmPatches("resnet18", weights="random", image_size=64)
         embedder.transform(np.zeros((3, 80, 80, 3), dtype=np.uint8))
     finally:
         torch.set_num_threads(before)

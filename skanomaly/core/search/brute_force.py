@@ -130,19 +130,12 @@ def nearest_patches(
     for start in range(0, len(queries), query_block):
         rows = slice(start, start + query_block)
         groups = None if query_groups is None else query_groups[rows]
+        part = queries[rows]
         pairs = _candidates(
-            queries[rows],
-            bank,
-            half_norms,
-            n_neighbors,
-            groups,
-            bank_groups,
-            metric,
-            row_numbers,
-            tuning,
+            part, bank, half_norms, n_neighbors, groups, bank_groups, metric, row_numbers, tuning
         )
         distances[rows], indices[rows] = measure(
-            queries[rows], bank, pairs, n_neighbors, metric, row_numbers
+            part, bank, pairs, n_neighbors, metric, row_numbers
         )
     return distances, indices
 

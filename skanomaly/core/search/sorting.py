@@ -19,7 +19,7 @@ _DIRECTIONS = 57  # of a basis: with 7 columns more, the products that bound are
 class Part:
     """A run of rows of a sorted bank, and the coordinates in which it is widest.
 
-    Attributes
+    Parameters
     ----------
     start, stop : int
         The rows.
