@@ -105,7 +105,7 @@ def test_a_row_that_reaches_what_is_asked_for_is_never_ruled_out(kind, dtype, me
 
 def test_few_rows_of_noise_are_compared(monkeypatch):
     """What a few coordinates cannot do."""
-    queries, bank = (prepare_bank(x, "cosine") for x in make("plain", 64, 12000, 384, np.float32))
+    queries, bank = (prepare_bank(x, "cosine") for x in make("plain", 64, 9000, 384, np.float32))
     index = PatchIndex(bank, "cosine", "certified", tuning=Tuning(**WIDE))
     index.search(queries[:1])
     compared, compare = [], Blocks.compare
