@@ -1,7 +1,12 @@
 """Turn image arrays, and the pixels of PIL images of every mode, into RGB arrays."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
-from PIL import ExifTags, ImageCms
+from numpy.typing import ArrayLike, NDArray
+from PIL import ExifTags, Image, ImageCms
 
 from skanomaly._images.files import ACCEPTED, ImageReadError, orientation
 
@@ -23,28 +28,75 @@ _UPRIGHT = {
 }
 
 
-def pil_to_rgb(im, where):
-    """The upright RGB array of a PIL image whose header was checked."""
+def pil_to_rgb(im: Image.Image, where: str) -> NDArray[Any]:
+    """Turn a PIL image, whose header was checked, into an upright RGB array.
+
+    Parameters
+    ----------
+    im : PIL.Image.Image
+    where : str
+        The start of error messages, as from :func:`skanomaly._images.files.where_of`.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), uint8 or float32 in [0, 1]
+        New, C-contiguous.
+
+    Raises
+    ------
+    ImageReadError
+        When the pixels are out of range.
+    """
     key = _transparent_key(im)
     im.load()
     rgb = array_to_rgb(_pixels(im, key, where), where)
     return np.ascontiguousarray(_UPRIGHT[orientation(im.getexif)](rgb))
 
 
-def array_to_rgb(array, where):
-    """A new, C-contiguous RGB array, uint8 or float32 in [0, 1], of any accepted array."""
-    array = np.asarray(array)
-    check_layout(array, where)
-    if array.ndim == 2:
-        array = array[:, :, np.newaxis]
-    array = _scale(array, where)
-    if array.shape[2] == 4:
-        array = _composite(array)
-    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")
+def array_to_rgb(array: ArrayLike, where: str) -> NDArray[Any]:
+    """Turn any accepted image array into an RGB array.
+
+    Parameters
+    ----------
+    array : array-like of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
+        uint8, uint16, bool, or float in [0, 1].
+    where : str
+        The start of error messages.
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), uint8 or float32 in [0, 1]
+        New, C-contiguous.
+
+    Raises
+    ------
+    ImageReadError
+        For another shape or dtype, and values out of range.
+    """
+    pixels = np.asarray(array)
+    check_layout(pixels, where)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]
+    pixels = _scale(pixels, where)
+    if pixels.shape[2] == 4:
+        pixels = _composite(pixels)
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
 
 
-def check_layout(array, where):
-    """Check the dtype and shape of an image array."""
+def check_layout(array: NDArray[Any], where: str) -> None:
+    """Check the dtype and shape of an image array.
+
+    Parameters
+    ----------
+    array : ndarray
+    where : str
+        The start of error messages.
+
+    Raises
+    ------
+    ImageReadError
+        For a dtype or a shape that is not accepted.
+    """
     dtype, shape = array.dtype, array.shape
     if dtype.kind not in "bf" and not (dtype.kind == "u" and dtype.itemsize <= 2):
         raise ImageReadError(f"{where}: dtype {dtype} is not supported; accepted: {DTYPES}.")

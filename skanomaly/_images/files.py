@@ -3,16 +3,22 @@
 Everything raised here, by Pillow or on the way to it, is an :class:`ImageReadError`.
 """
 
+from __future__ import annotations
+
 import os
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from skanomaly._typing import PathLike
 
 PATH = (str, os.PathLike)  # names are made by os.fsdecode: a PathLike may hold bytes
 BYTES = (bytes, bytearray, memoryview)
@@ -42,14 +48,33 @@ class ImageReadError(OSError, ValueError):
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The bytes of an image file, and the name of where they came from (for messages)."""
+    """The bytes of an image file, and the name of where they came from.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        For messages.
+    """
 
     data: bytes = field(repr=False)
     name: str
 
 
-def where_of(item, index):
-    """The start of every message about an item: which one it is."""
+def where_of(item: Any, index: int | None) -> str:
+    """Say which item a message is about.
+
+    Parameters
+    ----------
+    item : object
+    index : int or None
+        Its index in the input, where that is known.
+
+    Returns
+    -------
+    str
+        The start of the message.
+    """
     if isinstance(item, PATH):
         what = repr(os.fsdecode(item))
     elif isinstance(item, EncodedImage):
@@ -65,20 +90,62 @@ def where_of(item, index):
     return f"Cannot read image ({what})" if index is None else f"Cannot read image {index} ({what})"
 
 
-def read_file(path, where):
-    """Read the file of a path into an :class:`EncodedImage`."""
+def read_file(path: PathLike, where: str) -> EncodedImage:
+    """Read the file of a path.
+
+    Parameters
+    ----------
+    path : str or path-like
+    where : str
+        The start of error messages.
+
+    Returns
+    -------
+    EncodedImage
+
+    Raises
+    ------
+    ImageReadError
+        If the file cannot be read or is empty.
+    """
     with _errors(where), _stream(path, where) as fp:
         return EncodedImage(fp.read(), os.fsdecode(path))
 
 
-def encoded_bytes(item):
-    """The file content of an ``EncodedImage`` or a bytes-like item."""
+def encoded_bytes(item: EncodedImage | bytes | bytearray | memoryview) -> bytes:
+    """Content of an image file that is in memory.
+
+    Parameters
+    ----------
+    item : EncodedImage or bytes-like
+
+    Returns
+    -------
+    bytes
+    """
     return item.data if isinstance(item, EncodedImage) else bytes(item)
 
 
 @contextmanager
-def opened(item, where):
-    """Yield the item as a PIL image, its header read; any error inside is an ImageReadError."""
+def opened(item: Any, where: str) -> Iterator[Image.Image]:
+    """Open an item as a PIL image of which the header is read, for a ``with`` block.
+
+    Parameters
+    ----------
+    item : str, path-like, bytes-like, EncodedImage or PIL.Image.Image
+    where : str
+        The start of error messages.
+
+    Yields
+    ------
+    PIL.Image.Image
+        Closed afterwards, unless it is the item itself.
+
+    Raises
+    ------
+    ImageReadError
+        For whatever is raised on the way or in the block.
+    """
     if isinstance(item, Image.Image):
         with _errors(where), _strict_decoding():
             yield item
@@ -100,8 +167,20 @@ def opened(item, where):
         )
 
 
-def check_header(im, where):
-    """Refuse a PIL image without pixels or with several frames."""
+def check_header(im: Image.Image, where: str) -> None:
+    """Refuse a PIL image without pixels or with several frames.
+
+    Parameters
+    ----------
+    im : PIL.Image.Image
+    where : str
+        The start of error messages.
+
+    Raises
+    ------
+    ImageReadError
+        For such an image.
+    """
     if 0 in im.size:
         raise ImageReadError(f"{where}: it has no pixels (width x height is {im.size}).")
     if im.format not in _ONE_PICTURE_FORMATS and getattr(im, "is_animated", False):
@@ -111,24 +190,45 @@ def check_header(im, where):
         )
 
 
-def upright_size(im, own):
-    """The width and height of a PIL image after EXIF orientation, from its header.
+def upright_size(im: Image.Image, opened_here: bool) -> tuple[int, int]:
+    """Width and height of a PIL image after EXIF orientation, from its header.
 
-    `own` says that the image was opened here, and nothing of its file is read yet.
+    Parameters
+    ----------
+    im : PIL.Image.Image
+    opened_here : bool
+        Whether it was opened by this package, so that only the header of its file is read yet.
+
+    Returns
+    -------
+    width, height : int
     """
+    picture: Any = im  # of a class of Pillow with more attributes, by format
     width, height = im.size
-    getexif = im.getexif
+    getexif: Callable[[], Any] = im.getexif
     if im.format == "TIFF" and ExifTags.Base.Orientation in getattr(im, "tag_v2", ()):
         # Pillow swaps `size` itself, at a moment that depends on its version.
-        width, height = im.tag_v2[ExifTags.Base.ImageWidth], im.tag_v2[ExifTags.Base.ImageLength]
-    elif im.format == "PNG" and own and not _png_has_late_metadata(im.fp):
+        width = picture.tag_v2[ExifTags.Base.ImageWidth]
+        height = picture.tag_v2[ExifTags.Base.ImageLength]
+    elif im.format == "PNG" and opened_here and not _png_has_late_metadata(picture.fp):
         # The method of PNG images decodes everything in search of late metadata.
         getexif = partial(Image.Image.getexif, im)
     return (height, width) if orientation(getexif) >= 5 else (width, height)
 
 
-def orientation(getexif):
-    """The EXIF orientation, 1 to 8, by the ``getexif`` method of a PIL image."""
+def orientation(getexif: Callable[[], Any]) -> int:
+    """EXIF orientation of an image.
+
+    Parameters
+    ----------
+    getexif : callable
+        The method of a PIL image.
+
+    Returns
+    -------
+    int
+        1 to 8; 1 means upright.
+    """
     # As image viewers do, take an image whose EXIF data are damaged as upright.
     try:
         value = getexif().get(ExifTags.Base.Orientation, 1)

@@ -11,10 +11,14 @@ below hold everywhere:
 * Every failure is an :class:`ImageReadError` that says which image, what is wrong and what to do.
 """
 
+from __future__ import annotations
+
 import hashlib
 import sys
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from skanomaly._images.arrays import BACKGROUND, DTYPES, array_to_rgb, check_layout, pil_to_rgb
@@ -30,7 +34,7 @@ from skanomaly._images.files import (
     upright_size,
     where_of,
 )
-from skanomaly._images.png import without_compression
+from skanomaly._typing import Images
 
 __all__ = [
     "BACKGROUND",
@@ -53,7 +57,7 @@ INTERPOLATIONS = {
 }
 
 
-def check_images(X):
+def check_images(X: Images) -> list[Any]:
     """Validate a collection of images and return its items as a list.
 
     Only the container is checked: the items are checked when they are read.
@@ -140,7 +144,7 @@ def _items_of_array(X):
     )
 
 
-def read_item(item, index=None):
+def read_item(item: Any, index: int | None = None) -> Any:
     """Read the file of a path, once, so that its bytes can be hashed and then decoded.
 
     Parameters
@@ -163,7 +167,7 @@ def read_item(item, index=None):
     return read_file(item, where_of(item, index)) if isinstance(item, PATH) else item
 
 
-def content_digest(item, index=None):
+def content_digest(item: Any, index: int | None = None) -> str:
     """Hash the content of an image, wherever it is stored.
 
     Parameters
@@ -195,11 +199,11 @@ def content_digest(item, index=None):
     else:
         array = load_image(item, index)
     digest = hashlib.sha256(f"{type(item).__name__}{array.shape}{array.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def load_image(item, index=None):
+def load_image(item: Any, index: int | None = None) -> NDArray[Any]:
     """Decode one image into an RGB array.
 
     Parameters
@@ -236,7 +240,7 @@ def load_image(item, index=None):
     modes "I" and "F" must lie within 0..65535 and [0, 1]; anything else has no known white.
 
     A truncated file is an error even where ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set, as some
-    libraries do: the made-up grey part of such an image would be scored as if it had been seen.
+    libraries do: the made-up grey part of such an image would be scored as if it were the part.
     That setting reads False, to every thread, while images are being decoded here.
 
     Examples
@@ -245,18 +249,16 @@ def load_image(item, index=None):
     >>> from skanomaly._images import load_image
     >>> load_image(np.array([[0, 255]], dtype=np.uint8)).tolist()
     [[[0, 0, 0], [255, 255, 255]]]
-    >>> load_image(np.array([[0, 65535]], dtype=np.uint16)).tolist()
-    [[[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]]
     """
     where = where_of(item, index)
     if isinstance(item, np.ndarray):
         return array_to_rgb(item, where)
-    with opened(without_compression(read_item(item, index)), where) as im:
+    with opened(read_item(item, index), where) as im:
         check_header(im, where)
         return pil_to_rgb(im, where)
 
 
-def image_size(item, index=None):
+def image_size(item: Any, index: int | None = None) -> tuple[int, int]:
     """Return the height and width that :func:`load_image` would give, without decoding pixels.
 
     Parameters
@@ -280,14 +282,16 @@ def image_size(item, index=None):
     where = where_of(item, index)
     if isinstance(item, np.ndarray):
         check_layout(item, where)
-        return item.shape[:2]
+        return item.shape[0], item.shape[1]
     with opened(item, where) as im:
         check_header(im, where)
-        width, height = upright_size(im, own=im is not item)
+        width, height = upright_size(im, opened_here=im is not item)
         return height, width
 
 
-def resize_image(image, size, interpolation="bicubic", clip=True):
+def resize_image(
+    image: NDArray[Any], size: tuple[int, int], interpolation: str = "bicubic", clip: bool = True
+) -> NDArray[Any]:
     """Resize an RGB image, antialiased when it shrinks (Pillow's filters).
 
     Parameters
@@ -330,6 +334,8 @@ def resize_image(image, size, interpolation="bicubic", clip=True):
             f"{image.shape} and dtype {image.dtype}."
         )
     height, width = size
+    if isinstance(height, bool) or isinstance(width, bool):
+        raise ValueError(f"size must be (height, width) in pixels, got {size!r}")
     if min(height, width, *image.shape) < 1:
         raise ValueError(f"Cannot resize an image of shape {image.shape} to {(height, width)}.")
     if image.shape[:2] == (height, width):

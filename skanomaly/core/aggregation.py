@@ -1,11 +1,18 @@
 """From the scores of an image's patches to the score of the image."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 import numpy as np
 
+from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
-def aggregate_patch_scores(scores, aggregation="topk_mean", topk=0.01):
+
+def aggregate_patch_scores(
+    scores: ArrayLike, aggregation: str | float = "topk_mean", topk: float = 0.01
+) -> float:
     """Aggregate the patch scores of one image into its image score.
 
     Parameters
@@ -27,7 +34,8 @@ def aggregate_patch_scores(scores, aggregation="topk_mean", topk=0.01):
     Raises
     ------
     ValueError
-        When there is no score, or fewer than an integer `topk` asks for.
+        When there is no score, or fewer than an integer `topk` asks for; for an unknown
+        `aggregation`, and for bools.
 
     Notes
     -----
@@ -51,7 +59,7 @@ def aggregate_patch_scores(scores, aggregation="topk_mean", topk=0.01):
     scores = np.sort(np.asarray(scores, dtype=np.float64))
     if scores.size == 0:
         raise ValueError("there is no patch score to aggregate: every patch is masked")
-    if isinstance(aggregation, Real):
+    if isinstance(aggregation, Real) and not isinstance(aggregation, bool):
         return float(np.quantile(scores, aggregation))
     if aggregation == "max":
         return float(scores[-1])
@@ -65,7 +73,7 @@ def aggregate_patch_scores(scores, aggregation="topk_mean", topk=0.01):
     return float(scores[-_count(topk, scores.size) :].mean())
 
 
-def n_decisive(n_patches, aggregation="topk_mean", topk=0.01):
+def n_decisive(n_patches: int, aggregation: str | float = "topk_mean", topk: float = 0.01) -> int:
     """How many of the highest patch scores decide the image score.
 
     Parameters
@@ -97,7 +105,12 @@ def n_decisive(n_patches, aggregation="topk_mean", topk=0.01):
     return n_patches
 
 
-def highest_scores(bounds, offsets, counts, evaluate):
+def highest_scores(
+    bounds: FloatArray,
+    offsets: Sequence[int] | IntArray,
+    counts: Sequence[int],
+    evaluate: Callable[[IntArray], FloatArray],
+) -> FloatArray:
     """Scores of which the highest of every image are exact, from upper bounds of all.
 
     Parameters
@@ -141,14 +154,16 @@ def highest_scores(bounds, offsets, counts, evaluate):
                 # Bounds no higher than so many exact scores cannot come before them.
                 least = np.sort(scores[rows][exact[rows]])[-count]
                 chosen.append(rows[~exact[rows] & (scores[rows] > least)])
-        chosen = np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
-        if chosen.size:
-            scores[chosen] = evaluate(chosen)
-            exact[chosen] = True
+        asked = np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
+        if asked.size:
+            scores[asked] = evaluate(asked)
+            exact[asked] = True
     return scores
 
 
 def _count(topk, n_patches):
+    if isinstance(topk, bool):
+        raise ValueError(f"topk must be a share or a number of patches, got {topk!r}")
     if not isinstance(topk, Integral):
         return max(1, int(topk * n_patches))
     if topk > n_patches:

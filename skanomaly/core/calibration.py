@@ -1,9 +1,13 @@
 """Thresholds and p-values from held-out scores of normal images."""
 
+from __future__ import annotations
+
 import numpy as np
 
+from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
-def contamination_offset(train_scores, contamination):
+
+def contamination_offset(train_scores: ArrayLike, contamination: float) -> float:
     """The threshold that flags the share `contamination` of held-out normal scores.
 
     Parameters
@@ -43,7 +47,7 @@ def contamination_offset(train_scores, contamination):
     return float(np.quantile(scores, contamination, method="weibull"))
 
 
-def conformal_p_values(train_scores, scores):
+def conformal_p_values(train_scores: ArrayLike, scores: ArrayLike) -> FloatArray:
     """Conformal p-values of scores against held-out scores of normal images.
 
     Parameters
@@ -75,7 +79,7 @@ def conformal_p_values(train_scores, scores):
     return (1 + at_most) / (train_scores.size + 1)
 
 
-def calibration_folds(n_images, n_folds):
+def calibration_folds(n_images: int, n_folds: int) -> IntArray:
     """Fold of each image for cross-fitting: as equal as can be, every image held out once.
 
     Parameters

@@ -1,13 +1,25 @@
 """Bank reduction: greedy k-center, exact or on projections, its merging, and how well it covers."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.random_projection import GaussianRandomProjection
 
-from skanomaly.core.lazy_distances import LazyDistances
+from skanomaly._typing import ArrayLike, FloatArray, IntArray
+from skanomaly.core.lazy_distances import DEFAULT_SIZES, LazyDistances, Sizes
 from skanomaly.core.products import product
 
 
-def greedy_k_center(tokens, n_centers, start=0, radius=0.0):
+def greedy_k_center(
+    tokens: FloatArray,
+    n_centers: int,
+    start: int = 0,
+    radius: float = 0.0,
+    *,
+    sizes: Sizes = DEFAULT_SIZES,
+) -> tuple[IntArray, float]:
     """Farthest-first traversal: the subset of PatchCore's memory bank.
 
     Parameters
@@ -20,6 +32,8 @@ def greedy_k_center(tokens, n_centers, start=0, radius=0.0):
         Row of the first centre.
     radius : float, default=0.0
         Stop before `n_centers` once every token is within this distance of a centre.
+    sizes : Sizes, optional
+        Of the steps; they do not change the result.
 
     Returns
     -------
@@ -65,13 +79,13 @@ def greedy_k_center(tokens, n_centers, start=0, radius=0.0):
     """
     tokens = _checked(tokens)
     n = len(tokens)
-    if not 1 <= n_centers <= n:
+    if isinstance(n_centers, bool) or not 1 <= n_centers <= n:
         raise ValueError(f"n_centers must be in [1, {n}], got {n_centers}")
-    if not 0 <= start < n:
+    if isinstance(start, bool) or not 0 <= start < n:
         raise ValueError(f"start must be a row, in [0, {n - 1}], got {start}")
     if not radius >= 0:
         raise ValueError(f"radius must be >= 0, got {radius}")
-    distances = LazyDistances(tokens, n_centers, start)
+    distances = LazyDistances(tokens, n_centers, start, sizes)
     while True:
         row, distance = distances.farthest()
         if len(distances.chosen) == n_centers or distance <= radius:
@@ -79,7 +93,14 @@ def greedy_k_center(tokens, n_centers, start=0, radius=0.0):
         distances.add(row)
 
 
-def projected_k_center(tokens, n_centers, start=0, *, n_components=128, random_state=None):
+def projected_k_center(
+    tokens: FloatArray,
+    n_centers: int,
+    start: int = 0,
+    *,
+    n_components: int = 128,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[IntArray, float]:
     """Greedy k-center on a Gaussian random projection of the tokens: an approximation.
 
     The order is greedy in the projection, so that the covering radius in the space of the tokens
@@ -136,7 +157,9 @@ def projected_k_center(tokens, n_centers, start=0, *, n_components=128, random_s
     return indices, covering_radius(tokens, indices)
 
 
-def covering_radius(tokens, indices):
+def covering_radius(
+    tokens: FloatArray, indices: ArrayLike, *, sizes: Sizes = DEFAULT_SIZES
+) -> float:
     """Largest distance of a token to the nearest of the chosen ones.
 
     Parameters
@@ -145,6 +168,8 @@ def covering_radius(tokens, indices):
         Finite patch tokens; distances are Euclidean.
     indices : array-like of int of shape (n_chosen,)
         The chosen rows, at least one.
+    sizes : Sizes, optional
+        Of the steps; they do not change the result.
 
     Returns
     -------
@@ -159,13 +184,19 @@ def covering_radius(tokens, indices):
     3.0
     """
     indices = np.asarray(indices)
-    distances = LazyDistances(_checked(tokens), len(indices), indices[0])
+    distances = LazyDistances(_checked(tokens), len(indices), indices[0], sizes)
     for row in indices[1:]:
         distances.add(row)
     return distances.farthest()[1]
 
 
-def merge_coresets(coresets, radii, n_centers, start=0, radius=0.0):
+def merge_coresets(
+    coresets: Sequence[FloatArray],
+    radii: Sequence[float],
+    n_centers: int,
+    start: int = 0,
+    radius: float = 0.0,
+) -> tuple[IntArray, float]:
     """A coreset of coresets, and a radius within which it covers all that they cover.
 
     Coresets of parts of the data, made on other machines or days, are merged without the data: a
@@ -213,8 +244,25 @@ def merge_coresets(coresets, radii, n_centers, start=0, radius=0.0):
     return indices, float(max(radii)) + added
 
 
-def coreset_size(coreset, n_tokens):
-    """Number of tokens to keep for a ratio (float in (0, 1]) or a count (int).
+def coreset_size(coreset: float, n_tokens: int) -> int:
+    """Number of tokens to keep for a ratio or a count.
+
+    Parameters
+    ----------
+    coreset : float or int
+        A float in (0, 1] is a ratio, an int a count.
+    n_tokens : int
+        Tokens to choose from.
+
+    Returns
+    -------
+    int
+        At least 1 for a ratio, and at most `n_tokens`.
+
+    Raises
+    ------
+    ValueError
+        For a bool.
 
     Examples
     --------
@@ -222,6 +270,8 @@ def coreset_size(coreset, n_tokens):
     >>> coreset_size(0.1, 1000), coreset_size(50, 1000), coreset_size(5000, 1000)
     (100, 50, 1000)
     """
+    if isinstance(coreset, bool):
+        raise ValueError(f"coreset must be a ratio or a number of tokens, got {coreset!r}")
     if isinstance(coreset, float):
         return max(1, int(coreset * n_tokens))
     return min(int(coreset), n_tokens)

@@ -1,8 +1,11 @@
 """Hand-made patch descriptors: local colour, contrast and oriented energies on a regular grid."""
 
+from __future__ import annotations
+
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from skanomaly.core.products import product
 
@@ -45,7 +48,7 @@ _CALIBRATION = {
 }
 
 
-def filter_bank_features(image, stride=8):
+def filter_bank_features(image: ArrayLike, stride: int = 8) -> NDArray[np.float32]:
     """Texture, colour and shape descriptors of the cells of a regular grid.
 
     Parameters
@@ -62,6 +65,11 @@ def filter_bank_features(image, stride=8):
         ``(i, j)`` describes the surroundings of row ``(i + 0.5) * height / grid_h`` and column
         ``(j + 0.5) * width / grid_w``. All channels are finite and of about unit variance over
         everyday images.
+
+    Raises
+    ------
+    ValueError
+        For another shape or dtype of the image, or a stride below 1.
 
     Notes
     -----
@@ -101,9 +109,9 @@ def filter_bank_features(image, stride=8):
     (8, 32, 102)
     """
     planes = _opponent_planes(image)
+    if isinstance(stride, bool) or stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride!r}")
     stride = int(stride)
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
     size = planes.shape[1:]
     grid = tuple(-(-side // stride) for side in size)
     groups = _colour_statistics(planes, grid)

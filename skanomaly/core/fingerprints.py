@@ -1,7 +1,11 @@
 """Recognition of training images by their patch tokens."""
 
+from __future__ import annotations
+
 import numpy as np
 
+from skanomaly._tokens import PatchTokens
+from skanomaly._typing import IntArray
 from skanomaly.core.products import product
 
 # What float32 leaves between two runs of one model on one image, relative to the norm of a token;
@@ -12,7 +16,7 @@ _N_PROJECTIONS = 8
 
 
 class ImageFingerprints:
-    """Fingerprints of images, to tell which of them is seen again.
+    """Fingerprints of images, to tell which of them comes again.
 
     An image is recognised when every one of its patches lies within float noise of the same
     image's patch. To compare without keeping the tokens, each token is reduced to a few random
@@ -28,7 +32,7 @@ class ImageFingerprints:
         than itself.
     """
 
-    def __init__(self, tokens, ordered):
+    def __init__(self, tokens: PatchTokens, ordered: bool) -> None:
         self.ordered = ordered
         directions = np.random.RandomState(0).standard_normal((tokens.dim, _N_PROJECTIONS))
         self.directions = directions / np.linalg.norm(directions, axis=0)
@@ -38,7 +42,7 @@ class ImageFingerprints:
         self.by_mean = np.argsort(means, kind="stable")
         self.means = means[self.by_mean]
 
-    def match(self, tokens):
+    def match(self, tokens: PatchTokens) -> IntArray:
         """Which known image each image is.
 
         Parameters
@@ -73,8 +77,19 @@ class ImageFingerprints:
             prints.append(fingerprint if self.ordered else np.sort(fingerprint, axis=0))
         return prints
 
-    def order(self, tokens, image):
-        """Order of the valid patches of one image that is the same for every permutation."""
+    def order(self, tokens: PatchTokens, image: int) -> IntArray:
+        """Order of the valid patches of one image that is the same for every permutation.
+
+        Parameters
+        ----------
+        tokens : PatchTokens
+        image : int
+            Number of the image.
+
+        Returns
+        -------
+        ndarray of shape (n_valid,), int
+        """
         rows = tokens.rows(image)
         values = tokens.values[rows][tokens.valid[rows]]
         if self.ordered:

@@ -1,10 +1,14 @@
 """Gaussian models of patch tokens: one a position, or one for all."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg.lapack import strtrs
 
+from skanomaly._typing import FloatArray
 from skanomaly.core.products import product
 
 
@@ -12,7 +16,7 @@ from skanomaly.core.products import product
 class PatchGaussian:
     """Gaussians to score patches against.
 
-    Attributes
+    Parameters
     ----------
     mean : ndarray of shape (n_positions, dim), float32
         One position stands for all when the Gaussian is shared.
@@ -22,12 +26,19 @@ class PatchGaussian:
         Lower Cholesky factor of the covariance of ``(x - mean) / scale``.
     """
 
-    mean: np.ndarray
-    scale: np.ndarray
-    factor: np.ndarray
+    mean: FloatArray
+    scale: FloatArray
+    factor: FloatArray
 
 
-def fit_gaussians(tokens, valid, grid, shrinkage, regularization, neighborhood=1):
+def fit_gaussians(
+    tokens: FloatArray,
+    valid: NDArray[np.bool_],
+    grid: tuple[int, int],
+    shrinkage: float,
+    regularization: float,
+    neighborhood: int = 1,
+) -> PatchGaussian:
     """Fit a Gaussian to the tokens of each position.
 
     Parameters
@@ -96,7 +107,7 @@ def fit_gaussians(tokens, valid, grid, shrinkage, regularization, neighborhood=1
     )
 
 
-def fit_shared_gaussian(tokens, regularization):
+def fit_shared_gaussian(tokens: FloatArray, regularization: float) -> PatchGaussian:
     """Fit one Gaussian to the tokens of all positions.
 
     Parameters
@@ -121,7 +132,9 @@ def fit_shared_gaussian(tokens, regularization):
     )
 
 
-def mahalanobis(gaussian, tokens, block_bytes=2**26):
+def mahalanobis(
+    gaussian: PatchGaussian, tokens: FloatArray, block_bytes: int = 2**26
+) -> FloatArray:
     """Mahalanobis distance of patches to the Gaussian of their position.
 
     Parameters
@@ -196,7 +209,9 @@ def _box_sums(values, grid, side):
     return out.reshape(values.shape)
 
 
-def reduce_components(tokens, n_components, method, rng):
+def reduce_components(
+    tokens: FloatArray, n_components: int, method: str, rng: np.random.RandomState
+) -> NDArray[np.float32]:
     """Matrix that reduces the dimension of tokens.
 
     Parameters

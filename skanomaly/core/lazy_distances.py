@@ -9,17 +9,48 @@ what is left is measured in float64, as differences. The result is therefore tha
 throughout, however the products are blocked and on however many threads they run.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import numpy as np
 
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import product
 
-_CELLS = 64  # the first centres; a token is first compared with the centres of its own cell
-_POOL = 1024, 8192  # least and most tokens that are brought up to date at a time
-_STEPS = 32  # centres after which the pool is freed of what fell below the rest
-_CENTRES = 256  # centres in one matrix product
-_ROWS = 4096  # tokens in one pass over all of them
-_PAIRS = 256  # pairs that are measured at a time; their differences stay in the cache
 _UNIT_ROUNDOFF, _SMALLEST = 2.0**-24, 2.0**-126  # of float32
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is done at a time. It decides the speed, never the result.
+
+    Parameters
+    ----------
+    cells : int, default=64
+        So many of the first centres divide the tokens into cells; a token is first compared with
+        the centres of its own cell.
+    pool : tuple of int, default=(1024, 8192)
+        Least and most tokens that are brought up to date at a time.
+    steps : int, default=32
+        Centres after which the pool is freed of what fell below the rest.
+    centres : int, default=256
+        Centres in one matrix product.
+    rows : int, default=4096
+        Tokens in one step of a pass over all of them.
+    pairs : int, default=256
+        Pairs that are measured at a time; their differences stay in the cache.
+    """
+
+    cells: int = 64
+    pool: tuple[int, int] = (1024, 8192)
+    steps: int = 32
+    centres: int = 256
+    rows: int = 4096
+    pairs: int = 256
+
+
+DEFAULT_SIZES = Sizes()
 
 
 class LazyDistances:
@@ -33,6 +64,7 @@ class LazyDistances:
         How many centres there may be.
     start : int
         Row of the first centre.
+    sizes : Sizes, optional
 
     Attributes
     ----------
@@ -40,38 +72,48 @@ class LazyDistances:
         Rows of the centres so far.
     """
 
-    def __init__(self, tokens, capacity, start):
-        self._tokens = tokens
+    def __init__(
+        self, tokens: FloatArray, capacity: int, start: int, sizes: Sizes = DEFAULT_SIZES
+    ) -> None:
+        self._tokens, self._sizes = tokens, sizes
         n, dim = tokens.shape
-        self._pool_size = min(n, max(_POOL[0], min(_POOL[1], n // 16)))
+        self._pool_size = min(n, max(sizes.pool[0], min(sizes.pool[1], n // 16)))
         self._choices = np.empty(capacity, dtype=np.int64)
         self._centres = np.empty((capacity, dim + 1), dtype=np.float32)
         self._count = 0
         self._set_scale()
         self._half_norms = np.empty(n)
-        self._nearest = np.empty(n)  # exact for the centres seen, or an upper bound
-        self._products = np.empty(max(self._pool_size, _ROWS) * _CENTRES, dtype=np.float32)
+        self._nearest = np.empty(n)  # exact for the centres compared, or an upper bound
+        n_products = max(self._pool_size, sizes.rows) * sizes.centres
+        self._products = np.empty(n_products, dtype=np.float32)
         first = self._extended(np.array([start]))[0, :-1]
-        for begin in range(0, n, _ROWS):
-            rows = slice(begin, begin + _ROWS)
+        for begin in range(0, n, self._sizes.rows):
+            rows = slice(begin, begin + self._sizes.rows)
             block = np.subtract(self._scaled(rows), self._reference, dtype=np.float64)
             self._half_norms[rows] = np.einsum("ij,ij->i", block, block) / 2
             self._nearest[rows] = -2.0 * product(block.astype(np.float32), first)
         margins = self._margin(slice(None), slice(start, start + 1))
         self._nearest += 2 * (self._half_norms + self._half_norms[start] + margins)
-        self._seen = np.zeros(n, dtype=np.int32)  # exact for the centres before this one
+        self._compared = np.zeros(n, dtype=np.int32)  # exact for the centres before this one
         self._cell = None  # of each token: the nearest of the first centres
-        self._cell_seen = np.zeros(n, dtype=np.int32)  # of the centres of its cell
-        self._members = [[] for _ in range(_CELLS)]  # centres by cell
+        self._compared_in_cell = np.zeros(n, dtype=np.int32)  # of the centres of its cell
+        self._members: list[list[int]] = [[] for _ in range(sizes.cells)]  # centres by cell
         self._leave_pool()
         self.add(start)
 
     @property
-    def chosen(self):
+    def chosen(self) -> IntArray:
+        """Rows of the centres so far."""
         return self._choices[: self._count]
 
-    def add(self, row):
-        """Make a token a centre; after a call of `farthest`, only the one that it returned."""
+    def add(self, row: int) -> None:
+        """Make a token a centre; after a call of `farthest`, only the one that it returned.
+
+        Parameters
+        ----------
+        row : int
+            The token.
+        """
         self._choices[self._count] = row
         centre = self._centres[self._count]
         centre[:] = self._extended(np.array([row]))[0]
@@ -82,7 +124,7 @@ class LazyDistances:
         if len(self._pool):
             self._update_pool()
 
-    def farthest(self):
+    def farthest(self) -> tuple[int, float]:
         """The token farthest from the centres, of equal ones the lowest row.
 
         Returns
@@ -114,8 +156,8 @@ class LazyDistances:
         exponent, limit = np.frexp(peak)[1], np.finfo(tokens.dtype).maxexp - 2
         self._unit = 2.0 ** float(np.clip(-exponent, -limit, limit)) if abs(exponent) > 20 else 1.0
         mean = np.zeros(tokens.shape[1])
-        for start in range(0, len(tokens), _ROWS):
-            mean += self._scaled(slice(start, start + _ROWS)).sum(axis=0) / len(tokens)
+        for start in range(0, len(tokens), self._sizes.rows):
+            mean += self._scaled(slice(start, start + self._sizes.rows)).sum(axis=0) / len(tokens)
         self._reference = mean.astype(tokens.dtype)
 
     def _scaled(self, rows):
@@ -136,8 +178,8 @@ class LazyDistances:
         """Squared distances of pairs, float64; those of equal tokens are equal to the last bit."""
         squared = np.empty(len(rows))
         others = self._choices[centres]
-        for start in range(0, len(rows), _PAIRS):
-            part = slice(start, start + _PAIRS)
+        for start in range(0, len(rows), self._sizes.pairs):
+            part = slice(start, start + self._sizes.pairs)
             difference = np.subtract(
                 self._scaled(rows[part]), self._scaled(others[part]), dtype=np.float64
             )
@@ -162,16 +204,16 @@ class LazyDistances:
         """Bring the tokens of the highest bounds up to date, and keep what is above the rest."""
         if len(self._pool):
             self._nearest[self._pool] = self._pool_nearest
-            self._seen[self._pool] = self._count
+            self._compared[self._pool] = self._count
             self._leave_pool()
-        if self._cell is None and self._count >= _CELLS:
+        if self._cell is None and self._count >= self._sizes.cells:
             self._make_cells()
         rows, self._outside = self._highest()
         floor = self._outside[0]
-        stale = rows[self._seen[rows] < self._count]
+        stale = rows[self._compared[rows] < self._count]
         if len(stale):
             self._refresh(stale, floor)
-        rows = rows[(self._nearest[rows] >= floor) & (self._seen[rows] == self._count)]
+        rows = rows[(self._nearest[rows] >= floor) & (self._compared[rows] == self._count)]
         self._pool = rows
         self._pool_nearest = self._nearest[rows]
         self._pool_tokens = self._extended(rows)
@@ -195,11 +237,11 @@ class LazyDistances:
 
     def _update_pool(self):
         """Compare the pool with the newest centre."""
-        if self._count % _STEPS == 0:
+        if self._count % self._sizes.steps == 0:
             above = self._pool_nearest >= self._outside[0]
             if np.count_nonzero(above) < 0.7 * len(above):
                 self._nearest[self._pool] = self._pool_nearest
-                self._seen[self._pool] = self._count - 1
+                self._compared[self._pool] = self._count - 1
                 for name in ("", "_nearest", "_tokens", "_ceiling", "_threshold"):
                     setattr(self, f"_pool{name}", getattr(self, f"_pool{name}")[above])
         newest = self._count - 1
@@ -214,9 +256,9 @@ class LazyDistances:
 
     def _make_cells(self):
         self._cell = np.empty(len(self._tokens), dtype=np.int16)
-        centres = self._centres[:_CELLS].T
-        for start in range(0, len(self._tokens), _ROWS):
-            rows = slice(start, start + _ROWS)
+        centres = self._centres[: self._sizes.cells].T
+        for start in range(0, len(self._tokens), self._sizes.rows):
+            rows = slice(start, start + self._sizes.rows)
             self._cell[rows] = product(self._extended(rows), centres).argmax(axis=1)
         for number, row in enumerate(self.chosen):
             self._members[self._cell[row]].append(number)
@@ -229,11 +271,11 @@ class LazyDistances:
         if self._cell is not None:
             self._refresh_bounds(rows, tokens)
         left = np.flatnonzero(self._nearest[rows] >= floor)
-        left = left[np.argsort(self._seen[rows[left]], kind="stable")]
-        rows, tokens = rows[left], tokens[left]
-        while len(rows) and (first := self._seen[rows[0]]) < self._count:
-            stop = min(self._count, first // _CENTRES * _CENTRES + _CENTRES)
-            missed = np.searchsorted(self._seen[rows], stop)
+        left = left[np.argsort(self._compared[rows[left]], kind="stable")]
+        rows, tokens, step = rows[left], tokens[left], self._sizes.centres
+        while len(rows) and (first := self._compared[rows[0]]) < self._count:
+            stop = min(self._count, first // step * step + step)
+            missed = np.searchsorted(self._compared[rows], stop)
             self._compare(rows[:missed], tokens[:missed], first, stop)
             left = self._nearest[rows] >= floor
             if np.count_nonzero(left) < 0.9 * len(left):
@@ -245,13 +287,13 @@ class LazyDistances:
         starts = np.flatnonzero(np.diff(cells, prepend=-1))
         for start, stop in zip(starts, np.append(starts[1:], len(rows)), strict=True):
             part, members = rows[start:stop], self._members[cells[start]]
-            missed = members[self._cell_seen[part].min() :]
+            missed = members[self._compared_in_cell[part].min() :]
             if missed:
                 highest = product(tokens[start:stop], self._centres[missed].T).max(axis=1)
                 margin = self._margin(part, self._choices[missed])
                 bound = 2 * (self._half_norms[part] - highest + margin)
                 self._nearest[part] = np.minimum(self._nearest[part], bound)
-                self._cell_seen[part] = len(members)
+                self._compared_in_cell[part] = len(members)
 
     def _compare(self, rows, tokens, first, stop):
         """Bring tokens up to date with the centres from `first` to `stop`."""
@@ -273,4 +315,4 @@ class LazyDistances:
             self._nearest[updated] = np.minimum(
                 self._nearest[updated], np.minimum.reduceat(squared, starts)
             )
-        self._seen[rows] = stop
+        self._compared[rows] = stop

@@ -1,14 +1,20 @@
 """From a grid of patch scores to a heat map of the image's own size."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from skanomaly.core.products import product
 
 
-def upsample_map(grid_scores, size, sigma=4.0):
+def upsample_map(
+    grid_scores: ArrayLike, size: Sequence[int], sigma: float = 4.0
+) -> NDArray[np.float32]:
     """Bilinear upsampling of a grid of patch scores, then a Gaussian in the image's pixels.
 
     Parameters
@@ -25,6 +31,12 @@ def upsample_map(grid_scores, size, sigma=4.0):
     ndarray of shape (height, width), float32
         The map. Its values stay within the range of `grid_scores`, and a constant stays that
         constant.
+
+    Raises
+    ------
+    ValueError
+        For a grid that is not finite or has not two dimensions, a size below one pixel, or a
+        negative `sigma`.
 
     Notes
     -----
@@ -44,7 +56,7 @@ def upsample_map(grid_scores, size, sigma=4.0):
     if not np.isfinite(grid).all():
         raise ValueError("grid_scores must be finite")
     height, width = (int(side) for side in size)
-    if height < 1 or width < 1:
+    if height < 1 or width < 1 or any(isinstance(side, bool) for side in size):
         raise ValueError(f"size must be (height, width) of at least one pixel, got {tuple(size)}")
     if not sigma >= 0:
         raise ValueError(f"sigma must be >= 0, got {sigma}")

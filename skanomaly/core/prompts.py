@@ -1,15 +1,19 @@
 """Scores of patches against texts of normal and of anomalous things (CLIP, WinCLIP)."""
 
+from __future__ import annotations
+
 from numbers import Real
 
 import numpy as np
 from scipy.special import expit
 
+from skanomaly._typing import ArrayLike, FloatArray
+
 MODES = ("diff", "ratio", "softmax")
-_ROWS = 2**14  # patches of which float64 copies are in memory at a time
+_PATCHES_AT_ONCE = 2**14  # of which float64 copies are in memory
 
 
-def average_texts(features, name="features"):
+def average_texts(features: ArrayLike, name: str = "features") -> FloatArray:
     """Direction of an ensemble of texts: each at unit length, averaged, at unit length again.
 
     Parameters
@@ -40,12 +44,12 @@ def average_texts(features, name="features"):
     >>> average_texts([[3.0, 0.0], [0.0, 2.0]]).round(3)
     array([0.707, 0.707])
     """
-    features = _numbers(features, name)
-    if features.ndim not in (1, 2) or features.size == 0:
+    texts = _numbers(features, name)
+    if texts.ndim not in (1, 2) or texts.size == 0:
         raise ValueError(
-            f"{name} must be of shape (dim,) or (n_texts, dim), got shape {features.shape}"
+            f"{name} must be of shape (dim,) or (n_texts, dim), got shape {texts.shape}"
         )
-    units = _unit_rows(np.atleast_2d(features))
+    units = _unit_rows(np.atleast_2d(texts))
     zero = np.flatnonzero(~units.any(axis=1))
     if zero.size:
         raise ValueError(f"{name} holds a zero vector (text {zero[0]}), which has no direction")
@@ -56,7 +60,13 @@ def average_texts(features, name="features"):
     return mean / length
 
 
-def prompt_patch_scores(patches, normal, anomaly, mode="diff", logit_scale=100.0):
+def prompt_patch_scores(
+    patches: ArrayLike,
+    normal: ArrayLike,
+    anomaly: ArrayLike,
+    mode: str = "diff",
+    logit_scale: float = 100.0,
+) -> FloatArray:
     """Score each patch by its similarity to a text of anomalies and to one of normal things.
 
     With `a` and `n`, the cosines between a patch and the texts, `s` is the score:
@@ -131,11 +141,11 @@ def prompt_patch_scores(patches, normal, anomaly, mode="diff", logit_scale=100.0
             )
     rows = patches.reshape(-1, dim)
     scores = np.empty(len(rows))
-    for start in range(0, len(rows), _ROWS):
-        units = _unit_rows(_numbers(rows[start : start + _ROWS], "patches"))
+    for start in range(0, len(rows), _PATCHES_AT_ONCE):
+        units = _unit_rows(_numbers(rows[start : start + _PATCHES_AT_ONCE], "patches"))
         # Not by BLAS, whose last bit depends on the number of rows: a threshold may be a score.
         n, a = (np.clip(np.einsum("ij,j->i", units, text), -1, 1) for text in texts)
-        scores[start : start + _ROWS] = a - n
+        scores[start : start + _PATCHES_AT_ONCE] = a - n
     if mode == "ratio":
         scores = np.exp(scores)
     elif mode == "softmax":
@@ -143,7 +153,7 @@ def prompt_patch_scores(patches, normal, anomaly, mode="diff", logit_scale=100.0
     return scores.reshape(patches.shape[:-1])
 
 
-def harmonic_mean(scores):
+def harmonic_mean(scores: ArrayLike) -> FloatArray:
     """Harmonic mean of scores at least 0, along the first axis.
 
     Parameters
@@ -155,6 +165,11 @@ def harmonic_mean(scores):
     -------
     ndarray of shape (...), float64
         0 where one of them is 0, NaN where all are missing.
+
+    Raises
+    ------
+    ValueError
+        For a negative score.
 
     Examples
     --------
@@ -170,7 +185,7 @@ def harmonic_mean(scores):
         return present.sum(axis=0) / np.where(present, 1 / scores, 0).sum(axis=0)
 
 
-def harmonic_window_map(window_scores, window):
+def harmonic_window_map(window_scores: ArrayLike, window: int) -> FloatArray:
     """Score of each patch from the scores of the windows that cover it, by their harmonic mean.
 
     Parameters
@@ -207,11 +222,11 @@ def harmonic_window_map(window_scores, window):
     return harmonic_mean(covering)
 
 
-def window_anchors(scores, window):
-    """Scores of the windows inside a grid, from scores that were stored at every patch.
+def window_anchors(scores: ArrayLike, window: int) -> FloatArray:
+    """Scores of the windows inside a grid, from scores that every patch holds.
 
-    Where no window starts, at the right and the bottom of the grid, a patch stores the window that
-    starts closest to it.
+    Where no window starts, at the right and the bottom of the grid, a patch holds the score of the
+    window that starts closest to it.
 
     Parameters
     ----------
@@ -223,7 +238,7 @@ def window_anchors(scores, window):
     Returns
     -------
     ndarray of shape (grid_h - window + 1, grid_w - window + 1), float64
-        NaN for a window that no unmasked patch stores.
+        NaN for a window whose score no unmasked patch holds.
 
     Raises
     ------

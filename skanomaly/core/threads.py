@@ -1,16 +1,27 @@
 """Parts of the work side by side, each in one thread, instead of many threads in each product."""
 
+from __future__ import annotations
+
+import os
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
 _blas_is_limited = threading.Lock()
+_MOST_READING_THREADS = 8  # more than these do not decode faster than a network computes
 
 
-def map_threads(function, items, n_threads, share=1):
+def map_threads(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], n_threads: int, share: int = 1
+) -> list[_Result]:
     """Apply a function to items side by side.
 
     Parameters
@@ -40,7 +51,9 @@ def map_threads(function, items, n_threads, share=1):
         return list(pool.map(function, items))
 
 
-def map_products(function, items, n_threads):
+def map_products(
+    function: Callable[[_Item], _Result], items: Sequence[_Item], n_threads: int
+) -> list[_Result]:
     """As :func:`map_threads`, with one thread of BLAS for each item.
 
     Parameters
@@ -69,13 +82,47 @@ def map_products(function, items, n_threads):
         _blas_is_limited.release()
 
 
-def blas_threads():
-    """Threads that products of NumPy may use now."""
+def blas_threads() -> int:
+    """Threads that products of NumPy may use now.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     return max((library["num_threads"] for library in _controller("blas").info()), default=1)
 
 
-def limit_openmp(n_threads=1):
-    """Let the calling thread, and no other, use so many threads of OpenMP, and with it of torch."""
+def reading_threads() -> int:
+    """Threads that read and decode images ahead of the work on them.
+
+    Returns
+    -------
+    int
+        As many as the cores that this process may use, from 1 to 8. Where the system can tell,
+        cores from which the process is kept (``taskset``, the CPU sets of a container) do not
+        count.
+
+    Examples
+    --------
+    >>> from skanomaly.core.threads import reading_threads
+    >>> 1 <= reading_threads() <= 8
+    True
+    """
+    # Not on macOS and Windows.
+    cores_of = getattr(os, "sched_getaffinity", None)
+    cores = (os.cpu_count() or 1) if cores_of is None else len(cores_of(0))
+    return max(1, min(cores, _MOST_READING_THREADS))
+
+
+def limit_openmp(n_threads: int = 1) -> None:
+    """Let the calling thread, and no other, use so many threads of OpenMP, and with it of torch.
+
+    Parameters
+    ----------
+    n_threads : int, default=1
+        The limit.
+    """
     # None where it is missing, or is just being imported by another thread.
     torch_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
     if torch_threads is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from skanomaly._typing import PathLike
+from skanomaly.datasets._records import DatasetSplit
 from skanomaly.datasets._tree import read_class_folders
 
 
-def read_btad(root):
+def read_btad(root: PathLike) -> DatasetSplit:
     """Read the file lists and labels of one category of BTAD (beanTech AD).
 
     The layout is ``train/ok/*``, ``test/ok/*``, ``test/ko/*`` and, optionally,

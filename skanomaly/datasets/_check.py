@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from skanomaly._images import ImageReadError, image_size
+from skanomaly.datasets._records import DatasetSplit
 
 
-def find_problems(split):
+def find_problems(split: DatasetSplit) -> list[tuple[Path, str]]:
     """Find what is wrong with the images and masks of a data set.
 
     The readers look at names only. This decodes every mask and the header of

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 from sklearn.model_selection import train_test_split
 
+from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
 from skanomaly.datasets._tree import (
     check_stems,
     existing_folder,
+    exists_inside,
     file_masks,
     image_files,
     image_set,
-    listed,
+    list_entries,
     require_normal_folder,
-    sound,
 )
 
 
 def read_folder(
-    root,
-    normal=GOOD,
-    anomalous=None,
-    normal_test=None,
-    masks="ground_truth",
-    test_size=0.2,
-    random_state=0,
-):
+    root: PathLike,
+    normal: str = GOOD,
+    anomalous: str | Sequence[str] | None = None,
+    normal_test: str | None = None,
+    masks: str | None = "ground_truth",
+    test_size: float = 0.2,
+    random_state: int | np.random.RandomState | None = 0,
+) -> DatasetSplit:
     """Read folders of images, one of them normal and the others anomalous.
 
     The layout is ``<normal>/*``, ``<anomalous>/*`` and, optionally,
@@ -64,7 +69,7 @@ def read_folder(
     LayoutError
         Every path that does not fit the layout.
     ValueError
-        Too few normal images to hold out `test_size` of them.
+        Too few normal images to hold out `test_size` of them, or a folder is named twice.
 
     Examples
     --------
@@ -84,18 +89,21 @@ def read_folder(
       train=ImageSet('nut/train': 4 images, 4 normal, 0 anomalous, 0 masks),
       test=ImageSet('nut/test': 2 images, 1 normal, 1 anomalous (scratched), 0 masks))
     """
+    if isinstance(test_size, bool):
+        raise ValueError(f"test_size must be a share or a number of images, got {test_size!r}")
     root = existing_folder(root)
     require_normal_folder(root, normal)
     anomalous = _anomalous(root, anomalous, {normal, normal_test, masks})
     chosen = [name for name in (normal, normal_test, *anomalous) if name is not None]
     if len(set(chosen)) < len(chosen) or masks in chosen:
         raise ValueError(f"a folder is named for two purposes: {chosen}, masks {masks!r}")
-    offenders, classes = [], {}
+    offenders: list[tuple[Path, str]] = []
+    classes: dict[str, list[Path]] = {}
     for name in chosen:
         folder = root / name
         if not folder.exists() and not folder.is_symlink():
             offenders.append((folder, "this folder is missing"))
-        elif sound(root, folder, offenders):
+        elif exists_inside(root, folder, offenders):
             classes[name] = image_files(root, folder, offenders)
             check_stems(classes[name], offenders)
     bad = {name: classes[name] for name in anomalous if name in classes}
@@ -121,5 +129,7 @@ def read_folder(
 
 def _anomalous(root, anomalous, others):
     if anomalous is None:
-        return [path.name for path in listed(root) if path.is_dir() and path.name not in others]
+        return [
+            path.name for path in list_entries(root) if path.is_dir() and path.name not in others
+        ]
     return [anomalous] if isinstance(anomalous, str) else list(anomalous)

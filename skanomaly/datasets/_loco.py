@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from skanomaly._typing import PathLike
+from skanomaly.datasets._records import DatasetSplit
 from skanomaly.datasets._rows import read_json
 from skanomaly.datasets._tree import (
     check_stems,
@@ -33,6 +35,11 @@ class DefectType:
         share of the defect's area.
     relative_saturation : bool
         Whether the threshold is a share, in (0, 1].
+
+    Raises
+    ------
+    ValueError
+        For a value of another type or out of its range.
     """
 
     name: str
@@ -40,7 +47,7 @@ class DefectType:
     saturation_threshold: float
     relative_saturation: bool
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         value, threshold = self.pixel_value, self.saturation_threshold
         if type(value) is not int or not 1 <= value <= 255:
             raise ValueError(f"pixel_value must be an integer from 1 to 255, got {value!r}")
@@ -53,14 +60,25 @@ class DefectType:
         if self.relative_saturation and threshold > 1:
             raise ValueError(f"a relative saturation_threshold is at most 1, got {threshold!r}")
 
-    def saturation_area(self, area):
-        """Pixels of a defect of `area` pixels which have to be found, at least one."""
+    def saturation_area(self, area: int) -> int:
+        """Pixels of a defect which have to be found for it to count as found in full.
+
+        Parameters
+        ----------
+        area : int
+            Pixels of the defect.
+
+        Returns
+        -------
+        int
+            At least 1.
+        """
         if self.relative_saturation:
             return max(1, int(self.saturation_threshold * area))
         return max(1, int(min(self.saturation_threshold, area)))
 
 
-def read_loco(root):
+def read_loco(root: PathLike) -> DatasetSplit:
     """Read the file lists, labels and defects of one category of MVTec LOCO AD.
 
     The layout is ``train/good/*`` and ``test/<class>/*``, and optionally

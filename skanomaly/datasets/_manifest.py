@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
 from skanomaly.datasets._rows import Row, check_rows, listed_file, read_csv, read_text, row_set
 from skanomaly.datasets._tree import existing_folder
@@ -19,7 +20,7 @@ _WORDS = {
 }
 
 
-def read_manifest(path, root=None):
+def read_manifest(path: PathLike, root: PathLike | None = None) -> DatasetSplit:
     """Read a data set from a table of its images, in CSV or JSON Lines.
 
     The columns, of which others may stand beside, are
@@ -81,7 +82,7 @@ def read_manifest(path, root=None):
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a manifest ends in {', '.join(SUFFIXES)}")
     root = existing_folder(path.parent if root is None else root)
-    offenders = []
+    offenders: list[tuple[Path, str]] = []
     read = _read_csv if path.suffix.lower() == ".csv" else _read_jsonl
     rows = [_row(root, where, cells, path, offenders) for where, cells in read(path, offenders)]
     rows = [row for row in rows if row is not None]

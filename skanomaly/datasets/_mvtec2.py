@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from skanomaly._typing import PathLike
+from skanomaly.datasets._records import DatasetSplit
 from skanomaly.datasets._tree import read_class_folders
 
 
-def read_mvtec2(root):
+def read_mvtec2(root: PathLike) -> DatasetSplit:
     """Read the file lists and labels of one category of MVTec AD 2.
 
     The layout is ``train/good/*``, ``test_public/<class>/*`` with masks in

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
 from skanomaly.datasets._rows import Row, check_rows, listed_file, read_json, row_set
-from skanomaly.datasets._tree import existing_folder, listed, names
+from skanomaly.datasets._tree import existing_folder, join_names, list_entries
 
 LISTS = "realiad_jsons"
 _SAMPLE = re.compile(r"S\d+")
 
 
-def read_realiad(root, category=None, resolution=None, annotations=None):
+def read_realiad(
+    root: PathLike,
+    category: str | None = None,
+    resolution: str | int | None = None,
+    annotations: str | None = None,
+) -> DatasetSplit:
     """Read the file lists and labels of one category of Real-IAD.
 
     The layout is one JSON file per category, which lists the training and test
@@ -52,6 +59,8 @@ def read_realiad(root, category=None, resolution=None, annotations=None):
     LayoutError
         Every file, and every entry of the JSON file, that does not fit; also
         if there is no such category.
+    ValueError
+        `resolution` is a bool.
 
     Examples
     --------
@@ -81,11 +90,13 @@ def read_realiad(root, category=None, resolution=None, annotations=None):
     >>> split.test.groups
     ('NG/BX/S0002', 'NG/BX/S0002')
     """
+    if isinstance(resolution, bool):
+        raise ValueError(f"resolution must be a name or a number, got {resolution!r}")
     root = existing_folder(root)
     source = _source(root, category, annotations)
     category = source.stem
     base = _image_folder(root, category, resolution)
-    offenders = []
+    offenders: list[tuple[Path, str]] = []
     content = read_json(root, source, offenders)
     if offenders:
         raise LayoutError(root, offenders)
@@ -115,12 +126,24 @@ def read_realiad(root, category=None, resolution=None, annotations=None):
     return DatasetSplit(name=category, train=train, test=test)
 
 
-def list_files(root, annotations=None):
-    """JSON files of the categories, by category."""
+def list_files(root: Path, annotations: str | None = None) -> dict[str, Path]:
+    """JSON files of the categories.
+
+    Parameters
+    ----------
+    root : Path
+    annotations : str or None
+        As for :func:`read_realiad`.
+
+    Returns
+    -------
+    dict of str to Path
+        By category.
+    """
     folders = [LISTS + "/" + LISTS, LISTS] if annotations is None else [annotations]
     for folder in folders:
         if (root / folder).is_dir():
-            files = [path for path in listed(root / folder) if path.suffix == ".json"]
+            files = [path for path in list_entries(root / folder) if path.suffix == ".json"]
             if files:
                 return {path.stem: path for path in files}
     return {}
@@ -134,7 +157,7 @@ def _source(root, category, annotations):
         return files[category]
     folder = root / (LISTS if annotations is None else annotations)
     if not files:
-        contents = names(listed(root))
+        contents = join_names(list_entries(root))
         reason = f"looked for <category>.json here; the root contains: {contents}"
     elif category is None:
         reason = f"several categories, pass one of them: {', '.join(files)}"
@@ -147,7 +170,7 @@ def _image_folder(root, category, resolution):
     prefix = "realiad_"
     folders = {
         path.name.removeprefix(prefix): path
-        for path in listed(root)
+        for path in list_entries(root)
         if path.name.startswith(prefix) and not path.name.startswith(LISTS) and path.is_dir()
     }
     if resolution is None and len(folders) > 1:
@@ -157,7 +180,7 @@ def _image_folder(root, category, resolution):
         resolution = next(iter(folders))
     folder = root / f"{prefix}{'<resolution>' if resolution is None else resolution}"
     if str(resolution) not in folders or not (folder / category).is_dir():
-        contents = names(listed(folder if folder.is_dir() else root))
+        contents = join_names(list_entries(folder if folder.is_dir() else root))
         reason = f"looked for this folder of images, found: {contents}"
         raise LayoutError(root, [(folder / category, reason)])
     return folder / category

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from skanomaly._images import image_size, load_image
+from skanomaly._typing import ArrayLike, IntArray, PathLike
 
 GOOD = "good"
 _PRINTED_OFFENDERS = 20
@@ -33,13 +36,13 @@ class LayoutError(ValueError):
         All of them, also those which the message leaves out.
     """
 
-    def __init__(self, root, offenders):
+    def __init__(self, root: PathLike, offenders: Sequence[tuple[Path, str]]) -> None:
         self.root = Path(root)
         self.offenders = tuple(offenders)
         # Both arguments go to args, so that the error survives pickling between processes.
         super().__init__(self.root, self.offenders)
 
-    def __str__(self):
+    def __str__(self) -> str:
         count = len(self.offenders)
         verb = "does" if count == 1 else "do"
         lines = [f"{self.root}: {_count(count, 'path')} {verb} not fit the layout"]
@@ -84,14 +87,27 @@ class ImageSet:
     """
 
     images: tuple[Path, ...]
-    y: np.ndarray
+    y: IntArray
     masks: tuple[Path | tuple[Path, ...] | None, ...]
     defect_types: tuple[str, ...]
     name: str
     groups: tuple[str, ...] | None = None
-    defects: tuple | None = None
+    defects: tuple[Any, ...] | None = None
 
-    def __post_init__(self):
+    if TYPE_CHECKING:  # any sequences are taken, and kept as tuples
+
+        def __init__(
+            self,
+            images: Sequence[PathLike],
+            y: ArrayLike,
+            masks: Sequence[PathLike | Sequence[PathLike] | None],
+            defect_types: Sequence[str],
+            name: str,
+            groups: Sequence[str] | None = None,
+            defects: Sequence[Any] | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
         images = tuple(Path(path) for path in self.images)
         masks = tuple(_checked_mask(path) for path in self.masks)
         defect_types = tuple(str(kind) for kind in self.defect_types)
@@ -128,10 +144,10 @@ class ImageSet:
         ):
             object.__setattr__(self, field, value)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         counts = Counter(kind for kind in self.defect_types if kind != GOOD)
         kinds = list(counts)
         listed = ", ".join(kinds[:8] + ["..."] * (len(kinds) > 8))
@@ -142,7 +158,7 @@ class ImageSet:
             f"{f' ({listed})' if kinds else ''}, {_count(masks, 'mask')})"
         )
 
-    def load_mask(self, i):
+    def load_mask(self, i: int) -> NDArray[np.bool_] | None:
         """Load the true mask of image `i`, over all of its mask files.
 
         A pixel is defective where any colour channel of the mask file is not
@@ -174,7 +190,7 @@ class ImageSet:
             return None
         return np.logical_or.reduce([mask for _, mask in self._load_masks(i)])
 
-    def load_regions(self, i):
+    def load_regions(self, i: int) -> tuple[NDArray[np.bool_], IntArray] | None:
         """Load the defects of image `i` one by one, each with its saturation area.
 
         This is what the saturated per-region overlap of MVTec LOCO is made
@@ -258,14 +274,14 @@ class DatasetSplit:
     validation: ImageSet | None = None
     unlabelled: dict[str, tuple[Path, ...]] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.unlabelled is not None:
             copied = {
                 name: tuple(Path(path) for path in paths) for name, paths in self.unlabelled.items()
             }
             object.__setattr__(self, "unlabelled", copied)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         parts = [repr(self.name), f"train={self.train!r}", f"test={self.test!r}"]
         if self.validation is not None:
             parts.append(f"validation={self.validation!r}")
@@ -292,6 +308,8 @@ def _checked_labels(y):
     y = np.asarray(y)
     if y.ndim != 1:
         raise ValueError(f"y must have one dimension, got shape {y.shape}")
+    if y.dtype == bool:  # True would count as +1
+        raise ValueError("y must hold +1 (normal) and -1 (anomalous) only, got bools")
     if not np.isin(y, (1, -1)).all():
         others = [value.item() for value in np.unique(y) if value not in (1, -1)]
         raise ValueError(f"y must hold +1 (normal) and -1 (anomalous) only, got {others[:5]}")

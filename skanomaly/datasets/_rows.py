@@ -1,7 +1,7 @@
 """Data sets that are listed in a table or a JSON file: rows, checked, to records.
 
-Whatever such a file says is taken as a claim of a stranger: a path in it has to stay within the
-root, and everything wrong is reported together, as in `_tree`.
+Such a file may come from anywhere, so that nothing in it is trusted: a path has to stay within the
+root. Everything that is wrong is reported together, as in `_tree`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import io
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from skanomaly.datasets._records import GOOD, ImageSet
-from skanomaly.datasets._tree import IMAGE_SUFFIXES, sound, stays_inside
+from skanomaly.datasets._tree import IMAGE_SUFFIXES, Offenders, exists_inside, stays_inside
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Row:
     group: str | None = None
 
 
-def read_json(root, path, offenders):
+def read_json(root: Path, path: Path, offenders: Offenders) -> Any:
     """Content of a JSON file in the root; None, and a report, if it cannot be read."""
     text = read_text(root, path, offenders)
     if text is None:
@@ -42,12 +44,12 @@ def read_json(root, path, offenders):
         return None
 
 
-def read_text(root, path, offenders):
+def read_text(root: Path, path: Path, offenders: Offenders) -> str | None:
     """Text of a file in the root, which a byte order mark may lead; None, and a report, if not."""
     if not os.path.lexists(path):
         offenders.append((path, "this file is missing"))
         return None
-    if not sound(root, path, offenders):
+    if not exists_inside(root, path, offenders):
         return None
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -56,7 +58,9 @@ def read_text(root, path, offenders):
         return None
 
 
-def read_csv(root, path, required, offenders):
+def read_csv(
+    root: Path, path: Path, required: Sequence[str], offenders: Offenders
+) -> list[tuple[str, dict[str, str]]]:
     """Rows of a CSV file as [(line, {column: text})]; whatever does not fit is reported."""
     text = read_text(root, path, offenders)
     if text is None:
@@ -69,7 +73,7 @@ def read_csv(root, path, required, offenders):
                 continue
             if header is None:
                 header = [cell.strip() for cell in cells]
-                if not _sound_header(path, header, required, offenders):
+                if not _is_valid_header(path, header, required, offenders):
                     return []
             elif len(cells) != len(header):
                 reason = f"line {reader.line_num}: {len(cells)} cells, the header has {len(header)}"
@@ -83,7 +87,7 @@ def read_csv(root, path, required, offenders):
     return rows
 
 
-def _sound_header(path, header, required, offenders):
+def _is_valid_header(path, header, required, offenders):
     missing = [name for name in required if name not in header]
     doubled = sorted({name for name in header if header.count(name) > 1})
     if missing:
@@ -94,7 +98,9 @@ def _sound_header(path, header, required, offenders):
     return not missing and not doubled
 
 
-def listed_file(root, base, text, source, where, offenders):
+def listed_file(
+    root: Path, base: Path, text: Any, source: Path, where: str, offenders: Offenders
+) -> Path | None:
     """Path of an image file which `source` lists relative to `base`; None, and a report, if odd."""
 
     def refuse(reason, path=source):
@@ -103,7 +109,8 @@ def listed_file(root, base, text, source, where, offenders):
 
     if not isinstance(text, str) or not text.strip():
         return refuse("is no path")
-    # both flavours: a list that was written on Windows must not escape there or here
+    # As both systems read it: a list that was written on Windows must not lead out of the root on
+    # Linux, or the other way round.
     flavours = PurePosixPath(text), PureWindowsPath(text)
     if any(path.is_absolute() or path.drive or path.root for path in flavours):
         return refuse("is an absolute path, expected one relative to the data set")
@@ -119,7 +126,7 @@ def listed_file(root, base, text, source, where, offenders):
     return path
 
 
-def check_rows(rows, source, offenders):
+def check_rows(rows: Sequence[Row], source: Path, offenders: Offenders) -> None:
     """Report images and masks that are listed twice, and groups that are not known for all."""
     listings = defaultdict(list)
     for row in rows:
@@ -128,24 +135,26 @@ def check_rows(rows, source, offenders):
             listings[path].append(f"{row.part} {row.where}")
     for path, places in listings.items():
         if len(places) > 1:
-            offenders.append((path, f"{source.name} lists it {len(places)} times: {_some(places)}"))
+            offenders.append(
+                (path, f"{source.name} lists it {len(places)} times: {_first_few(places)}")
+            )
     bare = [row.where for row in rows if row.group is None]
     if bare and len(bare) < len(rows):
-        offenders.append((source, f"no group, though other rows have one: {_some(bare)}"))
+        offenders.append((source, f"no group, though other rows have one: {_first_few(bare)}"))
 
 
-def _some(texts, limit=8):
+def _first_few(texts, limit=8):
     return ", ".join(texts[:limit] + ["..."] * (len(texts) > limit))
 
 
-def row_set(name, rows):
+def row_set(name: str, rows: Sequence[Row]) -> ImageSet:
     """ImageSet of rows, in their order."""
-    groups = [row.group for row in rows]
+    groups = [row.group for row in rows if row.group is not None]
     return ImageSet(
         images=[row.image for row in rows],
         y=[1 if row.kind == GOOD else -1 for row in rows],
         masks=[row.mask for row in rows],
         defect_types=[row.kind for row in rows],
         name=name,
-        groups=None if None in groups or not groups else groups,
+        groups=groups if groups and len(groups) == len(rows) else None,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from skanomaly._typing import PathLike
 from skanomaly.datasets._btad import read_btad
 from skanomaly.datasets._folder import read_folder
 from skanomaly.datasets._loco import CONFIG, read_loco
@@ -13,8 +15,14 @@ from skanomaly.datasets._manifest import SUFFIXES, read_manifest
 from skanomaly.datasets._mvtec import read_mvtec
 from skanomaly.datasets._mvtec2 import read_mvtec2
 from skanomaly.datasets._realiad import LISTS, list_files, read_realiad
-from skanomaly.datasets._records import GOOD, LayoutError
-from skanomaly.datasets._tree import existing_folder, listed, names, sound, stays_inside
+from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
+from skanomaly.datasets._tree import (
+    existing_folder,
+    exists_inside,
+    join_names,
+    list_entries,
+    stays_inside,
+)
 from skanomaly.datasets._visa import read_visa, split_files, visa_categories
 
 
@@ -23,9 +31,9 @@ class _Layout:
     """How a layout is recognised and read; `categories` where one root holds several of them."""
 
     look_for: str
-    matches: Callable
-    read: Callable
-    categories: Callable | None = None
+    matches: Callable[[Path], bool]
+    read: Callable[..., DatasetSplit]
+    categories: Callable[[Path], tuple[str, ...]] | None = None
 
 
 def _is_loco(root):
@@ -35,19 +43,19 @@ def _is_loco(root):
     return (
         (root / "validation" / GOOD).is_dir()
         or (root / CONFIG).is_file()
-        or any(entry.is_dir() for folder in _folders(truth) for entry in listed(folder))
+        or any(entry.is_dir() for folder in _folders(truth) for entry in list_entries(folder))
     )
 
 
 def _folders(folder):
-    return [entry for entry in listed(folder) if entry.is_dir()] if folder.is_dir() else []
+    return [entry for entry in list_entries(folder) if entry.is_dir()] if folder.is_dir() else []
 
 
 def _manifests(root):
     return [path for path in (root / f"manifest{suffix}" for suffix in SUFFIXES) if path.is_file()]
 
 
-# The first that matches wins: those with the most particular marks come first.
+# The first that matches is taken: layouts that fewer folders could be taken for come first.
 _LAYOUTS = {
     "visa": _Layout(
         "split_csv/*.csv",
@@ -88,7 +96,7 @@ _LAYOUTS = {
 }
 
 
-def sniff_layout(root):
+def sniff_layout(root: PathLike) -> str | None:
     """Name of the layout of a data set, by a look at a few names in its folder.
 
     Parameters
@@ -124,7 +132,7 @@ def sniff_layout(root):
     return next((name for name, layout in _LAYOUTS.items() if layout.matches(root)), None)
 
 
-def list_categories(root):
+def list_categories(root: PathLike) -> tuple[str, ...]:
     """Names of the categories which a folder holds.
 
     Parameters
@@ -160,7 +168,7 @@ def list_categories(root):
     if layout is not None:
         categories = _LAYOUTS[layout].categories
         return categories(root) if categories else ()
-    # `folder` has too weak a mark: test/good beside test/crack is no category
+    # A folder is no category because it holds `good` beside others: so does `test`.
     return tuple(
         entry.name
         for entry in _folders(root)
@@ -168,7 +176,9 @@ def list_categories(root):
     )
 
 
-def read_dataset(root, layout=None, *, category=None, **options):
+def read_dataset(
+    root: PathLike, layout: str | None = None, *, category: str | None = None, **options: Any
+) -> DatasetSplit:
     """Read a data set, whatever its layout.
 
     Parameters
@@ -229,17 +239,17 @@ def read_dataset(root, layout=None, *, category=None, **options):
         raise ValueError(f"{root} is a file, which has no category {category!r}")
     chosen = sniff_layout(root) if layout is None else layout
     if chosen is None:
-        raise LayoutError(root, [(root, _unknown(root))])
+        raise LayoutError(root, [(Path(root), _unknown(Path(root)))])
     return _LAYOUTS[chosen].read(Path(root), **options)
 
 
 def _category_folder(root, category):
-    # compared with the listing, so that no category can lead out of the root
+    # Found among the entries instead of joined to the root, which ".." could lead out of.
     offenders = []
-    for entry in listed(root):
-        if entry.name == category and sound(root, entry, offenders) and entry.is_dir():
+    for entry in list_entries(root):
+        if entry.name == category and exists_inside(root, entry, offenders) and entry.is_dir():
             return entry
-    reason = f"no category {category!r}; the root contains: {names(listed(root))}"
+    reason = f"no category {category!r}; the root contains: {join_names(list_entries(root))}"
     raise LayoutError(root, offenders or [(root, reason)])
 
 
@@ -253,4 +263,4 @@ def _unknown(root):
             f"with category={root.name!r}"
         )
     wanted = "; ".join(f"{layout.look_for} ({name})" for name, layout in _LAYOUTS.items())
-    return f"no layout is recognised; looked for {wanted}; found: {names(listed(root))}"
+    return f"no layout is recognised; looked for {wanted}; found: {join_names(list_entries(root))}"

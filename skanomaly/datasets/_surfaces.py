@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,19 +13,20 @@ from sklearn.utils import Bunch, check_random_state
 from skanomaly.datasets._defects import DEFECTS
 from skanomaly.datasets._textures import SURFACES, pixel_grid
 
-_VISIBLE = 5  # grey levels: where a defect changes a pixel by less, it is not in the mask
-_MEAN_CHANGE = 9.0  # grey levels: a defect that changes its pixels by less is drawn again
+# In grey levels: a pixel that a defect changes by less is not in the mask, and a defect that
+# changes the pixels of its mask by less on average is drawn again.
+_LEAST_CHANGE, _LEAST_MEAN_CHANGE = 5, 9.0
 
 
 def make_surfaces(
-    n_normal=100,
-    n_anomalous=0,
+    n_normal: int = 100,
+    n_anomalous: int = 0,
     *,
-    surface="brushed_metal",
-    defects="all",
-    image_size=256,
-    random_state=None,
-):
+    surface: str = "brushed_metal",
+    defects: str | Sequence[str] = "all",
+    image_size: int | tuple[int, int] = 256,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Generate inspection images of one product, normal ones and ones with a defect.
 
     All images of a surface show the same product; they differ as photographs of
@@ -69,8 +72,8 @@ def make_surfaces(
     Raises
     ------
     ValueError
-        An unknown surface or defect, a negative count, no image at all, or
-        an image size below 32.
+        An unknown surface or defect, a negative count, no image at all, an
+        image size below 32, or a bool where a number is meant.
 
     Examples
     --------
@@ -89,6 +92,8 @@ def make_surfaces(
         raise ValueError(f"unknown surface {surface!r}, known are {sorted(SURFACES)}")
     kinds = _defect_names(defects)
     size = _size(image_size)
+    if isinstance(random_state, bool):
+        raise ValueError(f"random_state must not be a bool, got {random_state!r}")
     seed = check_random_state(random_state).randint(2**31 - 1)
 
     n = n_normal + n_anomalous
@@ -107,7 +112,7 @@ def make_surfaces(
 
 
 def _count(value, name):
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Integral) or value < 0:
         raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
     return int(value)
 
@@ -128,7 +133,8 @@ def _size(image_size):
     if (
         not isinstance(pair, (tuple, list))
         or len(pair) != 2
-        or not all(isinstance(side, Integral) and side >= 32 for side in pair)
+        or any(isinstance(side, bool) or not isinstance(side, Integral) for side in pair)
+        or min(pair) < 32
     ):
         raise ValueError(
             f"image_size must be an integer or (height, width) of at least 32, got {image_size!r}"
@@ -152,8 +158,8 @@ def _render_pair(key, surface, kind, size):
     while True:
         defective = camera(DEFECTS[kind](rng, scene, strength))
         change = np.abs(defective.astype(np.int16) - normal).max(axis=2)
-        mask = change >= _VISIBLE
-        if mask.sum() >= 8 and change[mask].mean() >= _MEAN_CHANGE:
+        mask = change >= _LEAST_CHANGE
+        if mask.sum() >= 8 and change[mask].mean() >= _LEAST_MEAN_CHANGE:
             return normal, defective, mask
         # The draw can fall on a place where it does not show, such as a dark stain on a dark
         # pore; a stronger one somewhere else does.
@@ -179,8 +185,22 @@ def _camera(rng, size):
     return camera
 
 
-def write_surfaces(root, surface, n_train, size, seed):
-    """A small data set in the layout of MVTec AD."""
+def write_surfaces(root: Path, surface: str, n_train: int, size: int, seed: int) -> None:
+    """Write a small data set in the layout of MVTec AD.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the category.
+    surface : str
+        As for :func:`make_surfaces`.
+    n_train : int
+        Normal images to fit on; 10 more, and 15 with a defect, are for the test.
+    size : int
+        Side of the images in pixels.
+    seed : int
+        Of the random numbers.
+    """
     n_test, n_defects = 10, 15
     made = make_surfaces(
         n_train + n_test, n_defects, surface=surface, image_size=size, random_state=seed

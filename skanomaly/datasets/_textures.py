@@ -6,34 +6,41 @@ the same at any image size.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
 
+Floats = NDArray[np.floating[Any]]
+
 _UNITS = 256
-LIGHT = np.float32([-0.6, -0.8])  # direction (x, y) towards the light, fixed like a lamp
+# Direction (x, y) towards the light, the same in all images.
+LIGHT = np.array([-0.6, -0.8], dtype=np.float32)
 
 
 class Scene(NamedTuple):
     """A surface before light and camera: colours are float32 around 0 to 1."""
 
-    image: np.ndarray  # (H, W, 3)
-    part: np.ndarray  # (H, W), how much of a pixel the part covers, 0 to 1
-    floor: np.ndarray  # (H, W, 3), what shows where the part is missing
+    image: Floats  # (H, W, 3)
+    part: Floats  # (H, W), how much of a pixel the part covers, 0 to 1
+    floor: Floats  # (H, W, 3), what shows where the part is missing
 
 
-def pixel_grid(size):
+def pixel_grid(size: tuple[int, int]) -> tuple[Floats, Floats]:
+    """Coordinates of the pixels: a column of y and a row of x, in pixels."""
     y = np.arange(size[0], dtype=np.float32)[:, None]
     return y, np.arange(size[1], dtype=np.float32)[None, :]
 
 
-def unit_pixels(size):
+def unit_pixels(size: tuple[int, int]) -> float:
     """Pixels per unit of length."""
     return min(size) / _UNITS
 
 
-def local_grid(size, centre, angle, scale):
+def local_grid(
+    size: tuple[int, int], centre: Any, angle: float, scale: Any
+) -> tuple[Floats, Floats]:
     """Coordinates (u, v) around a centre (y, x) in pixels, turned by an angle, in units."""
     y, x = pixel_grid(size)
     y, x = (y - np.float32(centre[0])) / scale, (x - np.float32(centre[1])) / scale
@@ -48,7 +55,13 @@ def _product_frame(rng, size, shift, turn):
     return *local_grid(size, centre, angle, np.float32(unit_pixels(size))), angle
 
 
-def field(rng, size, along, across=None, angle=0.0):
+def field(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    along: float,
+    across: float | None = None,
+    angle: float = 0.0,
+) -> Floats:
     """Smooth Gaussian random field of unit variance; correlation lengths in units."""
     scale = unit_pixels(size)
     across = along if across is None else across
@@ -64,21 +77,24 @@ def field(rng, size, along, across=None, angle=0.0):
     return smooth / max(float(smooth.std()), 1e-6)
 
 
-def step(value, low, high):
+def step(value: Floats, low: float, high: float) -> Floats:
     """Smooth step from 0 at low to 1 at high."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def mix(a, b, weight):
+def mix(a: Floats, b: Floats, weight: Floats) -> Floats:
+    """Colours between a (weight 0) and b (weight 1)."""
     return a + (b - a) * weight[..., None]
 
 
-def rgb(*values):
-    return np.float32(values)
+def rgb(*values: float) -> Floats:
+    """A colour, or what each channel is multiplied by."""
+    return np.array(values, dtype=np.float32)
 
 
-def _whole(image, floor):
+def _filling_scene(image, floor):
+    """A surface that fills the image."""
     return Scene(
         image.astype(np.float32),
         np.ones(image.shape[:2], dtype=np.float32),
@@ -97,7 +113,7 @@ def _brushed_metal(rng, size):
     band = 0.16 * np.exp(-(((u + 0.15 * v) / 95) ** 2)) + 0.02 * field(rng, size, 60)
     tone = (0.52 + band) * np.exp(lines)
     floor = 0.10 + 0.02 * field(rng, size, 3)
-    return _whole(tone[..., None] * rgb(0.97, 1.0, 1.03), floor[..., None] * rgb(1, 1, 1))
+    return _filling_scene(tone[..., None] * rgb(0.97, 1.0, 1.03), floor[..., None] * rgb(1, 1, 1))
 
 
 def _fabric(rng, size):
@@ -119,7 +135,7 @@ def _fabric(rng, size):
     tone *= 1 + 0.03 * field(rng, size, 30)
     colour = np.where(warp[..., None], rgb(0.50, 0.57, 0.66), rgb(0.66, 0.68, 0.68))
     floor = 0.10 + 0.02 * field(rng, size, 1.5)
-    return _whole(tone[..., None] * colour, floor[..., None] * rgb(1.0, 0.95, 0.9))
+    return _filling_scene(tone[..., None] * colour, floor[..., None] * rgb(1.0, 0.95, 0.9))
 
 
 def _wood(rng, size):
@@ -135,7 +151,7 @@ def _wood(rng, size):
     tone = (1 + fibre + 0.03 * field(rng, size, 90, 45, angle)) * (1 - 0.28 * pores)
     image = mix(rgb(0.80, 0.63, 0.44), rgb(0.57, 0.37, 0.21), late) * tone[..., None]
     floor = 0.26 * (1 + 0.22 * field(rng, size, 9, 0.8, angle) + 0.1 * field(rng, size, 3))
-    return _whole(image, floor[..., None] * rgb(1.1, 0.85, 0.62))
+    return _filling_scene(image, floor[..., None] * rgb(1.1, 0.85, 0.62))
 
 
 def _tile(rng, size):
@@ -151,7 +167,7 @@ def _tile(rng, size):
         image = mix(image, colour, step(grain, low, low + 0.35))
     image *= (1 + 0.025 * field(rng, size, 0.6) + 0.02 * field(rng, size, 45))[..., None]
     floor = 0.36 * (1 + 0.10 * field(rng, size, 1.2) + 0.08 * field(rng, size, 7))
-    return _whole(image, floor[..., None] * rgb(1.02, 0.98, 0.92))
+    return _filling_scene(image, floor[..., None] * rgb(1.02, 0.98, 0.92))
 
 
 def _disc(rng, size):

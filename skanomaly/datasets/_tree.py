@@ -9,9 +9,14 @@ from __future__ import annotations
 import errno
 import os
 from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, ImageSet, LayoutError
+
+Offenders = list[tuple[Path, str]]  # what does not fit, and why
 
 IMAGE_SUFFIXES = frozenset(
     ".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
@@ -20,8 +25,8 @@ _MASK_ENDING = "_mask"
 _DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
-def existing_folder(root):
-    # abspath, not resolve: a data set reached by a link keeps the name it was given
+def existing_folder(root: PathLike) -> Path:
+    """Absolute path of a folder, which must exist; under the name that it was given, links kept."""
     path = Path(os.path.abspath(Path(root)))
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -30,7 +35,7 @@ def existing_folder(root):
     return path
 
 
-def listed(folder):
+def list_entries(folder: Path) -> list[Path]:
     """Entries of a folder by name, without what desktops and tools leave behind."""
     return sorted(
         (
@@ -42,19 +47,21 @@ def listed(folder):
     )
 
 
-def names(paths, limit=20):
+def join_names(paths: Iterable[Path], limit: int = 20) -> str:
+    """Names of the first paths for a message; folders with a slash behind."""
     found = [path.name + "/" * path.is_dir() for path in paths]
     more = [f"and {len(found) - limit} more"] if len(found) > limit else []
     return ", ".join(found[:limit] + more) or "nothing"
 
 
-def stays_inside(root, path):
-    # realpath, since Path.resolve raises on a loop of links before Python 3.13
+def stays_inside(root: Path, path: Path) -> bool:
+    """Whether a path is in the root once links are followed."""
+    # Not by Path.resolve, which raises on a loop of links before Python 3.13.
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
-def sound(root, entry, offenders):
-    """Whether an entry exists and lies in root once links are followed; reports it if not."""
+def exists_inside(root: Path, entry: Path, offenders: Offenders) -> bool:
+    """Whether an entry exists and is in the root once links are followed; reports it if not."""
     if not stays_inside(root, entry):
         offenders.append((entry, "symbolic link to a place outside of the root"))
         return False
@@ -64,37 +71,43 @@ def sound(root, entry, offenders):
     return True
 
 
-def require_normal_folder(root, part):
+def require_normal_folder(root: Path, part: str) -> None:
     """Raise unless ``root/part``, which tells the layout, is there; say what is instead."""
     if (root / part).is_dir():
         return
-    entries = listed(root)
-    reason = f"looked for this folder of normal images; the root contains: {names(entries)}"
+    entries = list_entries(root)
+    reason = f"looked for this folder of normal images; the root contains: {join_names(entries)}"
     categories = [entry for entry in entries if (entry / part).is_dir()]
     if categories:
         parent = "; the root looks like the parent of categories, pass one of them: "
-        reason += parent + names(categories)
+        reason += parent + join_names(categories)
     raise LayoutError(root, [(root / part, reason)])
 
 
-def class_folders(root, part, offenders, required=True, ignored=()):
+def class_folders(
+    root: Path,
+    part: str,
+    offenders: Offenders,
+    required: bool = True,
+    ignored: Sequence[str] = (),
+) -> list[Path]:
     """Class folders in ``root/part`` as [path]; whatever else is there is reported."""
     folder = root / part
     if not os.path.lexists(folder):
         if required:
             offenders.append((folder, "this folder is missing"))
         return []
-    if not sound(root, folder, offenders):
+    if not exists_inside(root, folder, offenders):
         return []
     if not folder.is_dir():
         offenders.append((folder, "is not a folder"))
         return []
-    entries = [entry for entry in listed(folder) if entry.name not in ignored]
+    entries = [entry for entry in list_entries(folder) if entry.name not in ignored]
     if required and not entries:
         offenders.append((folder, "holds no class folder"))
     classes = []
     for entry in entries:
-        if not sound(root, entry, offenders):
+        if not exists_inside(root, entry, offenders):
             continue
         if not entry.is_dir():
             offenders.append((entry, f"a file outside of the class folders of {part}"))
@@ -107,7 +120,13 @@ def class_folders(root, part, offenders, required=True, ignored=()):
     return classes
 
 
-def class_files(root, part, offenders, required=True, ignored=()):
+def class_files(
+    root: Path,
+    part: str,
+    offenders: Offenders,
+    required: bool = True,
+    ignored: Sequence[str] = (),
+) -> dict[str, list[Path]]:
     """Image files of ``root/part`` as {class: [path]}; whatever else is there is reported."""
     return {
         folder.name: image_files(root, folder, offenders)
@@ -115,19 +134,19 @@ def class_files(root, part, offenders, required=True, ignored=()):
     }
 
 
-def image_files(root, folder, offenders):
+def image_files(root: Path, folder: Path, offenders: Offenders) -> list[Path]:
     """Image files directly in a folder; whatever else is there is reported."""
     if not folder.is_dir():
         offenders.append((folder, "is not a folder"))
         return []
-    entries = listed(folder)
+    entries = list_entries(folder)
     if not entries:
-        contents = names(listed(root))
+        contents = join_names(list_entries(root))
         reason = f"empty class folder, looked for image files; the root contains: {contents}"
         offenders.append((folder, reason))
     files = []
     for entry in entries:
-        if not sound(root, entry, offenders):
+        if not exists_inside(root, entry, offenders):
             continue
         if entry.is_dir():
             offenders.append((entry, "a folder within a class folder"))
@@ -138,7 +157,7 @@ def image_files(root, folder, offenders):
     return files
 
 
-def check_stems(files, offenders):
+def check_stems(files: Iterable[Path], offenders: Offenders) -> None:
     """Report images of one folder that share a stem: a mask could belong to either."""
     by_stem = defaultdict(list)
     for path in files:
@@ -148,9 +167,16 @@ def check_stems(files, offenders):
             offenders += [(path, f"one of {len(paths)} images of stem {stem!r}") for path in paths]
 
 
-def file_masks(root, truth, test, classes, normal, offenders):
+def file_masks(
+    root: Path,
+    truth: str,
+    test: str,
+    classes: Mapping[str, Sequence[Path]],
+    normal: str,
+    offenders: Offenders,
+) -> dict[Path, Path]:
     """Masks in ``root/truth/<class>/<stem>_mask.<suffix>`` as {image path: mask path}."""
-    masks = {}
+    masks: dict[Path, Path] = {}
     for name, files in class_files(root, truth, offenders, required=False).items():
         images = classes.get(name, ())
         if name == normal:
@@ -184,12 +210,21 @@ def _pair_masks(where, files, images, offenders):
     return {path: found[path.stem][0] for path in images if path.stem in found}
 
 
-def report_unmasked(mask_folder, images, found, offenders):
+def report_unmasked(
+    mask_folder: str, images: Iterable[Path], found: Collection[str], offenders: Offenders
+) -> None:
+    """Report images without a mask among images with one."""
     reason = f"no mask in {mask_folder}, which has masks for others"
     offenders += [(path, reason) for path in images if path.stem not in found]
 
 
-def image_set(name, classes, masks, normal=GOOD, defects=None):
+def image_set(
+    name: str,
+    classes: Mapping[str, Sequence[Path]],
+    masks: Mapping[Path, Path | tuple[Path, ...]],
+    normal: str = GOOD,
+    defects: tuple[Any, ...] | None = None,
+) -> ImageSet:
     """ImageSet of {class: [path]}: the normal class first, then the others by name."""
     order = sorted(classes, key=lambda kind: (kind != normal, kind))
     rows = [(path, GOOD if kind == normal else kind) for kind in order for path in classes[kind]]
@@ -204,15 +239,15 @@ def image_set(name, classes, masks, normal=GOOD, defects=None):
 
 
 def read_class_folders(
-    root,
-    normal=GOOD,
-    validation=None,
-    test="test",
-    truth="ground_truth",
-    masks_of=file_masks,
-    unlabelled=(),
-    defects_of=None,
-):
+    root: PathLike,
+    normal: str = GOOD,
+    validation: str | None = None,
+    test: str = "test",
+    truth: str = "ground_truth",
+    masks_of: Callable[..., Mapping[Path, Any]] = file_masks,
+    unlabelled: Sequence[str] = (),
+    defects_of: Callable[[Path, Offenders], tuple[Any, ...] | None] | None = None,
+) -> DatasetSplit:
     """Read ``train/<normal>``, ``<test>/<class>`` and the masks of ``<truth>/<class>``.
 
     Parameters
@@ -244,7 +279,7 @@ def read_class_folders(
     """
     root = existing_folder(root)
     require_normal_folder(root, f"train/{normal}")
-    offenders = []
+    offenders: Offenders = []
     parts = ["train"]
     if validation is not None and os.path.lexists(root / validation):
         parts.append(validation)
@@ -265,10 +300,10 @@ def read_class_folders(
     secret = {
         part: tuple(image_files(root, root / part, offenders))
         for part in unlabelled
-        if os.path.lexists(root / part) and sound(root, root / part, offenders)
+        if os.path.lexists(root / part) and exists_inside(root, root / part, offenders)
     }
-    for files in secret.values():
-        check_stems(files, offenders)
+    for secret_files in secret.values():
+        check_stems(secret_files, offenders)
     if offenders:
         raise LayoutError(root, offenders)
     sets = {
@@ -279,6 +314,6 @@ def read_class_folders(
         name=root.name,
         train=sets["train"],
         test=image_set(f"{root.name}/{test}", tested, masks, normal, defects),
-        validation=sets.get(validation),
+        validation=None if validation is None else sets.get(validation),
         unlabelled=secret or None,
     )

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
 from skanomaly.datasets._rows import Row, check_rows, listed_file, read_csv, row_set
 from skanomaly.datasets._tree import (
     check_stems,
     existing_folder,
+    exists_inside,
     image_files,
-    listed,
-    names,
-    sound,
+    join_names,
+    list_entries,
 )
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 _KINDS = {"normal": GOOD, "anomaly": "anomaly"}
 
 
-def read_visa(root, category=None, split="1cls"):
+def read_visa(root: PathLike, category: str | None = None, split: str = "1cls") -> DatasetSplit:
     """Read the file lists and labels of one category of VisA, as it is published.
 
     The layout is ``split_csv/<split>.csv``, with the columns object, split,
@@ -84,15 +86,17 @@ def read_visa(root, category=None, split="1cls"):
     """
     root = existing_folder(root)
     source = _split_file(root, split)
-    offenders = []
+    offenders: list[tuple[Path, str]] = []
     lines = read_csv(root, source, COLUMNS, offenders)
     for where, cells in lines:
-        if not _plain(cells["object"].strip()):
+        if not _is_folder_name(cells["object"].strip()):
             reason = f"{where}: object is {cells['object']!r}, expected the name of a folder"
             offenders.append((source, reason))
     if offenders:
         raise LayoutError(root, offenders)
-    category = _chosen(root, source, category, {cells["object"].strip() for _, cells in lines})
+    category = _choose_category(
+        root, source, category, {cells["object"].strip() for _, cells in lines}
+    )
     rows = []
     for where, cells in lines:
         if cells["object"].strip() == category:
@@ -114,8 +118,18 @@ def read_visa(root, category=None, split="1cls"):
     return DatasetSplit(name=category, train=train, test=test)
 
 
-def split_files(root):
-    """The CSV files of the splits by name, the default one first."""
+def split_files(root: Path) -> dict[str, Path]:
+    """CSV files of the splits.
+
+    Parameters
+    ----------
+    root : Path
+
+    Returns
+    -------
+    dict of str to Path
+        By name, the default one first.
+    """
     folder = root / "split_csv"
     if not folder.is_dir():
         return {}
@@ -124,15 +138,25 @@ def split_files(root):
     return {path.stem: path for path in files}
 
 
-def visa_categories(root):
-    """Names of the categories in any of the split files."""
-    found = set()
+def visa_categories(root: Path) -> tuple[str, ...]:
+    """Names of the categories in any of the split files.
+
+    Parameters
+    ----------
+    root : Path
+
+    Returns
+    -------
+    tuple of str
+        In order.
+    """
+    found: set[str] = set()
     for path in split_files(root).values():
         found.update(cells["object"].strip() for _, cells in read_csv(root, path, COLUMNS, []))
     return tuple(sorted(found))
 
 
-def _plain(name):
+def _is_folder_name(name):
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
@@ -140,12 +164,14 @@ def _split_file(root, split):
     files = split_files(root)
     if split in files:
         return files[split]
-    found = ", ".join(files) or f"nothing like it; the root contains: {names(listed(root))}"
+    found = (
+        ", ".join(files) or f"nothing like it; the root contains: {join_names(list_entries(root))}"
+    )
     path = root / "split_csv" / f"{split}.csv"
     raise LayoutError(root, [(path, f"looked for this list of a split, found {found}")])
 
 
-def _chosen(root, source, category, found):
+def _choose_category(root, source, category, found):
     if category is None and len(found) == 1:
         return found.pop()
     if category in found:
@@ -179,7 +205,7 @@ def _check_folders(root, category, rows, offenders):
     found = {}
     for name in ("Images/Normal", "Images/Anomaly", "Masks/Anomaly"):
         folder = root / category / "Data" / name
-        if folder.is_dir() and sound(root, folder, offenders):
+        if folder.is_dir() and exists_inside(root, folder, offenders):
             found[name] = image_files(root, folder, offenders)
             check_stems(found[name], offenders)
     stems = {path.stem for path in found.get("Images/Anomaly", ())}

@@ -813,7 +813,7 @@ def test_check_images_refuses_a_data_frame():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize(
     "old, new",
-    [((1, 1), (9, 4)), ((1, 30), (7, 2)), ((3000, 2), (1, 1)), ((2, 3000), (5, 3))],
+    [((1, 1), (9, 4)), ((3000, 2), (1, 1))],
 )
 def test_resizing_a_flat_image_gives_a_flat_image(interpolation, dtype, old, new):
     colour = np.array([0, 100, 255]) if dtype == np.uint8 else np.array([0, 0.3, 1])

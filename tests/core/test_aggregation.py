@@ -18,8 +18,8 @@ ways = st.one_of(
 )
 
 
-@pytest.mark.parametrize("n_patches", [1, 2, 3, 50, 99, 100, 101, 250])
-@pytest.mark.parametrize("topk", [0.001, 0.01, 0.02, 0.1, 0.29, 0.5, 0.999, 1.0, 1])
+@pytest.mark.parametrize("n_patches", [1, 3, 99, 100, 101])
+@pytest.mark.parametrize("topk", [0.001, 0.01, 0.29, 1.0, 1])
 def test_topk_mean(n_patches, topk):
     scores = np.random.default_rng(n_patches).random(n_patches)
     count = topk if isinstance(topk, int) else max(1, int(topk * n_patches))

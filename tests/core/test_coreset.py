@@ -1,6 +1,5 @@
 """Farthest-first traversal: what the textbook says, and that its radius covers."""
 
-from contextlib import nullcontext
 from itertools import combinations
 from unittest import mock
 
@@ -20,6 +19,7 @@ from skanomaly.core.coreset import (
     merge_coresets,
     projected_k_center,
 )
+from skanomaly.core.lazy_distances import DEFAULT_SIZES, Sizes
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 DTYPES = [np.float32, np.float64]
@@ -77,10 +77,8 @@ def farthest_first(tokens, n_centers, start=0):
         chosen.append(row)
 
 
-def blocks(cells=2, pool=5, centres=3, rows=7, pairs=2):
-    """Let a few tokens go through all that otherwise takes thousands."""
-    sizes = {"_CELLS": cells, "_CENTRES": centres, "_ROWS": rows, "_PAIRS": pairs, "_STEPS": 2}
-    return mock.patch.multiple(lazy_distances, _POOL=(pool, pool), **sizes)
+# Let a few tokens go through all that otherwise takes thousands.
+SMALL = Sizes(cells=2, pool=(5, 5), steps=2, centres=3, rows=7, pairs=2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,8 +94,8 @@ def blocks(cells=2, pool=5, centres=3, rows=7, pairs=2):
 def test_equals_the_textbook(dtype, kind, n, dim, share, seed, lazy):
     tokens = make(kind, n, dim, dtype, seed)
     n_centers, start = max(1, int(share * n)), seed % n
-    with blocks() if lazy else nullcontext():
-        chosen, radius = greedy_k_center(tokens, n_centers, start=start)
+    sizes = SMALL if lazy else DEFAULT_SIZES
+    chosen, radius = greedy_k_center(tokens, n_centers, start=start, sizes=sizes)
     expected, expected_radius = farthest_first(tokens, n_centers, start)
     np.testing.assert_array_equal(chosen, expected)
     assert chosen.dtype == np.int64
@@ -106,7 +104,7 @@ def test_equals_the_textbook(dtype, kind, n, dim, share, seed, lazy):
     np.testing.assert_allclose(radius, brute_radius(tokens, chosen), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["plain", "offset", "duplicates", "clustered", "grid", "outlier"])
 def test_equals_the_textbook_at_the_real_block_sizes(kind):
     tokens = make(kind, 3000, 24, np.float32)
     chosen, radius = greedy_k_center(tokens, 700, start=5)
@@ -128,8 +126,8 @@ def test_equals_the_textbook_at_the_real_block_sizes(kind):
 def test_the_same_for_all_block_sizes(kind, cells, pool, centres, rows, pairs, seed):
     tokens = make(kind, 60, 4, np.float32, seed)
     expected, expected_radius = greedy_k_center(tokens, 25)
-    with blocks(cells, pool, centres, rows, pairs):
-        chosen, radius = greedy_k_center(tokens, 25)
+    sizes = Sizes(cells, (pool, pool), 2, centres, rows, pairs)
+    chosen, radius = greedy_k_center(tokens, 25, sizes=sizes)
     np.testing.assert_array_equal(chosen, expected)
     assert radius == expected_radius
 
@@ -147,8 +145,8 @@ def test_the_same_for_all_rounding(kind, seed, dim):
         result = left @ right + error * rng.uniform(-1, 1, error.shape)
         return result.astype(np.float32) if out is None else np.copyto(out, result, "same_kind")
 
-    with blocks(), mock.patch.object(lazy_distances, "product", rounded):
-        chosen, radius = greedy_k_center(tokens, 25)
+    with mock.patch.object(lazy_distances, "product", rounded):
+        chosen, radius = greedy_k_center(tokens, 25, sizes=SMALL)
     expected, expected_radius = farthest_first(tokens, 25)
     np.testing.assert_array_equal(chosen, expected)
     np.testing.assert_allclose(radius, expected_radius, rtol=1e-13)
@@ -161,8 +159,7 @@ def test_the_same_at_the_ends_of_the_range(dtype, exponent):
     info = np.finfo(dtype)
     scale = dtype(2.0) ** (info.minexp + 30 if exponent == "smallest" else info.maxexp - 4)
     expected, expected_radius = greedy_k_center(tokens, 20)
-    with blocks():
-        chosen, radius = greedy_k_center(tokens * scale, 20)
+    chosen, radius = greedy_k_center(tokens * scale, 20, sizes=SMALL)
     np.testing.assert_array_equal(chosen, expected)
     np.testing.assert_allclose(radius, expected_radius * float(scale), rtol=1e-6)
 
@@ -201,8 +198,7 @@ def test_stops_at_the_radius(kind, n, seed, data):
 def test_covering_radius(kind, n, seed, data, lazy):
     tokens = make(kind, n, 5, np.float32, seed)
     chosen = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=30))
-    with blocks() if lazy else nullcontext():
-        radius = covering_radius(tokens, chosen)
+    radius = covering_radius(tokens, chosen, sizes=SMALL if lazy else DEFAULT_SIZES)
     np.testing.assert_allclose(radius, brute_radius(tokens, chosen), rtol=1e-12)
 
 

@@ -29,8 +29,8 @@ def uncalibrated(channels, name):
     return channels.astype(float) * scale + centre
 
 
-@pytest.mark.parametrize("stride", [1, 4, 8, 16, 100])
-@pytest.mark.parametrize("size", [(1, 1), (1, 37), (5, 3), (8, 8), (9, 64), (61, 47)])
+@pytest.mark.parametrize("stride", [1, 8, 100])
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (8, 8), (61, 47)])
 def test_shape_dtype_and_finite(size, stride):
     tokens = filter_bank_features(textured(*size), stride=stride)
     assert tokens.shape == (-(-size[0] // stride), -(-size[1] // stride), DIM)

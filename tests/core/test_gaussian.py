@@ -68,11 +68,11 @@ def everything_valid(tokens):
     return np.ones(tokens.shape[:2], dtype=bool)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("regularization", [0.01, 0.5])
+@pytest.mark.parametrize(
+    "masked, regularization, dtype", [(True, 0.01, np.float32), (False, 0.5, np.float64)]
+)
 @pytest.mark.parametrize("shrinkage", [0, 0.3, 1])
 @pytest.mark.parametrize("neighborhood, grid", [(1, (3, 4)), (3, (3, 4)), (5, (2, 6)), (3, (1, 1))])
-@pytest.mark.parametrize("masked", [False, True])
 def test_equals_plain_loops(masked, neighborhood, grid, shrinkage, regularization, dtype):
     train, test = make(grid=grid).astype(dtype), make(n=4, grid=grid, seed=1).astype(dtype)
     valid = everything_valid(train)

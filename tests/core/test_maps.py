@@ -51,7 +51,7 @@ def bilinear(grid, size):
     return out
 
 
-@pytest.mark.parametrize("sigma", [0, 0.4, 1, 4.0, 20.0])
+@pytest.mark.parametrize("sigma", [0, 1, 20.0])
 @pytest.mark.parametrize("shape, size", CASES)
 def test_equals_interpolation_and_scipy(shape, size, sigma):
     grid = random_grid(shape)

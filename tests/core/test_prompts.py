@@ -132,7 +132,7 @@ def test_many_patches_in_blocks(monkeypatch):
     rng = np.random.default_rng(0)
     patches, texts = rng.normal(size=(50, 4)), rng.normal(size=(2, 4))
     expected = prompt_patch_scores(patches, *texts)
-    monkeypatch.setattr(prompts, "_ROWS", 7)
+    monkeypatch.setattr(prompts, "_PATCHES_AT_ONCE", 7)
     np.testing.assert_array_equal(prompt_patch_scores(patches, *texts), expected)
 
 
@@ -263,6 +263,7 @@ def winclip():
     return scores, harmonic
 
 
+@pytest.mark.slow
 def test_against_anomalib(winclip):
     class_scores, harmonic_aggregation = winclip
     rng = np.random.default_rng(0)

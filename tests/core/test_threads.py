@@ -1,5 +1,6 @@
 """Work side by side: in order, each item with its share of the threads."""
 
+import os
 import re
 import sys
 import threading
@@ -11,7 +12,13 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from skanomaly import TimmPatches
-from skanomaly.core.threads import blas_threads, limit_openmp, map_products, map_threads
+from skanomaly.core.threads import (
+    blas_threads,
+    limit_openmp,
+    map_products,
+    map_threads,
+    reading_threads,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -24,8 +31,8 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 4], indirect=True)
-@pytest.mark.parametrize("n_images", [1, 2, 3, 5])
+@pytest.mark.parametrize("threads", [1, 2, 4], indirect=True)
+@pytest.mark.parametrize("n_images", [1, 2, 5])
 def test_images_share_the_threads(threads, n_images, monkeypatch):
     together, seen = threading.Barrier(min(n_images, threads), timeout=60), []
 
@@ -113,6 +120,22 @@ def test_products_run_in_their_thread_where_the_limit_is_not_theirs():
     assert all(inner[0] == inner[1] and inner[0][1] == 1 for inner in nested)
 
 
+@pytest.mark.parametrize("cores, threads", [(1, 1), (3, 3), (8, 8), (96, 8)])
+def test_as_many_threads_read_as_the_process_may_use_cores(cores, threads, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2 * cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert reading_threads() == threads
+
+
+@pytest.mark.parametrize("cores, threads", [(None, 1), (1, 1), (3, 3), (96, 8)])
+def test_where_the_system_does_not_say_which_cores_they_are_all_counted(
+    cores, threads, monkeypatch
+):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert reading_threads() == threads
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tokens_do_not_depend_on_threads_or_batches(dtype):
     rng = np.random.default_rng(0)
@@ -143,7 +166,7 @@ def test_images_are_read_with_one_thread_of_torch(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        embedder = TimmPatches("resnet18", weights="random", image_size=64, n_jobs=2)
+        embedder = TimmPatches("resnet18", weights="random", image_size=64)
         embedder.transform(np.zeros((3, 80, 80, 3), dtype=np.uint8))
     finally:
         torch.set_num_threads(before)

@@ -124,7 +124,6 @@ def test_normal_images_have_empty_masks():
         ({"n_normal": -1}, "n_normal must be an integer of at least 0, got -1"),
         ({"n_anomalous": -2}, "n_anomalous must be"),
         ({"n_normal": 1.5}, "n_normal must be"),
-        ({"n_normal": True}, "n_normal must be"),
         ({"n_normal": 0}, "at least 1"),
         ({"image_size": 31}, "at least 32, got 31"),
         ({"image_size": (64, 16)}, "at least 32"),
@@ -136,3 +135,22 @@ def test_normal_images_have_empty_masks():
 def test_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_surfaces(**{"n_normal": 1, "image_size": 32, **arguments})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_normal": True},
+        {"n_normal": np.True_},
+        {"n_anomalous": True},
+        {"image_size": True},
+        {"image_size": (True, 64)},
+        {"image_size": (64, True)},
+        {"random_state": True},
+    ],
+    ids=str,
+)
+def test_bools_are_refused(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} must .*True"):
+        make_surfaces(**options)

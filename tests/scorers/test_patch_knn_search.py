@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from sklearn.base import clone
 
 from skanomaly import PatchKNNScorer
 from skanomaly.core.aggregation import aggregate_patch_scores, highest_scores, n_decisive
-from skanomaly.core.search import blocks
+from skanomaly.core.search.index import PatchIndex
+from skanomaly.core.search.tuning import Tuning
+from skanomaly.scorers import _patch_knn
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 AGGREGATIONS = [("topk_mean", 0.05), ("topk_mean", 3), ("max", 0.01), (0.9, 0.01), ("mean", 0.01)]
@@ -32,7 +35,9 @@ def tokens():
 
 @pytest.fixture(autouse=True)
 def never_brute(monkeypatch):
-    monkeypatch.setattr(blocks, "_COST", 0)
+    """However little the bounds rule out, they are what decides."""
+    tuned = partial(PatchIndex, tuning=Tuning(comparison_cost=0))
+    monkeypatch.setattr(_patch_knn, "PatchIndex", tuned)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

@@ -1,18 +1,18 @@
 """Exact nearest patches in blocks of bounded memory."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import NDArray
 
-from skanomaly.core.products import product
+from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.products import product, squared_norms
+from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
 
-_BANK_BLOCK = 2048  # rows of the bank in one matrix product
-_PREPARED = 4096  # rows in float64 at a time
-
-# More candidates of one query in one block are thinned before they are measured again. Only
-# duplicates, or patches that the dtype cannot rank by their inner products, ever get that many.
-_MAX_TIES = 32
+_ROWS_TO_PREPARE = 4096  # that are in float64 at a time
 
 
-def prepare_bank(tokens, metric, rows=None):
+def prepare_bank(tokens: FloatArray, metric: str, rows: IntArray | None = None) -> FloatArray:
     """Tokens as the search wants them: unit vectors for the cosine, unchanged otherwise.
 
     Parameters
@@ -28,6 +28,19 @@ def prepare_bank(tokens, metric, rows=None):
     -------
     ndarray of shape (n, dim)
         A new C-contiguous array of the dtype of `tokens`. The zero vector stays zero.
+
+    Raises
+    ------
+    ValueError
+        For another metric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.core.search.brute_force import prepare_bank
+    >>> prepare_bank(np.array([[3.0, 4.0], [0.0, 0.0]]), "cosine")
+    array([[0.6, 0.8],
+           [0. , 0. ]])
     """
     if metric == "euclidean":
         return np.array(tokens, order="C") if rows is None else tokens[rows]
@@ -35,8 +48,8 @@ def prepare_bank(tokens, metric, rows=None):
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
     n_rows = len(tokens) if rows is None else len(rows)
     out = np.empty((n_rows, tokens.shape[1]), dtype=tokens.dtype)
-    for start in range(0, n_rows, _PREPARED):
-        part = slice(start, start + _PREPARED)
+    for start in range(0, n_rows, _ROWS_TO_PREPARE):
+        part = slice(start, start + _ROWS_TO_PREPARE)
         block = tokens[part if rows is None else rows[part]].astype(np.float64)
         peak = np.abs(block).max(axis=1, keepdims=True, initial=0)
         block /= np.where(peak > 0, peak, 1)
@@ -46,15 +59,17 @@ def prepare_bank(tokens, metric, rows=None):
 
 
 def nearest_patches(
-    queries,
-    bank,
-    n_neighbors=1,
-    metric="cosine",
-    query_groups=None,
-    bank_groups=None,
-    block_bytes=2**26,
-    row_numbers=None,
-):
+    queries: FloatArray,
+    bank: FloatArray,
+    n_neighbors: int = 1,
+    metric: str = "cosine",
+    query_groups: IntArray | None = None,
+    bank_groups: IntArray | None = None,
+    block_bytes: int = 2**26,
+    row_numbers: IntArray | None = None,
+    *,
+    tuning: Tuning = DEFAULT_TUNING,
+) -> tuple[FloatArray, IntArray]:
     """Exact nearest neighbours of patch tokens in a memory bank.
 
     Parameters
@@ -75,6 +90,8 @@ def nearest_patches(
         Bound on the memory of one block of inner products.
     row_numbers : ndarray of shape (n_bank,), int64, optional
         Numbers by which the rows of the bank go; 0, 1, 2, ... if None.
+    tuning : Tuning, optional
+        Sizes of the steps.
 
     Returns
     -------
@@ -107,32 +124,39 @@ def nearest_patches(
     if n_neighbors > len(bank):
         raise ValueError(_too_few(n_neighbors, len(bank)))
     half_norms = None if metric == "cosine" else 0.5 * squared_norms(bank)
-    query_block = max(1, min(2048, block_bytes // (_BANK_BLOCK * bank.itemsize)))
+    query_block = max(1, min(2048, block_bytes // (tuning.rows_per_product * bank.itemsize)))
     distances = np.empty((len(queries), n_neighbors))
     indices = np.empty((len(queries), n_neighbors), dtype=np.int64)
     for start in range(0, len(queries), query_block):
         rows = slice(start, start + query_block)
         groups = None if query_groups is None else query_groups[rows]
+        part = queries[rows]
         pairs = _candidates(
-            queries[rows], bank, half_norms, n_neighbors, groups, bank_groups, metric, row_numbers
+            part, bank, half_norms, n_neighbors, groups, bank_groups, metric, row_numbers, tuning
         )
         distances[rows], indices[rows] = measure(
-            queries[rows], bank, pairs, n_neighbors, metric, row_numbers
+            part, bank, pairs, n_neighbors, metric, row_numbers
         )
     return distances, indices
 
 
-def squared_norms(tokens):
-    return np.einsum("ij,ij->i", tokens, tokens, dtype=np.float64)
+def pairs_of(mask: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """Do as ``np.nonzero`` does for a contiguous matrix of bools, several times faster.
 
+    Parameters
+    ----------
+    mask : ndarray of shape (n_rows, n_columns), bool
 
-def pairs_of(mask):
-    """``np.nonzero`` of a contiguous matrix of bools, several times faster."""
+    Returns
+    -------
+    rows, columns : ndarray of int64
+        Of the entries that are True.
+    """
     return np.divmod(np.flatnonzero(mask), mask.shape[1])
 
 
 def _candidates(
-    queries, bank, half_norms, n_neighbors, query_groups, bank_groups, metric, row_numbers
+    queries, bank, half_norms, n_neighbors, query_groups, bank_groups, metric, row_numbers, tuning
 ):
     """Pairs (query, row of the bank) among which every one of the nearest is.
 
@@ -142,8 +166,8 @@ def _candidates(
     slack = rounding_bound(queries, half_norms, bank)
     best = np.full((len(queries), n_neighbors), -np.inf, dtype=dtype)
     found = []
-    for start in range(0, len(bank), _BANK_BLOCK):
-        block = slice(start, start + _BANK_BLOCK)
+    for start in range(0, len(bank), tuning.rows_per_product):
+        block = slice(start, start + tuning.rows_per_product)
         similarity = product(queries, bank[block].T)
         if half_norms is not None:
             similarity -= half_norms[block].astype(dtype)
@@ -156,8 +180,9 @@ def _candidates(
         hit = np.flatnonzero(top[:, -1] >= threshold)
         similarity = similarity[hit]
         near = similarity >= threshold[hit, None]
-        many = np.flatnonzero(np.count_nonzero(near, axis=1) > _MAX_TIES + n_neighbors)
-        for part in np.array_split(many, -(-len(many) // 256) or 1):
+        most = tuning.ties_to_measure + n_neighbors
+        tied_rows = np.flatnonzero(np.count_nonzero(near, axis=1) > most)
+        for part in np.array_split(tied_rows, -(-len(tied_rows) // 256) or 1):
             if part.size:
                 tied = queries[hit[part]]
                 numbers = None if row_numbers is None else row_numbers[block]
@@ -169,14 +194,36 @@ def _candidates(
     return q[keep], r[keep]
 
 
-def rounding_bound(queries, half_norms, bank):
-    """Twice a bound on the rounding error of a similarity: a number, or one a query."""
+def rounding_bound(
+    queries: FloatArray, half_norms: FloatArray | None, bank: FloatArray
+) -> float | FloatArray:
+    """By how much a row that is among the nearest may look worse than the best one does.
+
+    Parameters
+    ----------
+    queries : ndarray of shape (n_queries, dim)
+        Prepared.
+    half_norms : ndarray of shape (n_bank,), float64, or None
+        Half the squared norms of the bank; None for unit vectors, under the cosine.
+    bank : ndarray of shape (n_bank, dim)
+        Prepared, of the dtype in which similarities are computed.
+
+    Returns
+    -------
+    float or ndarray of shape (n_queries,)
+        Twice a bound on the rounding errors of a similarity and of the distance that is measured
+        in float64. Derived in ``docs/development/search.md``.
+    """
     terms, info = bank.shape[1] + 4, np.finfo(bank.dtype)
     if half_norms is None:
-        return terms * info.eps
+        # In float64 the measured distances are no more precise than the similarities.
+        return terms * info.eps if bank.dtype == np.float32 else 3 * terms * info.eps
     largest = np.sqrt(2 * half_norms.max())
-    relative = terms * float(info.eps) * largest * (np.sqrt(squared_norms(queries)) + largest)
-    return relative + terms * float(info.tiny)  # products of tiny tokens underflow
+    norms = np.sqrt(squared_norms(queries))
+    product_error = terms * float(info.eps) * largest * (norms + largest)
+    # Of a query far from all of the bank, even float64 measures equal distances.
+    measured_error = terms * 2.0**-52 * (norms + largest) ** 2
+    return product_error + measured_error + 2 * terms * float(info.tiny)  # tiny: underflow
 
 
 def _exclude_groups(similarity, query_groups, bank_groups):
@@ -239,8 +286,33 @@ def _thin_ties(queries, bank, near, n_neighbors, metric, row_numbers):
     return thinned
 
 
-def measure(queries, bank, pairs, n_neighbors, metric, row_numbers=None):
-    """Measure the candidate pairs in float64 and keep the nearest of each query."""
+def measure(
+    queries: FloatArray,
+    bank: FloatArray,
+    pairs: tuple[IntArray, IntArray],
+    n_neighbors: int,
+    metric: str,
+    row_numbers: IntArray | None = None,
+) -> tuple[FloatArray, IntArray]:
+    """Measure the candidate pairs in float64 and keep the nearest of each query.
+
+    Parameters
+    ----------
+    queries, bank, n_neighbors, metric, row_numbers
+        As for :func:`nearest_patches`.
+    pairs : tuple of (q, rows)
+        Candidates: numbers of queries and rows of the bank, at least `n_neighbors` a query.
+
+    Returns
+    -------
+    distances, indices : ndarray of shape (n_queries, n_neighbors)
+        As from :func:`nearest_patches`.
+
+    Raises
+    ------
+    ValueError
+        When a query has fewer candidates.
+    """
     q, r = pairs
     distances = np.empty(len(q))
     step = max(1, 2**22 // bank.shape[1])

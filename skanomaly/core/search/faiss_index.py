@@ -1,12 +1,18 @@
 """Approximate nearest patches by an index of the faiss library."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from skanomaly._optional import import_optional
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.search.brute_force import measure, nearest_patches
 
-_MORE = 4  # factor by which more neighbours are asked for where too many are of the own group
-_MOST = 1024  # neighbours asked for before the search becomes exact
+# A query whose neighbours are mostly of its own group asks for more of them, several times ...
+_GROWTH = 4
+_MOST_NEIGHBORS = 1024  # ... and beyond so many goes to brute force.
 
 
 class FaissIndex:
@@ -29,7 +35,7 @@ class FaissIndex:
 
     has_bounds = False
 
-    def __init__(self, bank, metric, description):
+    def __init__(self, bank: FloatArray, metric: str, description: str) -> None:
         faiss = import_optional("faiss", "faiss", "an algorithm that starts with 'faiss:'")
         self.metric, self._bank = metric, bank
         try:
@@ -44,19 +50,26 @@ class FaissIndex:
             ) from exc
         self._faiss = index
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._bank)
 
     @property
-    def bank(self):
+    def bank(self) -> FloatArray:
         """The bank."""
         return self._bank
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype[Any]:
+        """Of the bank."""
         return self._bank.dtype
 
-    def search(self, queries, n_neighbors=1, query_groups=None, bank_groups=None):
+    def search(
+        self,
+        queries: FloatArray,
+        n_neighbors: int = 1,
+        query_groups: IntArray | None = None,
+        bank_groups: IntArray | None = None,
+    ) -> tuple[FloatArray, IntArray]:
         """Near rows, most of them the nearest.
 
         As :func:`skanomaly.core.search.brute_force.nearest_patches`.
@@ -76,10 +89,10 @@ class FaissIndex:
         left = np.arange(len(queries))
         asked = n_neighbors if query_groups is None else n_neighbors + 16
         tokens = np.ascontiguousarray(queries, dtype=np.float32)
-        while left.size and asked <= min(_MOST, len(self)):
+        while left.size and asked <= min(_MOST_NEIGHBORS, len(self)):
             _, rows = self._faiss.search(tokens[left], asked)
             usable = rows >= 0
-            if query_groups is not None:
+            if query_groups is not None and bank_groups is not None:
                 own = query_groups[left][:, None]
                 usable &= ~((bank_groups[rows] == own) & (own >= 0))
             enough = usable.sum(axis=1) >= n_neighbors
@@ -88,7 +101,7 @@ class FaissIndex:
             distances[done], indices[done] = measure(
                 queries[done], self._bank, (q, rows[enough][q, column]), n_neighbors, self.metric
             )
-            left, asked = left[~enough], asked * _MORE
+            left, asked = left[~enough], asked * _GROWTH
         if left.size:
             groups = None if query_groups is None else query_groups[left]
             distances[left], indices[left] = nearest_patches(

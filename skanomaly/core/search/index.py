@@ -1,21 +1,20 @@
 """A memory bank that is prepared for searches, exact ones unless told otherwise."""
 
+from __future__ import annotations
+
 import importlib.util
+from typing import Any
 
 import numpy as np
 
-from skanomaly.core.search.blocks import BLOCK
-from skanomaly.core.search.brute_force import measure, nearest_patches, squared_norms
+from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.products import squared_norms
+from skanomaly.core.search.brute_force import measure, nearest_patches
 from skanomaly.core.search.certified import CertifiedSearch
 from skanomaly.core.search.sorting import sort_bank
 from skanomaly.core.search.torch_device import DeviceSearch
+from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
 from skanomaly.core.threads import blas_threads, map_products
-
-_SMALL = 4096  # rows of a bank for which brute force is as fast
-_QUERIES = 1024  # that are searched at a time, at most ...
-_LEAST = 64  # ... and for each thread at least
-_LEAST_BY_BRUTE_FORCE = 256
-_VALUES = 2**24  # of queries and blocks that are looked at at a time
 
 
 class PatchIndex:
@@ -33,6 +32,13 @@ class PatchIndex:
         out too little go to brute force. ``"torch:"`` with a device, such as ``"torch:cuda"``, is
         brute force there, with the same results. ``"auto"`` is ``"brute"`` for less than 4,096
         rows; else ``"torch:cuda"`` where torch sees such a device, and ``"certified"`` elsewhere.
+    tuning : Tuning, optional
+        Sizes and thresholds, which change how fast the search is and not what it finds.
+
+    Raises
+    ------
+    ValueError
+        For an unknown algorithm.
 
     Examples
     --------
@@ -44,31 +50,40 @@ class PatchIndex:
     (array([[0.]]), array([[1]]))
     """
 
-    def __init__(self, bank, metric="cosine", algorithm="auto"):
+    def __init__(
+        self,
+        bank: FloatArray,
+        metric: str = "cosine",
+        algorithm: str = "auto",
+        *,
+        tuning: Tuning = DEFAULT_TUNING,
+    ) -> None:
         if algorithm not in ("auto", "brute", "certified") and not algorithm.startswith("torch:"):
             raise ValueError(
                 "algorithm must be 'auto', 'brute', 'certified', 'torch:' with a device, or "
                 f"'faiss:' with the description of a faiss index, got {algorithm!r}"
             )
-        self.metric, self._algorithm = metric, algorithm
+        self.metric, self.tuning, self._algorithm = metric, tuning, algorithm
         self._bank, self._order, self._parts = bank, None, None
         self._search = None
-        if algorithm == "auto" and len(bank) < _SMALL:
+        if algorithm == "auto" and len(bank) < tuning.small_bank:
             self._algorithm = "brute"
         elif algorithm == "auto":
             self._algorithm = "torch:cuda" if _has_cuda() else "certified"
         if self._algorithm == "certified":
             # Beyond these norms squares of float32 over- or underflow, and no bound would tell.
             if 1e-15 < np.sqrt(squared_norms(bank).max()) < 1e15:
-                self._order, self._parts = sort_bank(bank, BLOCK)
+                self._order, self._parts = sort_bank(
+                    bank, tuning.rows_per_block, tuning.rows_per_part
+                )
             else:
                 self._algorithm = "brute"
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._bank)
 
     @property
-    def bank(self):
+    def bank(self) -> FloatArray:
         """The bank in its order at the start; a copy if it has been sorted."""
         if self._order is None:
             return self._bank
@@ -77,10 +92,17 @@ class PatchIndex:
         return out
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype[Any]:
+        """Of the bank."""
         return self._bank.dtype
 
-    def search(self, queries, n_neighbors=1, query_groups=None, bank_groups=None):
+    def search(
+        self,
+        queries: FloatArray,
+        n_neighbors: int = 1,
+        query_groups: IntArray | None = None,
+        bank_groups: IntArray | None = None,
+    ) -> tuple[FloatArray, IntArray]:
         """Nearest rows: as :func:`skanomaly.core.search.brute_force.nearest_patches`.
 
         Parameters
@@ -97,6 +119,11 @@ class PatchIndex:
             Ascending.
         indices : ndarray of shape (n_queries, n_neighbors), int64
             Rows of the bank in its order at the start.
+
+        Raises
+        ------
+        ValueError
+            When a query is left with fewer than `n_neighbors` rows.
         """
         if bank_groups is not None and self._order is not None:
             bank_groups = bank_groups[self._order]
@@ -112,10 +139,12 @@ class PatchIndex:
                 None if query_groups is None else query_groups[rows],
                 bank_groups,
                 row_numbers=self._order,
+                tuning=self.tuning,
             )
 
+        per_thread = self.tuning.queries_per_thread_by_brute_force
         if self._algorithm == "brute" or n_neighbors > len(self):
-            self._map(by_brute_force, np.arange(len(queries)), _LEAST_BY_BRUTE_FORCE)
+            self._map(by_brute_force, np.arange(len(queries)), per_thread)
             return distances, indices
         prepared = self._prepared()
 
@@ -131,15 +160,21 @@ class PatchIndex:
 
         left = self._map(search, np.arange(len(queries)))
         left = np.concatenate([np.empty(0, dtype=np.int64), *left])
-        self._map(by_brute_force, left, _LEAST_BY_BRUTE_FORCE)
+        self._map(by_brute_force, left, per_thread)
         return distances, indices
 
     @property
-    def has_bounds(self):
+    def has_bounds(self) -> bool:
         """Whether :meth:`upper_bounds` are cheaper than the distances."""
         return self._parts is not None
 
-    def upper_bounds(self, queries, n_neighbors=1, query_groups=None, bank_groups=None):
+    def upper_bounds(
+        self,
+        queries: FloatArray,
+        n_neighbors: int = 1,
+        query_groups: IntArray | None = None,
+        bank_groups: IntArray | None = None,
+    ) -> FloatArray:
         """Distances to some rows near each query: no smaller than those of :meth:`search`.
 
         Parameters
@@ -166,14 +201,17 @@ class PatchIndex:
         self._map(search, np.arange(len(queries)))
         return bounds
 
-    def _map(self, function, rows, least=_LEAST):
+    def _map(self, function, rows, per_thread=None):
         """Call a function with some queries at a time, until all were there; list the results."""
         if not rows.size:
             return []
-        n_threads, size = 1, _QUERIES
+        tuning = self.tuning
+        per_thread = tuning.queries_per_thread if per_thread is None else per_thread
+        n_threads, size = 1, tuning.queries_at_once
         if not self._algorithm.startswith("torch:"):
-            n_threads, size = blas_threads(), min(size, max(least, _VALUES * BLOCK // len(self)))
-        n_parts = max(1, -(-len(rows) // size), min(n_threads, len(rows) // least))
+            in_memory = tuning.pairs_of_bounds * tuning.rows_per_block // len(self)
+            n_threads, size = blas_threads(), min(size, max(per_thread, in_memory))
+        n_parts = max(1, -(-len(rows) // size), min(n_threads, len(rows) // per_thread))
         return map_products(function, np.array_split(rows, n_parts), n_threads)
 
     def _measure(self, queries, pairs, n_neighbors):
@@ -182,13 +220,13 @@ class PatchIndex:
     def _prepared(self):
         if self._search is None:
             if self._algorithm == "certified":
-                self._search = CertifiedSearch(self._bank, self._parts, self.metric)
+                self._search = CertifiedSearch(self._bank, self._parts, self.metric, self.tuning)
             else:
                 device = self._algorithm.removeprefix("torch:")
-                self._search = DeviceSearch(self._bank, self.metric, device)
+                self._search = DeviceSearch(self._bank, self.metric, device, self.tuning)
         return self._search
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """Without what is made again from the bank at the first search."""
         return {**self.__dict__, "_search": None}
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import NearestNeighbors
 
-from skanomaly.core.search import brute_force
 from skanomaly.core.search.brute_force import nearest_patches, prepare_bank
+from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 METRICS = ["cosine", "euclidean"]
@@ -110,11 +110,10 @@ def test_exact_for_any_data(metric, dtype, kind, n_queries, n_bank, dim, k, seed
     assert_nearest(distances, indices, oracle(queries, bank, metric), metric, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric, dtype", [("cosine", np.float32), ("euclidean", np.float64)])
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_more_ties_than_are_measured_again(kind, metric, dtype):
-    """Each bank of 300 rows holds far more than `_MAX_TIES` candidates for some of the kinds."""
+    """Each bank of 300 rows holds far more than 32 candidates for some of the kinds."""
     queries, bank = make(kind, 24, 300, 64, dtype)
     distances, indices = search(queries, bank, 3, metric)
     assert_nearest(distances, indices, oracle(queries, bank, metric), metric, dtype)
@@ -122,8 +121,7 @@ def test_more_ties_than_are_measured_again(kind, metric, dtype):
     np.testing.assert_array_equal(distances, alone)
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_offset_beyond_the_square_root_of_float64(metric):
+def test_offset_beyond_the_square_root_of_float64():
     """|b|^2 is 1e16 times the squared distances: inner products alone tell nothing."""
     rng = np.random.default_rng(0)
     tokens = 1e8 + rng.standard_normal((320, 16))
@@ -133,7 +131,7 @@ def test_offset_beyond_the_square_root_of_float64(metric):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("n_copies", [brute_force._MAX_TIES + 1, 500])
+@pytest.mark.parametrize("n_copies", [DEFAULT_TUNING.ties_to_measure + 1, 500])
 def test_duplicates_of_the_nearest_come_by_row(n_copies, metric):
     rng = np.random.default_rng(0)
     bank = rng.standard_normal((700, 33)).astype(np.float32)
@@ -144,8 +142,7 @@ def test_duplicates_of_the_nearest_come_by_row(n_copies, metric):
     np.testing.assert_array_equal(indices, np.tile(copies[:4], (3, 1)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric, dtype", [("cosine", np.float64), ("euclidean", np.float32)])
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_distance_to_itself_is_zero(kind, metric, dtype):
     _, bank = make(kind, 1, 100, 64, dtype)
@@ -155,20 +152,19 @@ def test_distance_to_itself_is_zero(kind, metric, dtype):
 
 @pytest.mark.parametrize("kind", ["plain", "duplicates", "near ties", "zeros", "offset"])
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("bank_block, block_bytes", [(7, 2**26), (64, 1), (1, 1), (33, 33 * 8 * 5)])
-def test_blocks_change_nothing(monkeypatch, kind, metric, bank_block, block_bytes):
+@pytest.mark.parametrize("rows_per_product, block_bytes", [(64, 1), (33, 33 * 8 * 5)])
+def test_blocks_change_nothing(kind, metric, rows_per_product, block_bytes):
     queries, bank = make(kind, 31, 130, 24, np.float32)
-    whole, _ = search(queries, bank, 5, metric)
-    monkeypatch.setattr(brute_force, "_BANK_BLOCK", bank_block)
-    blocks, indices = search(queries, bank, 5, metric, block_bytes=block_bytes)
-    np.testing.assert_array_equal(blocks, whole)
+    at_once, _ = search(queries, bank, 5, metric)
+    tuning = Tuning(rows_per_product=rows_per_product)
+    blocks, indices = search(queries, bank, 5, metric, block_bytes=block_bytes, tuning=tuning)
+    np.testing.assert_array_equal(blocks, at_once)
     assert_nearest(blocks, indices, oracle(queries, bank, metric), metric, np.float32)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric, dtype", [("cosine", np.float64), ("euclidean", np.float32)])
 def test_bank_larger_than_one_block(metric, dtype):
-    n_bank = brute_force._BANK_BLOCK + 300
+    n_bank = DEFAULT_TUNING.rows_per_product + 300
     queries, bank = make("plain", 9, n_bank, 8, dtype)
     distances, indices = search(queries, bank, 4, metric)
     assert_nearest(distances, indices, oracle(queries, bank, metric), metric, dtype)
@@ -235,12 +231,14 @@ def test_groups_are_left_out(metric, kind, k, seed):
         assert_nearest(expected, rows, exact, metric, np.float32)
 
 
-@pytest.mark.parametrize("bank_block", [10, 8192])
-def test_groups_in_order_and_across_blocks(monkeypatch, bank_block):
-    monkeypatch.setattr(brute_force, "_BANK_BLOCK", bank_block)
+@pytest.mark.parametrize("rows_per_product", [10, 8192])
+def test_groups_in_order_and_across_blocks(rows_per_product):
+    tuning = Tuning(rows_per_product=rows_per_product)
     _, bank = make("plain", 1, 60, 16, np.float64)
     groups = np.repeat(np.arange(4), 15)
-    distances, indices = search(bank, bank, 2, query_groups=groups, bank_groups=groups)
+    distances, indices = search(
+        bank, bank, 2, query_groups=groups, bank_groups=groups, tuning=tuning
+    )
     expected = oracle(bank, bank, "cosine")
     expected[groups[:, None] == groups] = np.inf
     assert_nearest(distances, indices, expected, "cosine", np.float64)
@@ -254,8 +252,7 @@ def test_group_minus_one_finds_its_own_row():
     np.testing.assert_array_equal(distances, np.zeros((20, 1)))
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", ["plain", "duplicates", "zeros"])
+@pytest.mark.parametrize("kind, metric", [("plain", "cosine"), ("duplicates", "euclidean")])
 @pytest.mark.parametrize(
     "k, query_groups, bank_groups",
     [
@@ -308,6 +305,19 @@ def test_zero_vector_does_not_hide_those_slightly_nearer():
     after = search(query, np.concatenate([bank, np.zeros((1, 32), dtype=np.float32)]))
     assert before[0] < 1
     np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_bank", [20, 3000])
+def test_of_rows_that_float64_cannot_tell_apart_the_lowest_are_found(dtype, n_bank):
+    """So far away, every row is at the same distance as it is measured."""
+    bank = np.random.default_rng(0).standard_normal((n_bank, 4)).astype(dtype)
+    query = np.full((1, 4), 1e18, dtype=dtype)
+    measured = np.unique(oracle(query, bank, "euclidean"))
+    assert len(measured) == 1
+    distances, indices = search(query, bank, 3, "euclidean")
+    np.testing.assert_array_equal(indices, [[0, 1, 2]])
+    np.testing.assert_allclose(distances, np.tile(measured, (1, 3)), rtol=1e-15)
 
 
 def test_range_of_the_cosine():

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_brute_force import DTYPES, KINDS, METRICS, assert_nearest, make, oracle
+from test_brute_force import KINDS, METRICS, assert_nearest, make, oracle
 
-from skanomaly.core.search import blocks, certified, sorting, torch_device
-from skanomaly.core.search.blocks import BLOCK
 from skanomaly.core.search.brute_force import nearest_patches, prepare_bank
 from skanomaly.core.search.certified import CertifiedSearch
 from skanomaly.core.search.index import PatchIndex
 from skanomaly.core.search.sorting import sort_bank, split_order
+from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -34,16 +33,18 @@ SHAPES = {
 
 
 @pytest.fixture(params=PRECISIONS)
-def precision(request, monkeypatch):
+def precision(request):
     if request.param == "bfloat16":
         pytest.importorskip("torch")
-    monkeypatch.setattr(certified, "fastest_dtype", lambda: request.param)
+    return request.param
 
 
-@pytest.fixture
-def never_brute(monkeypatch):
-    """However little the bounds rule out, they are what decides."""
-    monkeypatch.setattr(blocks, "_COST", 0)
+# Each metric and each precision once.
+EACH_ONCE = pytest.mark.parametrize(
+    "metric, precision",
+    [("cosine", "bfloat16"), ("euclidean", "float32")],
+    indirect=["precision"],
+)
 
 
 def shaped(kind, n_queries, n_bank, dim, dtype, seed=0):
@@ -54,10 +55,10 @@ def shaped(kind, n_queries, n_bank, dim, dtype, seed=0):
     return tokens[:n_queries], tokens[n_queries:]
 
 
-def both(queries, bank, k, metric, query_groups=None, bank_groups=None):
+def both(queries, bank, k, metric, query_groups=None, bank_groups=None, tuning=DEFAULT_TUNING):
     """What the certified search and brute force find."""
     queries, bank = prepare_bank(queries, metric), prepare_bank(bank, metric)
-    index = PatchIndex(bank.copy(), metric, "certified")
+    index = PatchIndex(bank.copy(), metric, "certified", tuning=tuning)
     return (
         index.search(queries, k, query_groups, bank_groups),
         nearest_patches(queries, bank, k, metric, query_groups, bank_groups),
@@ -69,13 +70,16 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "metric, dtype, precision",
+    [("cosine", np.float64, "float32"), ("euclidean", np.float32, "bfloat16")],
+    indirect=["precision"],
+)
 @pytest.mark.parametrize("kind", sorted(SHAPES))
-def test_finds_what_brute_force_finds(kind, metric, dtype, precision, never_brute, monkeypatch):
-    monkeypatch.setattr(sorting, "_ROWS_PER_PART", 200)
+def test_finds_what_brute_force_finds(kind, metric, dtype, precision):
     queries, bank = shaped(kind, 15, 600, 65, dtype)
-    found, expected = both(queries, bank, 3, metric)
+    tuning = Tuning(precision=precision, comparison_cost=0, rows_per_part=200)
+    found, expected = both(queries, bank, 3, metric, tuning=tuning)
     assert_same(found, expected)
     assert_nearest(*found, oracle(queries, bank, metric), metric, dtype)
 
@@ -95,7 +99,7 @@ def test_any_data(metric, kind, n_queries, n_bank, dim, k, seed):
     assert_same(*both(queries, bank, k, metric))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@EACH_ONCE
 def test_tokens_of_a_real_dimension(metric, precision):
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((12, 384)) / 384**0.5
@@ -103,18 +107,17 @@ def test_tokens_of_a_real_dimension(metric, precision):
     tokens += 0.01 * rng.standard_normal((5300, 1))
     queries, bank = np.split(tokens.astype(np.float32), [300])
     queries[::50] *= -3  # far from all of the bank
-    found, expected = both(queries, bank, 1, metric)
-    assert_same(found, expected)
+    assert_same(*both(queries, bank, 1, metric, tuning=Tuning(precision=precision)))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@EACH_ONCE
 @pytest.mark.parametrize("kind", ["plain", "clusters", "duplicates", "zeros"])
 def test_bounds_rule_out_rows_but_never_the_nearest(kind, metric, precision):
     """The columns bound y.z - |z|^2 / 2 - t from above for every pair, in float64."""
     queries, bank = (prepare_bank(x, metric) for x in shaped(kind, 30, 700, 65, np.float32))
     queries = queries[queries.any(axis=1)]
-    _, parts = sort_bank(bank, BLOCK)
-    search = CertifiedSearch(bank, parts, metric)
+    _, parts = sort_bank(bank, DEFAULT_TUNING.rows_per_block)
+    search = CertifiedSearch(bank, parts, metric, Tuning(precision=precision))
     exact = queries.astype(np.float64) @ bank.T.astype(np.float64)
     if metric == "euclidean":
         exact -= 0.5 * (bank.astype(np.float64) ** 2).sum(axis=1)
@@ -123,13 +126,13 @@ def test_bounds_rule_out_rows_but_never_the_nearest(kind, metric, precision):
         reached = np.partition(exact, -rank, axis=1)[:, -rank]
         if metric == "cosine":  # the norms of the unit vectors are right to an ulp of float32
             reached -= 1e-6
-        hits = search._hits(search._query_columns(queries.astype(np.float64), reached))
+        possible = search._possible(search._query_columns(queries.astype(np.float64), reached))
         blocks = zip(search.blocks.starts, search.blocks.stops, strict=True)
         for block, (start, stop) in enumerate(blocks):
             needed = (exact[:, start:stop] >= reached[:, None]).any(axis=1)
-            assert hits[block][needed].all()
+            assert possible[block][needed].all()
     if kind == "clusters":
-        assert hits.mean() < 1  # and some are ruled out
+        assert possible.mean() < 1  # and some are ruled out
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -146,22 +149,23 @@ def test_groups_are_left_out(metric, kind, k, seed):
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e6, 1e14, 1e18])
-def test_queries_far_from_a_narrow_bank(size, precision, never_brute):
+def test_queries_far_from_a_narrow_bank(size, precision):
     rng = np.random.default_rng(0)
     bank = (1e-12 * rng.standard_normal((400, 12))).astype(np.float32)
     queries = (size * rng.standard_normal((9, 12))).astype(np.float32)
     queries[4:] = bank[:5]
-    assert_same(*both(queries, bank, 1, "euclidean"))
+    tuning = Tuning(precision=precision, comparison_cost=0)
+    assert_same(*both(queries, bank, 1, "euclidean", tuning=tuning))
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_leave_one_image_out(metric, never_brute):
+def test_leave_one_image_out(metric):
     """Queries are rows of the bank, and the blocks near them are mostly their own image's."""
     rng = np.random.default_rng(0)
     image = np.repeat(np.arange(6), 200)
     tokens = 5 * rng.standard_normal((6, 1, 20)) + rng.standard_normal((6, 200, 20))
     tokens = tokens.reshape(-1, 20).astype(np.float32)
-    assert_same(*both(tokens, tokens, 2, metric, image, image))
+    assert_same(*both(tokens, tokens, 2, metric, image, image, Tuning(comparison_cost=0)))
 
 
 def test_every_row_left_out_is_an_error():
@@ -179,28 +183,26 @@ def test_more_neighbors_than_rows_of_a_block(k):
     assert_same(*both(queries, bank, k, "cosine"))
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_noise_is_not_ruled_out_by_a_few_coordinates(metric, precision, monkeypatch):
+def test_noise_is_not_ruled_out_by_a_few_coordinates(precision, monkeypatch):
     """Of equal directions the bounds see a sixth: they would only be in the way."""
-    queries, bank = make("plain", 300, 3000, 384, np.float32)
+    queries, bank = make("plain", 160, 3000, 384, np.float32)
     queries[::3] *= -1
-    calls, hits = [], CertifiedSearch._hits
+    calls, possible = [], CertifiedSearch._possible
     monkeypatch.setattr(
-        CertifiedSearch, "_hits", lambda *args: calls.append(len(args)) or hits(*args)
+        CertifiedSearch, "_possible", lambda *args: calls.append(len(args)) or possible(*args)
     )
-    assert_same(*both(queries, bank, 1, metric))
+    assert_same(*both(queries, bank, 1, "cosine", tuning=Tuning(precision=precision)))
     assert set(calls) == {3}  # the samples alone
 
 
-def test_too_many_candidates_are_given_up(monkeypatch):
-    monkeypatch.setattr(blocks, "_MAX_FOUND", 500)
-    monkeypatch.setattr(blocks, "_MANY", 20)
-    monkeypatch.setattr(blocks, "_PAIRS", 64)
-    monkeypatch.setattr(blocks, "_COST", 0)
+def test_too_many_candidates_are_given_up():
+    tuning = Tuning(
+        candidates_at_once=500, candidates_per_query=20, pairs_at_once=64, comparison_cost=0
+    )
     queries, bank = make("plain", 50, 900, 8, np.float32)
     bank[::3] = bank[0]
     queries[:25] = bank[0]
-    assert_same(*both(queries, bank, 2, "euclidean"))
+    assert_same(*both(queries, bank, 2, "euclidean", tuning=tuning))
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -250,16 +252,15 @@ def test_pickle_holds_the_bank_once():
     assert_same(pickle.loads(data).search(queries), before)
 
 
-@pytest.mark.parametrize("k", [1, 4])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k, metric", [(1, "cosine"), (4, "euclidean")])
 @pytest.mark.parametrize("kind", sorted(SHAPES))
-def test_search_on_a_device(kind, metric, k, monkeypatch):
+def test_search_on_a_device(kind, metric, k):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch_device, "_BLOCK", 100)
+    tuning = Tuning(rows_per_device_product=100)
     queries, bank = (prepare_bank(x, metric) for x in shaped(kind, 30, 350, 24, np.float32))
     groups = np.arange(350) % 7
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
-        index = PatchIndex(bank.copy(), metric, f"torch:{device}")
+        index = PatchIndex(bank.copy(), metric, f"torch:{device}", tuning=tuning)
         for query_groups, bank_groups in ((None, None), (groups[:30], groups)):
             found = index.search(queries, k, query_groups, bank_groups)
             expected = nearest_patches(queries, bank, k, metric, query_groups, bank_groups)

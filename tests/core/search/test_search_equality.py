@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,74 +12,58 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from skanomaly import PatchKNNScorer
-from skanomaly.core.search import (
-    blocks,
-    brute_force,
-    certified,
-    index,
-    low_precision,
-    sorting,
-    torch_device,
-    wide,
-)
+from skanomaly.core.search import index
 from skanomaly.core.search.brute_force import prepare_bank
-from skanomaly.core.search.certified import CertifiedSearch
 from skanomaly.core.search.index import PatchIndex
+from skanomaly.core.search.tuning import Tuning
+from skanomaly.scorers import _patch_knn
 
 METRICS = ["cosine", "euclidean"]
-CERTIFIED = ["certified float32", "certified bfloat16", "certified wide"]
-ALGORITHMS = ["brute", *CERTIFIED, "torch:cpu"]
+# However little the bounds rule out, they are what decides: brute force never looks cheaper.
+ALWAYS = {"comparison_cost": 0}
+WIDE = {"least_sample": 1, "hopeless_share": -1.0, "queries_for_all_coordinates": 1}
+ALGORITHMS = {
+    "brute": {},
+    "certified float32": {**ALWAYS, "precision": "float32"},
+    "certified bfloat16": {**ALWAYS, "precision": "bfloat16"},
+    "certified wide": {**ALWAYS, "precision": "bfloat16", **WIDE},
+    "torch:cpu": {},
+}
+CERTIFIED = [name for name in ALGORITHMS if name.startswith("certified")]
 CASES = [(metric, k, grouped) for metric in METRICS for k in (1, 5) for grouped in (False, True)]
+TWO_CASES = [("cosine", 5, True), ("euclidean", 1, False)]
 DIM, N_QUERIES, N_BANK, N_GROUPS = 40, 300, 2500, 6
 TOLERANCE = 1e-6
 
-# Sizes of blocks, each far from the default: those of all searches at once.
-BLOCKS = {
-    "small": [
-        (brute_force, "_BANK_BLOCK", 33),
-        (index, "_QUERIES", 19),
-        (torch_device, "_BLOCK", 41),
-        (blocks, "_PAIRS", 7),
-        (low_precision, "_CHUNK", 64),
-        (wide, "_TOGETHER", 3),
-        (sorting, "_ROWS_PER_PART", 100),
-    ],
-    "large": [
-        (brute_force, "_BANK_BLOCK", 2**16),
-        (index, "_QUERIES", 2**16),
-        (torch_device, "_BLOCK", 2**20),
-        (blocks, "_PAIRS", 2**20),
-        (sorting, "_ROWS_PER_PART", 2**20),
-    ],
-    "short runs": [(module, "BLOCK", 8) for module in (blocks, certified, index, wide)],
-    "some to brute force": [(blocks, "_COST", 30), (certified, "_FEW", 0)],
+# Sizes, each far from the default: those of all searches at once.
+SIZES = {
+    "small": {
+        "rows_per_product": 33,
+        "queries_at_once": 19,
+        "rows_per_device_product": 501,
+        "pairs_at_once": 7,
+        "rows_per_sign": 64,
+        "blocks_per_wide_product": 3,
+        "rows_per_part": 100,
+    },
+    "large": {
+        "rows_per_product": 2**16,
+        "queries_at_once": 2**16,
+        "rows_per_device_product": 2**20,
+        "pairs_at_once": 2**20,
+        "rows_per_part": 2**20,
+    },
+    "short blocks": {"rows_per_block": 8},
+    "some to brute force": {"comparison_cost": 30, "least_brute_force": 0},
 }
 
 
-@pytest.fixture(autouse=True)
-def never_brute(monkeypatch):
-    """However little the bounds rule out, they are what decides."""
-    monkeypatch.setattr(blocks, "_COST", 0)
-
-
-def skip_without_torch(algorithm):
-    if algorithm in ("certified bfloat16", "certified wide", "torch:cpu"):
+def make_index(bank, metric, algorithm, **sizes):
+    """An index with one of `ALGORITHMS`."""
+    if re.search("bfloat16|wide|torch", algorithm):
         pytest.importorskip("torch")
-
-
-@contextlib.contextmanager
-def precision_of(algorithm):
-    """The name that an index knows for one of `ALGORITHMS`, while its precision is set."""
-    skip_without_torch(algorithm)
-    with pytest.MonkeyPatch.context() as patch:
-        name, _, dtype = algorithm.partition(" ")
-        if dtype == "wide":
-            dtype = "bfloat16"
-            patch.setattr(CertifiedSearch, "_rules_out_little", lambda *args: True)
-            patch.setattr(certified, "_HARD", 1)
-        if dtype:
-            patch.setattr(certified, "fastest_dtype", lambda: dtype)
-        yield name
+    tuning = Tuning(**{**ALGORITHMS[algorithm], **sizes})
+    return PatchIndex(bank, metric, algorithm.split(" ")[0], tuning=tuning)
 
 
 @contextlib.contextmanager
@@ -148,15 +133,14 @@ def prepared(metric):
     return prepare_bank(queries, metric), prepare_bank(bank, metric)
 
 
-def found(algorithm, metric, k, grouped, order=None):
+def found(algorithm, metric, k, grouped, order=None, **sizes):
     """Distances and rows of a fresh index; with `order`, of a bank in that order."""
     queries, bank = prepared(metric)
     groups = problem()[2] if grouped else (None, None)
     order = np.arange(N_BANK) if order is None else order
-    with precision_of(algorithm) as name:
-        index = PatchIndex(bank[order], metric, name)
-        of_row = groups[1][order] if grouped else None
-        distances, rows = index.search(queries, k, groups[0], of_row)
+    of_row = groups[1][order] if grouped else None
+    index = make_index(bank[order], metric, algorithm, **sizes)
+    distances, rows = index.search(queries, k, groups[0], of_row)
     return distances, order[rows]
 
 
@@ -203,74 +187,65 @@ def test_bounds_decide(metric, algorithm, monkeypatch):
     """The comparisons of this module are not of brute force with itself."""
     queries, bank = prepared(metric)
     monkeypatch.setattr(index, "nearest_patches", None)
-    with precision_of(algorithm) as name:
-        PatchIndex(bank, metric, name).search(queries)
+    make_index(bank, metric, algorithm).search(queries)
 
 
-@pytest.mark.parametrize("n_threads", [2, 4])
+@pytest.mark.parametrize("metric, n_threads", [("cosine", 2), ("euclidean", 4)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("k", [1, 5])
-@pytest.mark.parametrize("metric", METRICS)
-def test_threads(metric, k, algorithm, n_threads):
+def test_threads(algorithm, metric, n_threads):
     """The bank is sorted, and the bounds are computed, with these threads too."""
     with threads(n_threads):
-        result = found(algorithm, metric, k, True)
-    assert_same(result, reference(metric, k, True))
+        result = found(algorithm, metric, 5, True)
+    assert_same(result, reference(metric, 5, True))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("metric", METRICS)
-def test_callers_at_once(metric, algorithm):
+def test_callers_at_once(algorithm):
     """Threads that share an index, of which the first search prepares it."""
-    queries, bank = prepared(metric)
+    queries, bank = prepared("euclidean")
     groups = problem()[2]
-    with precision_of(algorithm) as name, ThreadPoolExecutor(4) as pool:
-        index = PatchIndex(bank, metric, name)
+    with ThreadPoolExecutor(4) as pool:
+        index = make_index(bank, "euclidean", algorithm)
         parts = np.array_split(np.arange(N_QUERIES), 12)
         search = functools.partial(index.search, n_neighbors=5, bank_groups=groups[1])
         jobs = [pool.submit(search, queries[p], query_groups=groups[0][p]) for p in parts]
         results = [job.result() for job in jobs]
     result = tuple(np.concatenate(values) for values in zip(*results, strict=True))
-    assert_same(result, reference(metric, 5, True))
+    assert_same(result, reference("euclidean", 5, True))
 
 
-@pytest.mark.parametrize("blocks", sorted(BLOCKS))
+@pytest.mark.parametrize("sizes", sorted(SIZES))
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("metric, k, grouped", CASES)
-def test_blocks(metric, k, grouped, algorithm, blocks, monkeypatch):
-    wanted = reference(metric, k, grouped)
-    for module, name, value in BLOCKS[blocks]:
-        monkeypatch.setattr(module, name, value)
-    assert_same(found(algorithm, metric, k, grouped), wanted)
+@pytest.mark.parametrize("metric, k, grouped", TWO_CASES)
+def test_sizes(metric, k, grouped, algorithm, sizes):
+    result = found(algorithm, metric, k, grouped, **SIZES[sizes])
+    assert_same(result, reference(metric, k, grouped))
 
 
-@pytest.mark.parametrize("size", [1, 7, 128])
+@pytest.mark.parametrize("size, metric", [(1, "cosine"), (7, "euclidean"), (128, "cosine")])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("metric", METRICS)
-def test_batches_of_queries(metric, algorithm, size):
+def test_batches_of_queries(algorithm, size, metric):
     """Shuffled, and a batch at a time."""
     queries, bank = prepared(metric)
     own, of_row = problem()[2]
-    shuffled = np.random.default_rng(2).permutation(N_QUERIES)[: 40 * size]
+    shuffled = np.random.default_rng(2).permutation(N_QUERIES)[: 20 * size]
     distances, rows = reference(metric, 5, True)
-    with precision_of(algorithm) as name:
-        index = PatchIndex(bank, metric, name)
-        for start in range(0, len(shuffled), size):
-            batch = shuffled[start : start + size]
-            result = index.search(queries[batch], 5, own[batch], of_row)
-            assert_same(result, (distances[batch], rows[batch]))
+    index = make_index(bank, metric, algorithm)
+    for start in range(0, len(shuffled), size):
+        batch = shuffled[start : start + size]
+        result = index.search(queries[batch], 5, own[batch], of_row)
+        assert_same(result, (distances[batch], rows[batch]))
 
 
-@pytest.mark.parametrize("how", ["reversed", "shuffled", "by group"])
+@pytest.mark.parametrize("order", ["shuffled", "by group"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("metric, k, grouped", CASES)
-def test_order_of_the_bank(metric, k, grouped, algorithm, how):
+@pytest.mark.parametrize("metric, k, grouped", TWO_CASES)
+def test_order_of_the_bank(metric, k, grouped, algorithm, order):
     """Distances stay to the last bit; of rows at the same distance others may be found."""
     order = {
-        "reversed": np.arange(N_BANK)[::-1],
         "shuffled": np.random.default_rng(3).permutation(N_BANK),
         "by group": np.argsort(problem()[2][1], kind="stable"),
-    }[how]
+    }[order]
     result = found(algorithm, metric, k, grouped, order)
     np.testing.assert_array_equal(result[0], reference(metric, k, grouped)[0])
     assert_nearest(result, metric, k, grouped)
@@ -302,7 +277,9 @@ def expected_scores(metric, k):
 
 def scores_of(metric, k, algorithm):
     train, new = images()
-    with precision_of(algorithm) as name:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_patch_knn, "PatchIndex", lambda bank, m, _: make_index(bank, m, algorithm))
+        name = algorithm.split(" ")[0]
         scorer = PatchKNNScorer(k, metric=metric, topk=0.1, contamination=0.2, algorithm=name)
         scorer.fit(train)
         patches, from_patches = scorer.score_patches(new, return_scores=True)
@@ -319,11 +296,9 @@ def reference_scores(metric, k):
         return scores_of(metric, k, "brute")
 
 
-@pytest.mark.parametrize("n_threads", [1, 2, 4])
+@pytest.mark.parametrize("metric, k, n_threads", [("cosine", 5, 1), ("euclidean", 1, 2)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("k", [1, 5])
-@pytest.mark.parametrize("metric", METRICS)
-def test_scorer(metric, k, algorithm, n_threads):
+def test_scorer(algorithm, metric, k, n_threads):
     with threads(n_threads):
         result = scores_of(metric, k, algorithm)
     for values, wanted, same in zip(
