@@ -211,6 +211,31 @@ def contamination_of(scorer: Any) -> float | None:
     return float(value) if isinstance(value, Real) else None
 
 
+def parameters_as_text(estimator: Any) -> dict[str, str]:
+    """Parameters as text, without those that hold a step of a Pipeline or a searched estimator.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A Pipeline, a detector or a search.
+
+    Returns
+    -------
+    dict of str to str
+        What `repr` gives, by name; names are sorted.
+    """
+    params = estimator.get_params()
+    inner = {f"{name}__": value for name, value in params.items() if hasattr(value, "get_params")}
+    skipped = {"verbose"}
+    for prefix, owner in {"": estimator, **inner}.items():
+        if isinstance(owner, Pipeline):
+            names = (*dict(owner.steps), "steps", "memory", "transform_input", "verbose")
+            skipped |= {f"{prefix}{name}" for name in names}
+        elif hasattr(owner, "refit"):  # a search
+            skipped.add(f"{prefix}estimator")
+    return {name: repr(value) for name, value in sorted(params.items()) if name not in skipped}
+
+
 def _steps(estimator: Any) -> Iterator[Any]:
     """The steps in order, with searches, nested Pipelines and "passthrough" resolved."""
     if hasattr(estimator, "best_estimator_"):

@@ -13,10 +13,10 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from skanomaly._parameters import check_integer
-from skanomaly._pipelines import split_detector
+from skanomaly._pipelines import parameters_as_text, split_detector
 from skanomaly._typing import PathLike
 from skanomaly.datasets import DatasetSplit, ImageSet
-from skanomaly.evaluation import evaluate_split, parameters_as_text
+from skanomaly.evaluation import evaluate_split
 from skanomaly.model_selection import few_shot_indices
 
 

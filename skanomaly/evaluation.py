@@ -14,12 +14,11 @@ import scipy
 import sklearn
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 
 import skanomaly
 from skanomaly import metrics
 from skanomaly._images import image_size
-from skanomaly._pipelines import contamination_of, offset_of, split_detector
+from skanomaly._pipelines import contamination_of, offset_of, parameters_as_text, split_detector
 from skanomaly._typing import FloatArray
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import DatasetSplit
@@ -286,31 +285,6 @@ def evaluate_split(
         patch_scores=grids,
         estimator=fitted,
     )
-
-
-def parameters_as_text(estimator: Any) -> dict[str, str]:
-    """Parameters as text, without those that hold a step of a Pipeline or a searched estimator.
-
-    Parameters
-    ----------
-    estimator : estimator
-        A Pipeline, a detector or a search.
-
-    Returns
-    -------
-    dict of str to str
-        What `repr` gives, by name; names are sorted.
-    """
-    params = estimator.get_params()
-    inner = {f"{name}__": value for name, value in params.items() if hasattr(value, "get_params")}
-    skipped = {"verbose"}
-    for prefix, owner in {"": estimator, **inner}.items():
-        if isinstance(owner, Pipeline):
-            names = (*dict(owner.steps), "steps", "memory", "transform_input", "verbose")
-            skipped |= {f"{prefix}{name}" for name in names}
-        elif hasattr(owner, "refit"):  # a search
-            skipped.add(f"{prefix}estimator")
-    return {name: repr(value) for name, value in sorted(params.items()) if name not in skipped}
 
 
 def _make_maps(test, grids, scores, threshold, sigma, on_map, keep):

@@ -7,8 +7,8 @@ from skanomaly._images.reading import (
     image_size,
     load_image,
     read_item,
-    resize_image,
 )
+from skanomaly._images.resizing import resize_image
 
 __all__ = [
     "ImageReadError",

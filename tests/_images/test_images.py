@@ -26,8 +26,8 @@ from skanomaly._images.reading import (
     image_size,
     load_image,
     read_item,
-    resize_image,
 )
+from skanomaly._images.resizing import resize_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
