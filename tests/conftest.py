@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 # Uses that a type checker reads and nobody runs, and helpers of tests, which hold no doctest.
-collect_ignore = ["typing"]
-collect_ignore_glob = ["_*.py"]
+# No glob: its stars match folders too, and would leave out tests/_images and tests/_networks.
+collect_ignore = ["typing", *(path.name for path in Path(__file__).parent.glob("_*.py"))]
 
 MOST_WORKERS = 8  # each imports torch, and takes a gigabyte with it
 
