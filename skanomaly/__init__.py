@@ -32,9 +32,11 @@ _EXPORTS = {
 }
 _SUBMODULES = (
     "anomalib",
+    "base",
     "benchmarking",
     "datasets",
     "embedders",
+    "estimator_checks",
     "evaluation",
     "inspection",
     "metrics",
