@@ -23,7 +23,8 @@ MEMORISES = SCORERS[:3]
 def _in_sample_scores(scorer, tokens):
     """What the model gives its own training images when nothing is left out."""
     tokens = check_tokens(tokens)
-    return -scorer._aggregate(tokens, scorer._score_model(scorer._model, tokens))
+    new = np.full(tokens.n_images, -1)  # nothing is known, so that nothing is left out
+    return -scorer._aggregate(tokens, scorer._score_model(scorer._model, tokens, new))
 
 
 def _flagged(scorer, tokens, n_train, seeds):

@@ -10,14 +10,47 @@ estimator does not do what this package's Pipelines, maps and evaluations rely o
 
 from __future__ import annotations
 
-from skanomaly.estimator_checks._embedders import EMBEDDER_CHECKS
+from skanomaly.estimator_checks._embedders import (  # noqa: F401
+    EMBEDDER_CHECKS,
+    check_embedder_augmentation,
+    check_embedder_batches,
+    check_embedder_bools,
+    check_embedder_broken_images,
+    check_embedder_containers,
+    check_embedder_grids,
+    check_embedder_input,
+    check_embedder_output,
+    check_embedder_output_config,
+    check_embedder_persistence,
+    check_embedder_refusals,
+)
 from skanomaly.estimator_checks._running import (
     check_estimator,
     checks_of,
     parametrize_with_checks,
 )
-from skanomaly.estimator_checks._scorers import SCORER_CHECKS
+from skanomaly.estimator_checks._scorers import (  # noqa: F401
+    SCORER_CHECKS,
+    check_patch_scorer_batches,
+    check_patch_scorer_bools,
+    check_patch_scorer_contamination,
+    check_patch_scorer_forms,
+    check_patch_scorer_input,
+    check_patch_scorer_labels,
+    check_patch_scorer_maps,
+    check_patch_scorer_masks,
+    check_patch_scorer_mixed_grids,
+    check_patch_scorer_new_images,
+    check_patch_scorer_not_finite,
+    check_patch_scorer_output,
+    check_patch_scorer_persistence,
+    check_patch_scorer_return_scores,
+    check_patch_scorer_signs,
+    check_patch_scorer_training_images,
+    check_patch_scorer_views,
+)
 
+# Each check can be imported by its name too.
 __all__ = [
     "EMBEDDER_CHECKS",
     "SCORER_CHECKS",
