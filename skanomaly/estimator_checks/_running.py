@@ -113,4 +113,4 @@ def parametrize_with_checks(estimators: Iterable[Any]) -> pytest.MarkDecorator:
 
 def _name(estimator):
     """How an estimator prints, without line breaks and without addresses of functions."""
-    return re.sub(r"\s+| at 0x[0-9a-fA-F]+", "", repr(estimator))
+    return re.sub(r" at 0x[0-9a-fA-F]+|\s+", "", repr(estimator))

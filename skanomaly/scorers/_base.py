@@ -64,6 +64,26 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
         False where scores need no `fit`; True.
     ``_fixed_offset``
         A threshold that needs no training image, in place of the `contamination` quantile; None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.base import BasePatchScorer
+    >>> class Brightness(BasePatchScorer):  # learns nothing, so that every score is held out
+    ...     def __init__(self, *, topk=0.01, aggregation="topk_mean", contamination=0.1):
+    ...         self.topk = topk
+    ...         self.aggregation = aggregation
+    ...         self.contamination = contamination
+    ...
+    ...     def _fit_tokens(self, tokens):
+    ...         return self._score_tokens(tokens.select_view(0))[1]
+    ...
+    ...     def _score_tokens(self, tokens):
+    ...         scores = tokens.values.mean(axis=1, dtype=np.float64)
+    ...         return scores, -self._aggregate(tokens, scores)
+    >>> good = np.random.default_rng(0).uniform(size=(20, 4, 4, 3))
+    >>> Brightness().fit(good).predict(good[:1] + 5)
+    array([-1])
     """
 
     _parameter_constraints: dict = {

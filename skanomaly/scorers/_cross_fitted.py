@@ -54,6 +54,26 @@ class CrossFittedScorer(BasePatchScorer):
 
     and what :class:`skanomaly.base.BasePatchScorer` says, but for `_fit_tokens` and
     `_score_tokens`, which this class implements.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.base import CrossFittedScorer
+    >>> class DistanceToMean(CrossFittedScorer):
+    ...     def __init__(self, *, topk=0.01, aggregation="topk_mean", contamination=0.1):
+    ...         self.topk = topk
+    ...         self.aggregation = aggregation
+    ...         self.contamination = contamination
+    ...
+    ...     def _fit_model(self, tokens):
+    ...         return tokens.valid_values().mean(axis=0)
+    ...
+    ...     def _score_model(self, model, tokens, known):
+    ...         return np.linalg.norm(tokens.values - model, axis=1)
+    >>> rng = np.random.default_rng(0)
+    >>> good, bad = rng.normal(size=(20, 4, 4, 8)), rng.normal(size=(1, 4, 4, 8)) + 3
+    >>> DistanceToMean().fit(good).predict(bad)
+    array([-1])
     """
 
     _n_folds = 5

@@ -373,7 +373,6 @@ def test_in_a_pipeline():
     pipe = Pipeline([("emb", FilterBankPatches(image_size=64)), ("union", ScoreUnion(scorers))])
     grid = {
         "union__knn__n_neighbors": [1, 3],
-        "union__knn__topk": [0.01, 0.2],
         "union__aggregation": ["topk_mean", "members"],
     }
     cv = StratifiedKFold(2, shuffle=True, random_state=0)
