@@ -39,8 +39,10 @@ class PatchTokens:
     >>> import numpy as np
     >>> from skanomaly._tokens import check_tokens
     >>> tokens = check_tokens(np.zeros((5, 2, 3, 7)))  # five images of 2 x 3 patches
-    >>> tokens.n_images, tokens.dim, tokens.values.shape, tokens.rows(1)
-    (5, 7, (30, 7), slice(6, 12, None))
+    >>> tokens.n_images, tokens.dim, tokens.values.shape
+    (5, 7, (30, 7))
+    >>> tokens.values[tokens.rows(1)].shape
+    (6, 7)
     """
 
     values: FloatArray

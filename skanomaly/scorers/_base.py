@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
-from typing import Any, Literal, TypeVar, overload
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 from sklearn.base import OutlierMixin, _fit_context
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -22,10 +20,9 @@ from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._fitted_params import copy_of_param, equal_params
+from skanomaly.scorers._training_images import normal_images
 
-# Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
-# more, images are taken at even steps, which bounds the cost of calibration.
-MAX_CALIBRATION_PATCHES = 2**17
 SINGLE_IMAGE = "calibrated on a single image"
 
 _Scorer = TypeVar("_Scorer", bound="BasePatchScorer")
@@ -165,7 +162,9 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
         self.offset_ = (
             contamination_offset(train_scores, self.contamination) if fixed is None else fixed
         )
-        self._params_at_fit = self._copy_of_params()
+        self._params_at_fit = {
+            name: copy_of_param(value) for name, value in self.get_params(deep=True).items()
+        }
         if tokens.n_images == 1:
             problem = self._single_image_warning(tokens)
             if problem is not None:
@@ -267,9 +266,8 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
             Only with `return_scores`: as from :meth:`score_samples`.
         """
         tokens = self._check_tokens(X, reset=False)
-        patch_scores, scores = self._score_tokens(tokens)
-        patches = tokens.restore(patch_scores)
-        return (patches, scores) if return_scores else patches
+        row_scores, scores = self._score_tokens(tokens)
+        return (tokens.restore(row_scores), scores) if return_scores else tokens.restore(row_scores)
 
     @document(SCORER_DOCS)
     def p_values(self, X: ArrayLike) -> FloatArray:
@@ -286,8 +284,7 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
             ``1 / (n + 1)``. Valid for new images that are exchangeable with the training images.
         """
         self._check_calibrated()
-        scores = self.score_samples(X)
-        return conformal_p_values(self.train_scores_, scores)
+        return conformal_p_values(self.train_scores_, self.score_samples(X))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -343,67 +340,11 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
                 "call fit again"
             )
 
-    def _copy_of_params(self) -> dict[str, Any]:
-        return {name: _copy_of(value) for name, value in self.get_params(deep=True).items()}
-
     def _changed_params(self) -> list[str]:
         """Names of the parameters that are not what they were in `fit`."""
         params = self.get_params(deep=True)
         return [
             name
             for name, value in self._params_at_fit.items()
-            if not (name in params and _equal_params(params[name], value))
+            if not (name in params and equal_params(params[name], value))
         ]
-
-
-def normal_images(y: Labels, n_images: int) -> IntArray:
-    """Numbers of the images that may enter a model."""
-    if y is None:
-        return np.arange(n_images)
-    y = np.asarray(y)
-    check_consistent_length(y, np.empty(n_images))
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    plus_or_minus = np.isin(y, (-1, 1))
-    if y.ndim != 1 or not plus_or_minus.all():
-        if y.ndim == 1 and np.isin(y, -1).any():
-            other = y[~plus_or_minus][0]
-            raise ValueError(
-                f"y holds -1 for anomalous images, but also {other!r}: use +1 and -1 only, so "
-                "that no anomalous image enters the model"
-            )
-        return np.arange(n_images)
-    normal = np.flatnonzero(y == 1)
-    if normal.size == 0:
-        raise ValueError("y holds no normal image (+1): a model needs at least 1 sample of them")
-    return normal
-
-
-def calibration_images(tokens: PatchTokens) -> IntArray:
-    """Numbers of the images to calibrate on: all, or so many at even steps as cost not too much."""
-    n_patches = len(tokens.values) // tokens.n_views
-    return np.arange(0, tokens.n_images, -(-n_patches // MAX_CALIBRATION_PATCHES))
-
-
-def _copy_of(value):
-    """A parameter as it is now: lists, dicts and arrays may be changed in place later.
-
-    Estimators and random states stay themselves: that they are the same object is what tells
-    that they were not replaced.
-    """
-    if type(value) in (list, tuple):
-        return type(value)(map(_copy_of, value))
-    if isinstance(value, dict) or hasattr(value, "__array__"):
-        return copy.deepcopy(value)
-    return value
-
-
-def _equal_params(left, right):
-    """Whether two values of a parameter mean the same, arrays and lists of arrays included."""
-    if left is right:
-        return True
-    if hasattr(left, "__array__") or hasattr(right, "__array__"):
-        return np.array_equal(left, right)
-    if isinstance(left, (list, tuple)) and type(left) is type(right):
-        return len(left) == len(right) and all(map(_equal_params, left, right))
-    return bool(left == right)

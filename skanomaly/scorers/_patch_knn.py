@@ -24,9 +24,9 @@ from skanomaly.core.coreset import (
 from skanomaly.core.search.brute_force import prepare_bank
 from skanomaly.core.search.faiss_index import FaissIndex
 from skanomaly.core.search.index import PatchIndex
-from skanomaly.scorers._base import calibration_images
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._training_images import calibration_images
 
 _MEASURED_IMAGES = 16  # at most, for the error of an approximate search
 _QUERIES = 2**14  # patches whose prepared copies are in memory at a time

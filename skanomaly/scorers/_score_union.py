@@ -13,8 +13,9 @@ from sklearn.utils.metaestimators import _BaseComposition
 
 from skanomaly._docstrings import document
 from skanomaly._typing import ArrayLike
-from skanomaly.scorers._base import SINGLE_IMAGE, BasePatchScorer, calibration_images
+from skanomaly.scorers._base import SINGLE_IMAGE, BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._training_images import calibration_images
 
 _Scorer = TypeVar("_Scorer", bound="ScoreUnion")
 

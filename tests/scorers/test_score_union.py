@@ -200,11 +200,11 @@ def test_no_leak_from_in_sample_scores():
 
 
 def test_cost_of_calibration_is_bounded(monkeypatch):
-    from skanomaly.scorers import _base
+    from skanomaly.scorers import _training_images
 
     good = _tokens(20)
     everything = ScoreUnion([("knn", KNN)], normalization=None).fit(good)
-    monkeypatch.setattr(_base, "MAX_CALIBRATION_PATCHES", 100)
+    monkeypatch.setattr(_training_images, "MAX_CALIBRATION_PATCHES", 100)
     union = ScoreUnion([("knn", KNN)], normalization=None).fit(good)
     np.testing.assert_array_equal(union.train_scores_, everything.train_scores_[::4])
     np.testing.assert_allclose(union.score_samples(good), everything.train_scores_, rtol=1e-9)

@@ -195,13 +195,13 @@ def test_cross_fitted_scores_are_those_of_a_model_without_the_fold(scorer):
 
 
 def test_calibration_of_many_images_is_bounded(monkeypatch):
-    from skanomaly.scorers import _base
+    from skanomaly.scorers import _training_images
 
-    monkeypatch.setattr(_base, "MAX_CALIBRATION_PATCHES", 100)
+    monkeypatch.setattr(_training_images, "MAX_CALIBRATION_PATCHES", 100)
     good = _tokens(20)  # 400 patches: every fourth image is calibrated on
     scorer = PatchKNNScorer().fit(good)
     everything = PatchKNNScorer()
-    monkeypatch.setattr(_base, "MAX_CALIBRATION_PATCHES", 10**6)
+    monkeypatch.setattr(_training_images, "MAX_CALIBRATION_PATCHES", 10**6)
     everything.fit(good)
     np.testing.assert_array_equal(scorer.train_scores_, everything.train_scores_[::4])
     # The other images are held out all the same when they are seen again.
