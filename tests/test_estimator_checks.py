@@ -157,7 +157,7 @@ class TokensByBatch(OwnEmbedder):
 
 class WithoutPillow(OwnEmbedder):
     def transform(self, X):
-        if isinstance(X[0], Image.Image):
+        if any(isinstance(image, Image.Image) for image in X):
             raise TypeError("arrays only")
         return super().transform(X)
 
@@ -256,6 +256,10 @@ BESIDES = {
     NeverHeldOut: {"contamination"},
     SinglePrecision: {"signs"},
     OtherPair: {"maps", "masks", "mixed_grids"},
+    DoublePrecision: {"grids"},
+    TokensByBatch: {"grids"},
+    FitsAnything: {"bools"},
+    WritesToImages: {"augmentation"},
 }
 
 
