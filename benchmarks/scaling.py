@@ -27,7 +27,7 @@ from benchmarks._tokens import make_tokens
 from skanomaly import DinoV2Patches, PatchKNNScorer
 from skanomaly.core.coreset import greedy_k_center
 from skanomaly.datasets import make_surfaces
-from skanomaly.scorers._patch_knn import MAX_CALIBRATION_PATCHES
+from skanomaly.scorers._training_images import MAX_CALIBRATION_PATCHES
 
 _TOPK = 0.01
 _NEW_IMAGES = 10

@@ -1,9 +1,14 @@
 """Validation of patch tokens: every form a scorer accepts, brought to one."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.utils import check_array
+
+from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
 _FORMS = (
     "(n_images, dim), (n_images, patches, dim), (n_images, grid_h, grid_w, dim), "
@@ -23,39 +28,52 @@ class PatchTokens:
     valid : ndarray of shape (n_tokens,), bool
         False for masked patches.
     offsets : ndarray of shape (n_images + 1,), int
+        Where the rows of each image start, and the number of rows at the end.
     grids : list of tuple
         Shape of each image's patches: ``(grid_h, grid_w)``, ``(patches,)`` or ``()``.
     n_views : int
-        Views of each image.
+        Views of each image; the first is the image itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly._tokens import check_tokens
+    >>> tokens = check_tokens(np.zeros((5, 2, 3, 7)))  # five images of 2 x 3 patches
+    >>> tokens.n_images, tokens.dim, tokens.values.shape
+    (5, 7, (30, 7))
+    >>> tokens.values[tokens.rows(1)].shape
+    (6, 7)
     """
 
-    values: np.ndarray
-    valid: np.ndarray
-    offsets: np.ndarray
-    grids: list
+    values: FloatArray
+    valid: NDArray[np.bool_]
+    offsets: IntArray
+    grids: list[tuple[int, ...]]
     n_views: int = 1
 
     @property
-    def n_images(self):
+    def n_images(self) -> int:
+        """How many images there are."""
         return len(self.grids)
 
     @property
-    def dim(self):
+    def dim(self) -> int:
+        """Components of a token."""
         return self.values.shape[1]
 
-    def rows(self, image):
+    def rows(self, image: int) -> slice:
         """Slice of the rows of one image."""
         return slice(self.offsets[image], self.offsets[image + 1])
 
-    def valid_values(self):
+    def valid_values(self) -> FloatArray:
         """The tokens that are not masked; no copy where none is."""
         return self.values if self.valid.all() else self.values[self.valid]
 
-    def image_of_row(self):
+    def image_of_row(self) -> IntArray:
         """Number of the image of each row."""
         return np.repeat(np.arange(self.n_images), np.diff(self.offsets))
 
-    def select(self, images):
+    def select(self, images: ArrayLike) -> PatchTokens:
         """The tokens of some images, in that order."""
         images = np.asarray(images, dtype=np.intp)
         if np.array_equal(images, np.arange(self.n_images)):
@@ -66,7 +84,7 @@ class PatchTokens:
         grids = [self.grids[i] for i in images]
         return PatchTokens(self.values[rows], self.valid[rows], offsets, grids, self.n_views)
 
-    def select_view(self, view):
+    def select_view(self, view: int) -> PatchTokens:
         """The tokens of one view of every image."""
         if self.n_views == 1:
             return self
@@ -76,13 +94,13 @@ class PatchTokens:
         rows += np.arange(offsets[-1])
         return PatchTokens(self.values[rows], self.valid[rows], offsets, self.grids)
 
-    def mask(self, masked):
+    def mask(self, masked: NDArray[np.bool_]) -> PatchTokens:
         """The same tokens with the rows `masked` (bool) masked too."""
         return PatchTokens(
             self.values, self.valid & ~masked, self.offsets, self.grids, self.n_views
         )
 
-    def restore(self, scores):
+    def restore(self, scores: FloatArray) -> np.ndarray:
         """One number a token back in the images' own shapes, float32; 0 for masked patches.
 
         Returns
@@ -98,7 +116,7 @@ class PatchTokens:
         return out
 
 
-def check_tokens(X, *, views=False, estimator=None):
+def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None) -> PatchTokens:
     """Validate patch tokens of any of the accepted forms.
 
     Parameters

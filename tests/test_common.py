@@ -1,13 +1,36 @@
-"""scikit-learn's own checks of every scorer, unmodified and with no expected failure."""
+"""Checks of every estimator, scikit-learn's and ours, unmodified and with no expected failure."""
 
+import importlib.util
+
+import numpy as np
 import pytest
 from _prompts import AxisPrompts
-from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
+from sklearn.utils.estimator_checks import check_param_validation
+from sklearn.utils.estimator_checks import parametrize_with_checks as sklearn_checks
 
-from skanomaly import PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly import (
+    DinoV2Patches,
+    FilterBankPatches,
+    FunctionPatches,
+    OpenClipPatches,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    ScoreUnion,
+    TimmPatches,
+)
+from skanomaly.estimator_checks import EMBEDDER_CHECKS, parametrize_with_checks
 
+
+def cell_means(image):
+    """(8, 8, 6): mean and spread of the colours of cells, an embedding that a user may write."""
+    height, width = (side // 8 for side in image.shape[:2])
+    cells = image.reshape(8, height, 8, width, 3)
+    return np.concatenate([cells.mean(axis=(1, 3)), cells.std(axis=(1, 3))], axis=-1)
+
+
+KNN, SHARED = PatchKNNScorer(), PatchGaussianScorer("shared")
 SCORERS = [
-    PatchKNNScorer(),
+    KNN,
     PatchKNNScorer(metric="euclidean", n_neighbors=2, aggregation="max"),
     PatchKNNScorer(metric="euclidean", coreset=0.5),
     PatchKNNScorer(coreset=25, coreset_method="random", random_state=0),
@@ -17,7 +40,7 @@ SCORERS = [
     PatchGaussianScorer(n_components=2, reduction="random", random_state=0, shrinkage=0.5),
     AxisPrompts(logit_scale=10),
     AxisPrompts(mode="diff", contamination=0.1),
-    ScoreUnion([("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer("shared"))]),
+    ScoreUnion([("knn", KNN), ("gaussian", SHARED)]),
     ScoreUnion(
         [("prompt", AxisPrompts(logit_scale=10)), ("knn", PatchKNNScorer(n_neighbors=2))],
         normalization=None,
@@ -25,9 +48,26 @@ SCORERS = [
         aggregation="members",
     ),
 ]
+# Scikit-learn's checks would say nothing new of these.
+MORE_SCORERS = [
+    SHARED,
+    ScoreUnion([("prompt", AxisPrompts(logit_scale=3)), ("knn", KNN)], scorer_weights=[1, 3]),
+    ScoreUnion([("one", KNN), ("two", ScoreUnion([("knn", KNN), ("gaussian", SHARED)]))]),
+]
+EMBEDDERS = [
+    FilterBankPatches(image_size=64),
+    FilterBankPatches(image_size=32, resize="shortest_edge"),
+    FunctionPatches(cell_means),
+]
+if importlib.util.find_spec("timm") is not None:
+    EMBEDDERS += [
+        TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random"),
+        TimmPatches("resnet18", layers=0, image_size=32, weights="random"),
+        DinoV2Patches(layers=0, image_size=28, weights="random"),
+    ]
 
 
-@parametrize_with_checks(SCORERS)
+@sklearn_checks(SCORERS)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
@@ -35,3 +75,18 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize("estimator", SCORERS, ids=repr)
 def test_parameter_validation(estimator):
     check_param_validation(type(estimator).__name__, estimator)
+
+
+@parametrize_with_checks([*SCORERS, *MORE_SCORERS])
+def test_our_checks_of_scorers(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks(EMBEDDERS)
+def test_our_checks_of_embedders(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", EMBEDDER_CHECKS, ids=lambda check: check.__name__)
+def test_our_checks_of_open_clip(check, tiny_clip):
+    check(OpenClipPatches(tiny_clip, weights="random"))

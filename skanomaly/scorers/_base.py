@@ -1,30 +1,86 @@
-"""What every scorer of patch tokens shares: validation, calibration, signs and masks."""
+"""What every scorer of patch tokens shares: validation, signs, aggregation, the threshold."""
+
+from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from numbers import Integral, Real
+from typing import Literal, TypeVar, overload
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin, _fit_context
+from sklearn.base import OutlierMixin, _fit_context
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skanomaly._tokens import check_tokens
+from skanomaly._docstrings import document
+from skanomaly._parameters import Estimator
+from skanomaly._tokens import PatchTokens, check_tokens
+from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
-from skanomaly.core.fingerprints import ImageFingerprints
-from skanomaly.scorers._cross_fitted import cross_fit
+from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._fitted_params import copy_of_param, equal_params
+from skanomaly.scorers._training_images import normal_images
+
+SINGLE_IMAGE = "calibrated on a single image"
+
+_Scorer = TypeVar("_Scorer", bound="BasePatchScorer")
 
 
-class BasePatchScorer(OutlierMixin, BaseEstimator):
+class BasePatchScorer(OutlierMixin, Estimator, ABC):
     """Base of the scorers of patch tokens.
 
-    A subclass says how a model is fitted to the tokens of normal images (`_fit_model`) and how
-    that model scores patches (`_score_model`). The base validates, aggregates and calibrates: it
-    scores training images by models that were fitted without them, and returns these held-out
-    scores whenever a training image is scored again. A subclass that has them in closed form
-    overrides `_held_out`.
+    It validates tokens and labels, aggregates patch scores to image scores, sets the threshold
+    `offset_` from held-out scores of the training images, and refuses to go on when parameters
+    changed after `fit`. A scorer that fits a model to patches derives from
+    :class:`skanomaly.base.CrossFittedScorer` instead, which makes the held-out scores too.
+
+    A subclass takes `topk`, `aggregation` and `contamination` in its constructor, adds the
+    constraints of its other parameters to `_parameter_constraints`, and implements:
+
+    ``_fit_tokens(tokens)``
+        Learn from the normal images `tokens`, a :class:`skanomaly.base.PatchTokens`, views
+        included. Return the `score_samples` of the training images, or of enough of them to
+        calibrate on: of each by what was learned without it, never from its own patches.
+    ``_score_tokens(tokens)``
+        Return the score of each row of `tokens`, float64, higher for more anomalous patches and
+        undefined for masked ones, and the `score_samples` of each image, float64, higher for more
+        normal ones; :meth:`_aggregate` makes these from those. A training image has to get the
+        score that it got in `_fit_tokens`.
+
+    It may override:
+
+    ``_score_images(tokens)``
+        `score_samples` alone, where it costs less than the score of every patch.
+    ``_single_image_warning(tokens)``
+        What to warn of when `fit` had one image only, or None.
+    ``_min_images``
+        How many normal images `fit` needs; 1.
+    ``_needs_fit``
+        False where scores need no `fit`; True.
+    ``_fixed_offset``
+        A threshold that needs no training image, in place of the `contamination` quantile; None.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.base import BasePatchScorer
+    >>> class Brightness(BasePatchScorer):  # learns nothing, so that every score is held out
+    ...     def __init__(self, *, topk=0.01, aggregation="topk_mean", contamination=0.1):
+    ...         self.topk = topk
+    ...         self.aggregation = aggregation
+    ...         self.contamination = contamination
+    ...
+    ...     def _fit_tokens(self, tokens):
+    ...         return self._score_tokens(tokens.select_view(0))[1]
+    ...
+    ...     def _score_tokens(self, tokens):
+    ...         scores = tokens.values.mean(axis=1, dtype=np.float64)
+    ...         return scores, -self._aggregate(tokens, scores)
+    >>> good = np.random.default_rng(0).uniform(size=(20, 4, 4, 3))
+    >>> Brightness().fit(good).predict(good[:1] + 5)
+    array([-1])
     """
 
     _parameter_constraints: dict = {
@@ -39,11 +95,45 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
     }
 
-    _n_folds = 5  # models fitted for the held-out scores
-    _min_images = 1
+    # Set by the constructor of a subclass.
+    topk: float
+    aggregation: str | float
+    contamination: str | float
+
+    _needs_fit = True
+
+    @abstractmethod
+    def _fit_tokens(self, tokens: PatchTokens) -> FloatArray:
+        """Learn from normal images, and return held-out `score_samples` to calibrate on."""
+
+    @abstractmethod
+    def _score_tokens(self, tokens: PatchTokens) -> tuple[FloatArray, FloatArray]:
+        """Score of each row of the tokens, and `score_samples` of each image."""
+
+    def _score_images(self, tokens: PatchTokens) -> FloatArray:
+        """`score_samples` of each image."""
+        return self._score_tokens(tokens)[1]
+
+    def _single_image_warning(self, tokens: PatchTokens) -> str | None:
+        """What to say of a threshold that rests on one image."""
+        return (
+            "its score says nothing of how parts differ, and the threshold holds no nominal "
+            "false-positive rate. Give more normal images, or rank by score_samples"
+        )
+
+    @property
+    def _min_images(self) -> int:
+        """How many normal images `fit` needs."""
+        return 1
+
+    @property
+    def _fixed_offset(self) -> float | None:
+        """Threshold that needs no training image."""
+        return None
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    @document(SCORER_DOCS)
+    def fit(self: _Scorer, X: ArrayLike, y: Labels = None) -> _Scorer:
         """Fit to normal images, and calibrate the threshold on their held-out scores.
 
         Parameters
@@ -52,9 +142,7 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             Patch tokens of the training images: (n_images, dim), (n_images, patches, dim),
             (n_images, grid_h, grid_w, dim), (n_images, n_views, grid_h, grid_w, dim), or a 1-D
             object array of (grid_h, grid_w, dim).
-        y : array-like of shape (n_images,), optional
-            +1 for normal, -1 for anomalous images. Anomalous images never enter the model. A `y`
-            without -1 that holds anything else than +1, such as class labels, is ignored.
+        %(y)s
 
         Returns
         -------
@@ -68,80 +156,62 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
                 f"{type(self).__name__} needs at least {self._min_images} normal images, got "
                 f"n_samples = {tokens.n_images}"
             )
-        self._calibrate(tokens)
-        self._fitted_params = self._params_of_fit()
+        train_scores = self._fit_tokens(tokens)
+        fixed = self._fixed_offset
+        self.train_scores_ = train_scores
+        self.offset_ = (
+            contamination_offset(train_scores, self.contamination) if fixed is None else fixed
+        )
+        self._params_at_fit = {
+            name: copy_of_param(value) for name, value in self.get_params(deep=True).items()
+        }
+        if tokens.n_images == 1:
+            problem = self._single_image_warning(tokens)
+            if problem is not None:
+                # Above this method there is the wrapper that `_fit_context` makes, then the caller.
+                warnings.warn(f"{SINGLE_IMAGE}: {problem}", UserWarning, stacklevel=3)
         return self
 
-    def _calibrate(self, tokens):
-        """Fit the model to normal images; set `train_scores_` and `offset_`."""
-        if len(tokens.values) == 1:
-            raise ValueError(
-                "cannot calibrate on n_samples = 1 image of one patch: nothing can be held out; "
-                "give more normal images"
-            )
-        if tokens.n_images == 1:
-            stand_in = "its other views" if tokens.n_views > 1 else "its other quarters"
-            warnings.warn(
-                f"calibrated on a single image, scored against {stand_in} in place of other "
-                "images: the threshold says how much that image varies in itself, not how parts "
-                "differ, and holds no nominal false-positive rate. Give more normal images, or "
-                "rank by score_samples",
-                UserWarning,
-                stacklevel=4,
-            )
-        self._model = self._fit_model(tokens)
-        images, scores = self._held_out(tokens)
-        base = tokens.select_view(0)
-        self._fingerprints = ImageFingerprints(base, self._positional)
-        base = base.select(images)
-        self._held_out_scores = {
-            int(image): scores[base.rows(i)][base.valid[base.rows(i)]][
-                self._fingerprints.order(base, i)
-            ]
-            for i, image in enumerate(images)
-        }
-        self.train_scores_ = -self._aggregate(base, scores)
-        self.offset_ = contamination_offset(self.train_scores_, self.contamination)
-
-    def score_samples(self, X):
+    @document(SCORER_DOCS)
+    def score_samples(self, X: ArrayLike) -> FloatArray:
         """Score of each image: higher is more normal.
 
         A training image gets its held-out score.
 
         Parameters
         ----------
-        X : array-like
-            Patch tokens, in any form of :meth:`fit` but views.
+        %(tokens)s
 
         Returns
         -------
         ndarray of shape (n_images,), float64
             The negative aggregate of the image's patch scores.
         """
-        return self._image_scores(self._check_tokens(X, reset=False))
+        return self._score_images(self._check_tokens(X, reset=False))
 
-    def decision_function(self, X):
-        """``score_samples(X) - offset_``: negative for images that are called anomalous.
+    @document(SCORER_DOCS)
+    def decision_function(self, X: ArrayLike) -> FloatArray:
+        """``score_samples(X)`` less the threshold: negative for images that are called anomalous.
 
         Parameters
         ----------
-        X : array-like
-            Patch tokens.
+        %(tokens)s
 
         Returns
         -------
         ndarray of shape (n_images,), float64
-            Signed distance to the threshold.
+            Signed distance to the threshold, `offset_`.
         """
-        return self.score_samples(X) - self.offset_
+        offset = self._offset()
+        return self.score_samples(X) - offset
 
-    def predict(self, X):
+    @document(SCORER_DOCS)
+    def predict(self, X: ArrayLike) -> IntArray:
         """Call each image normal (+1) or anomalous (-1).
 
         Parameters
         ----------
-        X : array-like
-            Patch tokens.
+        %(tokens)s
 
         Returns
         -------
@@ -150,15 +220,15 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def fit_predict(self, X, y=None):
+    @document(SCORER_DOCS)
+    def fit_predict(self, X: ArrayLike, y: Labels = None) -> IntArray:
         """Fit, and call each training image by its held-out score.
 
         Parameters
         ----------
         X : array-like
-            Patch tokens.
-        y : array-like of shape (n_images,), optional
-            As for :meth:`fit`.
+            Patch tokens, in any form of :meth:`fit`.
+        %(y)s
 
         Returns
         -------
@@ -167,15 +237,23 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
         """
         self.fit(X, y)
         tokens = self._check_tokens(X, reset=False, views=True).select_view(0)
-        return np.where(self._image_scores(tokens) < self.offset_, -1, 1)
+        return np.where(self._score_images(tokens) < self.offset_, -1, 1)
 
-    def score_patches(self, X, return_scores=False):
+    @overload
+    def score_patches(self, X: ArrayLike, return_scores: Literal[False] = False) -> np.ndarray: ...
+    @overload
+    def score_patches(
+        self, X: ArrayLike, return_scores: Literal[True]
+    ) -> tuple[np.ndarray, FloatArray]: ...
+    @document(SCORER_DOCS)
+    def score_patches(
+        self, X: ArrayLike, return_scores: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, FloatArray]:
         """Anomaly score of each patch: higher is more anomalous; distances are at least 0.
 
         Parameters
         ----------
-        X : array-like
-            Patch tokens.
+        %(tokens)s
         return_scores : bool, default=False
             Return `score_samples` too, from the same computation.
 
@@ -188,17 +266,16 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             Only with `return_scores`: as from :meth:`score_samples`.
         """
         tokens = self._check_tokens(X, reset=False)
-        patch_scores, scores = self._scores(tokens)
-        patches = tokens.restore(patch_scores)
-        return (patches, scores) if return_scores else patches
+        row_scores, scores = self._score_tokens(tokens)
+        return (tokens.restore(row_scores), scores) if return_scores else tokens.restore(row_scores)
 
-    def p_values(self, X):
+    @document(SCORER_DOCS)
+    def p_values(self, X: ArrayLike) -> FloatArray:
         """Conformal p-value of each image: how usual so low a score is among normal images.
 
         Parameters
         ----------
-        X : array-like
-            Patch tokens.
+        %(tokens)s
 
         Returns
         -------
@@ -206,57 +283,17 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
             ``(1 + #{held-out training images at least as anomalous}) / (n + 1)``, at least
             ``1 / (n + 1)``. Valid for new images that are exchangeable with the training images.
         """
-        scores = self.score_samples(X)
-        return conformal_p_values(self.train_scores_, scores)
+        self._check_calibrated()
+        return conformal_p_values(self.train_scores_, self.score_samples(X))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        tags.requires_fit = self._needs_fit
         tags.input_tags.three_d_array = True
         return tags
 
-    @property
-    def _positional(self):
-        """Whether a patch's score depends on its position."""
-        return False
-
-    def _fit_part(self, tokens):
-        """Fit to a part of the training images a model that is otherwise as the fitted one."""
-        return self._fit_model(tokens)
-
-    def _held_out(self, tokens):
-        """Numbers of the images to calibrate on, and held-out scores of all their patches."""
-        scores = cross_fit(tokens, self._n_folds, self._fit_part, self._score_model)
-        return np.arange(tokens.n_images), scores
-
-    def _scores(self, tokens):
-        """Patch scores, and `score_samples`, from one computation."""
-        scores = self._patch_scores(tokens)
-        return scores, -self._aggregate(tokens, scores)
-
-    def _image_scores(self, tokens):
-        """`score_samples` alone, where a subclass has it for less."""
-        return self._scores(tokens)[1]
-
-    def _patch_scores(self, tokens, score_model=None):
-        """Scores of all patches, held-out ones for training images; undefined where masked.
-
-        Those of new images are from `score_model`, or else from `_score_model`.
-        """
-        score_model = score_model or self._score_model
-        known = self._fingerprints.match(tokens)
-        scores = np.zeros(len(tokens.values))
-        stored = np.array([image in self._held_out_scores for image in known.tolist()])
-        new = np.flatnonzero(~stored)
-        if new.size:
-            rows = ~stored[tokens.image_of_row()]
-            scores[rows] = score_model(self._model, tokens.select(new), known[new])
-        for i in np.flatnonzero(stored):
-            rows = np.arange(tokens.offsets[i], tokens.offsets[i + 1])
-            rows = rows[tokens.valid[rows]][self._fingerprints.order(tokens, i)]
-            scores[rows] = self._held_out_scores[known[i]]
-        return scores
-
-    def _aggregate(self, tokens, scores):
+    def _aggregate(self, tokens: PatchTokens, scores: FloatArray) -> FloatArray:
+        """Image scores, higher for more anomalous images, from the score of each row."""
         out = np.empty(tokens.n_images)
         for i in range(tokens.n_images):
             rows = tokens.rows(i)
@@ -268,27 +305,33 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
                 raise ValueError(f"image {i}: {exc}") from exc
         return out
 
-    def _check_tokens(self, X, *, reset, views=None):
-        if not reset:
-            self._check_ready()
-        # Only the names of the columns of a DataFrame: the number of features is checked below.
-        validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
+    def _check_tokens(self, X: ArrayLike, *, reset: bool, views: bool | None = None) -> PatchTokens:
+        """Valid tokens; those to be scored go with those of `fit`, if there was one."""
+        fitted = hasattr(self, "train_scores_")
+        if not reset and self._needs_fit:
+            self._check_calibrated()
+        if reset or fitted:
+            # Only the names of a DataFrame's columns: the number of features is checked below.
+            validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
         tokens = check_tokens(X, views=reset if views is None else views, estimator=self)
         if reset:
             self.n_features_in_ = tokens.dim
-        elif tokens.dim != self.n_features_in_:
+        elif fitted and tokens.dim != self.n_features_in_:
             raise ValueError(
                 f"X has {tokens.dim} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input."
             )
         return tokens
 
-    def _check_ready(self):
-        """Raise where images cannot be scored yet."""
+    def _offset(self) -> float:
+        """The threshold; an error where it belongs to other parameters, or there is none."""
+        if self._fixed_offset is not None:
+            return self._fixed_offset
         self._check_calibrated()
+        return self.offset_
 
-    def _check_calibrated(self):
-        """The model, its scores and the threshold belong to the parameters of `fit`."""
+    def _check_calibrated(self) -> None:
+        """Raise where what was learned and the threshold are not those of the parameters."""
         check_is_fitted(self, "train_scores_")
         changed = self._changed_params()
         if changed:
@@ -297,47 +340,11 @@ class BasePatchScorer(OutlierMixin, BaseEstimator):
                 "call fit again"
             )
 
-    def _params_of_fit(self):
-        return self.get_params(deep=False)
-
-    def _changed_params(self):
+    def _changed_params(self) -> list[str]:
         """Names of the parameters that are not what they were in `fit`."""
-        params = self._params_of_fit()
+        params = self.get_params(deep=True)
         return [
             name
-            for name, value in self._fitted_params.items()
-            if not (name in params and _same(params[name], value))
+            for name, value in self._params_at_fit.items()
+            if not (name in params and equal_params(params[name], value))
         ]
-
-
-def _same(left, right):
-    if left is right:
-        return True
-    if hasattr(left, "__array__") or hasattr(right, "__array__"):
-        return np.array_equal(left, right)
-    if isinstance(left, (list, tuple)) and type(left) is type(right):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return bool(left == right)
-
-
-def normal_images(y, n_images):
-    """Numbers of the images that may enter a model."""
-    if y is None:
-        return np.arange(n_images)
-    y = np.asarray(y)
-    check_consistent_length(y, np.empty(n_images))
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    ours = np.isin(y, (-1, 1))
-    if y.ndim != 1 or not ours.all():
-        if y.ndim == 1 and np.isin(y, -1).any():
-            other = y[~ours][0]
-            raise ValueError(
-                f"y holds -1 for anomalous images, but also {other!r}: use +1 and -1 only, so "
-                "that no anomalous image enters the model"
-            )
-        return np.arange(n_images)
-    normal = np.flatnonzero(y == 1)
-    if normal.size == 0:
-        raise ValueError("y holds no normal image (+1): a model needs at least 1 sample of them")
-    return normal

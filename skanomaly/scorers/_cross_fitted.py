@@ -1,11 +1,167 @@
-"""Held-out patch scores of training images by cross-fitting."""
+"""Scorers that fit a model to patches, and held-out patch scores of its training images."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from skanomaly._tokens import PatchTokens
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.calibration import calibration_folds
+from skanomaly.core.fingerprints import ImageFingerprints
+from skanomaly.scorers._base import BasePatchScorer
 
 
-def cross_fit(tokens, n_folds, fit_model, score_model):
+class CrossFittedScorer(BasePatchScorer):
+    """Base of the scorers that fit a model to the patches of normal images.
+
+    It scores training images by models that were fitted without them, and gives them these
+    held-out scores whenever they are scored again. They are recognised by their tokens.
+
+    A subclass takes `topk`, `aggregation` and `contamination` in its constructor, adds the
+    constraints of its other parameters to `_parameter_constraints`, and implements:
+
+    ``_fit_model(tokens)``
+        Return a model of the normal images `tokens`, a :class:`skanomaly.base.PatchTokens`, views
+        included; anything that can be pickled. It must depend on nothing but the tokens and the
+        parameters, and must leave `self` as it is, because it is called again, for parts of the
+        training images. Only ``tokens.valid`` rows may enter. The model of all training images is
+        then at `_model`.
+    ``_score_model(model, tokens, known)``
+        Return the score of each row of `tokens` by a model that `_fit_model` made: an ndarray of
+        shape (n_rows,), float64, higher for more anomalous patches, and anything for masked ones.
+        `known`, an ndarray of shape (n_images,), has for each image of `tokens` its number among
+        the images that `model` was fitted to, or -1 if it was not among them. A memory bank
+        compares an image that is known to the patches of all images but itself. A model that
+        cannot leave out an image afterwards ignores `known`: its held-out scores come from
+        cross-fitting, where every image is -1.
+
+    It may override:
+
+    ``_fit_held_out_model(tokens)``
+        As `_fit_model`, for a part of the training images: where a model of fewer images has to
+        share something with `_model`, such as its size.
+    ``_held_out(tokens)``
+        Held-out scores in closed form, in place of cross-fitting.
+    ``_n_folds``
+        How many models are fitted for the held-out scores, at most; 5.
+    ``_uses_positions``
+        True where the score of a patch depends on its place in the image, so that an image whose
+        patches stand in another order is another image; False.
+
+    and what :class:`skanomaly.base.BasePatchScorer` says, but for `_fit_tokens` and
+    `_score_tokens`, which this class implements.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.base import CrossFittedScorer
+    >>> class DistanceToMean(CrossFittedScorer):
+    ...     def __init__(self, *, topk=0.01, aggregation="topk_mean", contamination=0.1):
+    ...         self.topk = topk
+    ...         self.aggregation = aggregation
+    ...         self.contamination = contamination
+    ...
+    ...     def _fit_model(self, tokens):
+    ...         return tokens.valid_values().mean(axis=0)
+    ...
+    ...     def _score_model(self, model, tokens, known):
+    ...         return np.linalg.norm(tokens.values - model, axis=1)
+    >>> rng = np.random.default_rng(0)
+    >>> good, bad = rng.normal(size=(20, 4, 4, 8)), rng.normal(size=(1, 4, 4, 8)) + 3
+    >>> DistanceToMean().fit(good).predict(bad)
+    array([-1])
+    """
+
+    _n_folds = 5
+    _model: Any
+
+    @abstractmethod
+    def _fit_model(self, tokens: PatchTokens) -> Any:
+        """A model of normal images."""
+
+    @abstractmethod
+    def _score_model(self, model: Any, tokens: PatchTokens, known: IntArray) -> FloatArray:
+        """Score of each row, by a model; `known` numbers the images that it was fitted to."""
+
+    def _fit_held_out_model(self, tokens: PatchTokens) -> Any:
+        """A model of a part of the training images, otherwise as that of all."""
+        return self._fit_model(tokens)
+
+    def _held_out(self, tokens: PatchTokens) -> tuple[IntArray, FloatArray]:
+        """Numbers of the images to calibrate on, and held-out scores of all their rows."""
+        scores = cross_fit(tokens, self._n_folds, self._fit_held_out_model, self._score_model)
+        return np.arange(tokens.n_images), scores
+
+    @property
+    def _uses_positions(self) -> bool:
+        """Whether the score of a patch depends on its place in the image."""
+        return False
+
+    def _single_image_warning(self, tokens: PatchTokens) -> str:
+        stand_in = "its other views" if tokens.n_views > 1 else "its other quarters"
+        return (
+            f"scored against {stand_in} in place of other images: the threshold says how much that "
+            "image varies in itself, not how parts differ, and holds no nominal false-positive "
+            "rate. Give more normal images, or rank by score_samples"
+        )
+
+    def _fit_tokens(self, tokens: PatchTokens) -> FloatArray:
+        if len(tokens.values) == 1:
+            raise ValueError(
+                "cannot calibrate on n_samples = 1 image of one patch: nothing can be held out; "
+                "give more normal images"
+            )
+        self._model = self._fit_model(tokens)
+        images, scores = self._held_out(tokens)
+        base = tokens.select_view(0)
+        self._fingerprints = ImageFingerprints(base, self._uses_positions)
+        base = base.select(images)
+        # By the number of the image: scores of its valid patches, in the order that is the same
+        # however its patches stand.
+        self._held_out_scores = {
+            int(image): scores[base.rows(i)][base.valid[base.rows(i)]][
+                self._fingerprints.order(base, i)
+            ]
+            for i, image in enumerate(images)
+        }
+        return -self._aggregate(base, scores)
+
+    def _score_tokens(self, tokens: PatchTokens) -> tuple[FloatArray, FloatArray]:
+        scores = self._patch_scores(tokens, self._score_model)
+        return scores, -self._aggregate(tokens, scores)
+
+    def _patch_scores(
+        self, tokens: PatchTokens, score_new: Callable[..., FloatArray]
+    ) -> FloatArray:
+        """Score of each row: held-out ones for training images, those of `score_new` for others.
+
+        `score_new` has the signature of `_score_model`. Where `fit` calibrated on some of the
+        training images only, the others are scored by it too, as images that the model knows.
+        """
+        known = self._fingerprints.match(tokens)
+        scores = np.zeros(len(tokens.values))
+        has_held_out = np.array([image in self._held_out_scores for image in known.tolist()])
+        new = np.flatnonzero(~has_held_out)
+        if new.size:
+            rows = ~has_held_out[tokens.image_of_row()]
+            scores[rows] = score_new(self._model, tokens.select(new), known[new])
+        for i in np.flatnonzero(has_held_out):
+            rows = np.arange(tokens.offsets[i], tokens.offsets[i + 1])
+            rows = rows[tokens.valid[rows]][self._fingerprints.order(tokens, i)]
+            scores[rows] = self._held_out_scores[known[i]]
+        return scores
+
+
+def cross_fit(
+    tokens: PatchTokens,
+    n_folds: int,
+    fit_model: Callable[[PatchTokens], Any],
+    score_model: Callable[[Any, PatchTokens, IntArray], FloatArray],
+) -> FloatArray:
     """Score every training image with a model that has not seen it.
 
     Parameters
@@ -18,7 +174,8 @@ def cross_fit(tokens, n_folds, fit_model, score_model):
     fit_model : callable
         ``fit_model(tokens) -> model``.
     score_model : callable
-        ``score_model(model, tokens) -> patch scores``, one float64 a row of `tokens`.
+        ``score_model(model, tokens, known) -> patch scores``, one float64 a row of `tokens`;
+        `known` is -1 for each image, because the model was not fitted to what is held out.
 
     Returns
     -------
@@ -28,16 +185,23 @@ def cross_fit(tokens, n_folds, fit_model, score_model):
     base = tokens.select_view(0)
     scores = np.full(len(base.values), np.nan)
     if tokens.n_images == 1:
-        for train, held_out in _parts_of_one_image(tokens):
-            scores[held_out] = score_model(fit_model(train), base)[held_out]
+        for train, held_out_rows in _parts_of_one_image(tokens):
+            scores[held_out_rows] = score_model(fit_model(train), base, _unknown(base))[
+                held_out_rows
+            ]
         return scores
     folds = calibration_folds(tokens.n_images, n_folds)
     fold_of_row = folds[base.image_of_row()]
     for fold in range(folds.max() + 1):
         model = fit_model(tokens.select(np.flatnonzero(folds != fold)))
         held_out = base.select(np.flatnonzero(folds == fold))
-        scores[fold_of_row == fold] = score_model(model, held_out)
+        scores[fold_of_row == fold] = score_model(model, held_out, _unknown(held_out))
     return scores
+
+
+def _unknown(tokens):
+    """`known` of images that a model was not fitted to."""
+    return np.full(tokens.n_images, -1)
 
 
 def _parts_of_one_image(tokens):

@@ -1,11 +1,19 @@
 """Mahalanobis distance to Gaussians of normal patches."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Literal
 
 import numpy as np
+from numpy.random import RandomState
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skanomaly._docstrings import document
+from skanomaly._tokens import PatchTokens
+from skanomaly._typing import FloatArray
 from skanomaly.core.gaussian import (
     fit_gaussians,
     fit_shared_gaussian,
@@ -13,10 +21,31 @@ from skanomaly.core.gaussian import (
     reduce_components,
 )
 from skanomaly.core.products import product
-from skanomaly.scorers._base import BasePatchScorer
+from skanomaly.scorers._cross_fitted import CrossFittedScorer
+from skanomaly.scorers._docstrings import SCORER_DOCS
 
 
-class PatchGaussianScorer(BasePatchScorer):
+@dataclass(frozen=True)
+class _GaussianModel:
+    """Gaussians of patches.
+
+    Attributes
+    ----------
+    basis : ndarray of shape (dim, n_components) or None
+        Brings tokens to the components that are kept; None where all are.
+    grid : tuple of int or None
+        Of the training images, for one Gaussian a position; None for one shared Gaussian.
+    gaussian : object
+        For :func:`skanomaly.core.gaussian.mahalanobis`.
+    """
+
+    basis: FloatArray | None
+    grid: tuple | None
+    gaussian: object
+
+
+@document(SCORER_DOCS)
+class PatchGaussianScorer(CrossFittedScorer):
     """Mahalanobis distance of each patch to a Gaussian of normal patches at its position.
 
     PaDiM [1]_, with the covariance of each position shrunk towards the one pooled over all
@@ -40,27 +69,18 @@ class PatchGaussianScorer(BasePatchScorer):
         the number of positions.
     reduction : {"random", "pca"}, default="random"
         How: components at random (PaDiM), or the principal ones.
-    topk : float or int, default=0.01
-        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
-        scores.
-    aggregation : {"topk_mean", "max", "mean"} or float, default="topk_mean"
-        From patch scores to the image score; a float in [0, 1] is a quantile.
-    contamination : float, default=0.1
-        Share of normal images the threshold may flag, in (0, 0.5].
+    %(topk)s
+    %(aggregation)s
+    %(contamination)s
     random_state : int, RandomState instance or None, default=None
         Only for ``reduction="random"`` of tokens with more than `n_components` components. None
         draws anew at each fit.
 
     Attributes
     ----------
-    train_scores_ : ndarray of shape (n_images,)
-        Held-out scores of the training images, as from `score_samples`.
-    offset_ : float
-        The `contamination` quantile of `train_scores_`.
-    n_features_in_ : int
-        Dimension of a token.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only where `X` is a DataFrame with string column names.
+    %(train_scores_)s
+    %(offset_)s
+    %(features_in)s
 
     Notes
     -----
@@ -90,7 +110,7 @@ class PatchGaussianScorer(BasePatchScorer):
     """
 
     _parameter_constraints: dict = {
-        **BasePatchScorer._parameter_constraints,
+        **CrossFittedScorer._parameter_constraints,
         "covariance": [StrOptions({"position", "shared"})],
         "neighborhood": [Interval(Integral, 1, None, closed="left")],
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
@@ -104,17 +124,17 @@ class PatchGaussianScorer(BasePatchScorer):
 
     def __init__(
         self,
-        covariance="position",
+        covariance: Literal["position", "shared"] = "position",
         *,
-        neighborhood=1,
-        shrinkage=0.0,
-        regularization=0.1,
-        n_components=128,
-        reduction="random",
-        topk=0.01,
-        aggregation="topk_mean",
-        contamination=0.1,
-        random_state=None,
+        neighborhood: int = 1,
+        shrinkage: float = 0.0,
+        regularization: float = 0.1,
+        n_components: int | None = 128,
+        reduction: Literal["random", "pca"] = "random",
+        topk: float = 0.01,
+        aggregation: str | float = "topk_mean",
+        contamination: float = 0.1,
+        random_state: int | RandomState | None = None,
     ):
         self.covariance = covariance
         self.neighborhood = neighborhood
@@ -128,25 +148,33 @@ class PatchGaussianScorer(BasePatchScorer):
         self.random_state = random_state
 
     @property
-    def _positional(self):
+    def _uses_positions(self):
         return self.covariance == "position"
 
     @property
     def _min_images(self):
-        return 3 if self._positional else 1
+        return 3 if self._uses_positions else 1
 
-    def _fit_model(self, tokens, basis=None):
-        values = tokens.valid_values()
-        if basis is None and self.n_components is not None and self.n_components < tokens.dim:
+    def _fit_model(self, tokens: PatchTokens) -> _GaussianModel:
+        basis = None
+        if self.n_components is not None and self.n_components < tokens.dim:
             rng = check_random_state(self.random_state)
-            basis = reduce_components(values, self.n_components, self.reduction, rng)
-        if not self._positional:
+            basis = reduce_components(tokens.valid_values(), self.n_components, self.reduction, rng)
+        return self._fit_gaussians(tokens, basis)
+
+    def _fit_held_out_model(self, tokens):
+        # Components drawn at random have to be those of the model; principal ones, which the
+        # held-out images have shaped, must not.
+        if self.reduction == "random":
+            return self._fit_gaussians(tokens, self._model.basis)
+        return self._fit_model(tokens)
+
+    def _fit_gaussians(self, tokens, basis):
+        """A model of the components that a basis keeps."""
+        if not self._uses_positions:
+            values = tokens.valid_values()
             reduced = values if basis is None else product(values, basis)
-            return {
-                "basis": basis,
-                "grid": None,
-                "gaussian": fit_shared_gaussian(reduced, self.regularization),
-            }
+            return _GaussianModel(basis, None, fit_shared_gaussian(reduced, self.regularization))
         grid = self._one_grid(tokens)
         if self.neighborhood % 2 == 0:
             raise ValueError(f"neighborhood must be odd, got {self.neighborhood}")
@@ -163,24 +191,19 @@ class PatchGaussianScorer(BasePatchScorer):
             self.regularization,
             self.neighborhood,
         )
-        return {"basis": basis, "grid": grid, "gaussian": gaussian}
+        return _GaussianModel(basis, grid, gaussian)
 
-    def _score_model(self, model, tokens, known=None):
-        values = _reduce(tokens, model["basis"])
-        if model["grid"] is None:
-            return mahalanobis(model["gaussian"], values[:, None]).ravel()
-        if self._one_grid(tokens) not in _same_positions(model["grid"]):
+    def _score_model(self, model, tokens, known):
+        values = _reduce(tokens, model.basis)
+        if model.grid is None:
+            return mahalanobis(model.gaussian, values[:, None]).ravel()
+        if self._one_grid(tokens) not in _same_positions(model.grid):
             raise ValueError(
                 f"the grid of the images is {tokens.grids[0]}, that of the training images was "
-                f"{model['grid']}: per-position Gaussians need one grid"
+                f"{model.grid}: per-position Gaussians need one grid"
             )
         values = values.reshape(tokens.n_images, -1, values.shape[1])
-        return mahalanobis(model["gaussian"], values).ravel()
-
-    def _fit_part(self, tokens):
-        # Components drawn at random have to be those of the model; principal ones, which the
-        # held-out images have shaped, must not.
-        return self._fit_model(tokens, self._model["basis"] if self.reduction == "random" else None)
+        return mahalanobis(model.gaussian, values).ravel()
 
     def _one_grid(self, tokens):
         grids = set(tokens.grids)

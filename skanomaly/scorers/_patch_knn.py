@@ -1,11 +1,19 @@
 """Nearest-neighbour distance to a memory bank of normal patches."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from numbers import Integral
+from typing import Literal
 
 import numpy as np
+from numpy.random import RandomState
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
+from skanomaly._docstrings import document
+from skanomaly._tokens import PatchTokens
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.aggregation import highest_scores, n_decisive
 from skanomaly.core.coreset import (
     coreset_size,
@@ -16,16 +24,35 @@ from skanomaly.core.coreset import (
 from skanomaly.core.search.brute_force import prepare_bank
 from skanomaly.core.search.faiss_index import FaissIndex
 from skanomaly.core.search.index import PatchIndex
-from skanomaly.scorers._base import BasePatchScorer
+from skanomaly.scorers._cross_fitted import CrossFittedScorer
+from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._training_images import calibration_images
 
-# Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
-# more, images are taken at even steps, which bounds the cost of calibration.
-MAX_CALIBRATION_PATCHES = 2**17
 _MEASURED_IMAGES = 16  # at most, for the error of an approximate search
 _QUERIES = 2**14  # patches whose prepared copies are in memory at a time
 
 
-class PatchKNNScorer(BasePatchScorer):
+@dataclass(frozen=True)
+class _MemoryBank:
+    """Patches of normal images, ready to be searched.
+
+    Attributes
+    ----------
+    index : PatchIndex or FaissIndex
+        Holds the patches, and finds the nearest of them.
+    image_of_row : ndarray of shape (n_bank,), int, or None
+        Number of the training image of each patch, by which an image can be left out; None of a
+        coreset, whose choice of patches depends on all images.
+    coverage_radius : float
+    """
+
+    index: PatchIndex | FaissIndex
+    image_of_row: IntArray | None
+    coverage_radius: float
+
+
+@document(SCORER_DOCS)
+class PatchKNNScorer(CrossFittedScorer):
     """Distance of each patch to its nearest patches in a memory bank of normal images.
 
     With the cosine distance and the mean of the top 1% this is AnomalyDINO [1]_; with the
@@ -38,13 +65,9 @@ class PatchKNNScorer(BasePatchScorer):
     metric : {"cosine", "euclidean"}, default="cosine"
         The cosine distance is 1 - cos, in [0, 2]; a zero token is at distance 1 from any other
         than a zero token.
-    topk : float or int, default=0.01
-        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
-        scores.
-    aggregation : {"topk_mean", "max", "mean"} or float, default="topk_mean"
-        From patch scores to the image score; a float in [0, 1] is a quantile.
-    contamination : float, default=0.1
-        Share of normal images the threshold may flag, in (0, 0.5].
+    %(topk)s
+    %(aggregation)s
+    %(contamination)s
     coreset : float, int or None, default=None
         Share (float in (0, 1]) or number (int) of training patches to keep in the bank; None for
         all.
@@ -71,15 +94,9 @@ class PatchKNNScorer(BasePatchScorer):
     approximation_error_ : float
         Largest relative error of an image score among up to 16 held-out training images, compared
         to the exact search; 0 for the exact algorithms, NaN with one training image.
-    train_scores_ : ndarray of shape (n_calibration_images,)
-        Held-out scores of the training images, as from `score_samples`: of all images up to 2**17
-        patches, beyond that of images at even steps.
-    offset_ : float
-        The `contamination` quantile of `train_scores_`.
-    n_features_in_ : int
-        Dimension of a token.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only where `X` is a DataFrame with string column names.
+    %(train_scores_bounded)s
+    %(offset_)s
+    %(features_in)s
 
     Notes
     -----
@@ -119,7 +136,7 @@ class PatchKNNScorer(BasePatchScorer):
     """
 
     _parameter_constraints: dict = {
-        **BasePatchScorer._parameter_constraints,
+        **CrossFittedScorer._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions({"cosine", "euclidean"})],
         "coreset": [
@@ -134,16 +151,16 @@ class PatchKNNScorer(BasePatchScorer):
 
     def __init__(
         self,
-        n_neighbors=1,
+        n_neighbors: int = 1,
         *,
-        metric="cosine",
-        topk=0.01,
-        aggregation="topk_mean",
-        contamination=0.1,
-        coreset=None,
-        coreset_method="k_center",
-        random_state=None,
-        algorithm="auto",
+        metric: Literal["cosine", "euclidean"] = "cosine",
+        topk: float = 0.01,
+        aggregation: str | float = "topk_mean",
+        contamination: float = 0.1,
+        coreset: float | None = None,
+        coreset_method: Literal["k_center", "projected_k_center", "random"] = "k_center",
+        random_state: int | RandomState | None = None,
+        algorithm: str = "auto",
     ):
         self.n_neighbors = n_neighbors
         self.metric = metric
@@ -156,19 +173,27 @@ class PatchKNNScorer(BasePatchScorer):
         self.algorithm = algorithm
 
     @property
-    def bank_(self):
-        return self._model["index"].bank
+    def bank_(self) -> FloatArray:
+        return self._model.index.bank
 
     @property
-    def coverage_radius_(self):
-        return self._model["radius"]
+    def coverage_radius_(self) -> float:
+        return self._model.coverage_radius
 
-    def _fit_model(self, tokens, size=None):
+    def _fit_model(self, tokens: PatchTokens) -> _MemoryBank:
+        return self._fit_bank(tokens, size=None)
+
+    def _fit_held_out_model(self, tokens):
+        # As many patches as the bank has: a share of fewer would cover them less densely, and the
+        # held-out scores would not be those of the bank they stand for.
+        return self._fit_bank(tokens, None if self.coreset is None else len(self._model.index))
+
+    def _fit_bank(self, tokens, size):
+        """A bank, of a coreset of `size` patches, or of as many as `coreset` says."""
         rows = None if tokens.valid.all() else np.flatnonzero(tokens.valid)
         bank = prepare_bank(tokens.values, self.metric, rows)
         if self.coreset is None:
-            image = tokens.image_of_row()[tokens.valid]
-            return {"index": self._index(bank), "image": image, "radius": 0.0}
+            return _MemoryBank(self._index(bank), tokens.image_of_row()[tokens.valid], 0.0)
         size = min(size or coreset_size(self.coreset, len(bank)), len(bank))
         if self.coreset_method == "random":
             rng = check_random_state(self.random_state)
@@ -178,40 +203,38 @@ class PatchKNNScorer(BasePatchScorer):
             chosen, radius = projected_k_center(bank, size, random_state=self.random_state)
         else:
             chosen, radius = greedy_k_center(bank, size)
-        return {"index": self._index(bank[chosen]), "image": None, "radius": radius}
+        return _MemoryBank(self._index(bank[chosen]), None, radius)
 
     def _index(self, bank):
         if self.algorithm.startswith("faiss:"):
             return FaissIndex(bank, self.metric, self.algorithm.removeprefix("faiss:"))
         return PatchIndex(bank, self.metric, self.algorithm)
 
-    def _score_model(self, model, tokens, known=None):
-        """Scores of the patches; images `known` are compared to all but their own patches."""
-        search = model["index"].search
+    def _score_model(self, model, tokens, known):
+        search = model.index.search
         return self._score_rows(search, model, tokens, known, np.flatnonzero(tokens.valid))
 
     def _score_rows(self, search, model, tokens, known, rows):
         """Scores of some patches, by a method of the index that returns distances; else 0."""
-        groups = None
-        if model["image"] is not None and known is not None and (known >= 0).any():
-            groups = known[tokens.image_of_row()]
+        leave_out = model.image_of_row is not None and (known >= 0).any()
+        groups = known[tokens.image_of_row()] if leave_out else None
         scores = np.zeros(len(tokens.values))
         for start in range(0, len(rows), _QUERIES):
             part = rows[start : start + _QUERIES]
-            queries = tokens.values[part].astype(model["index"].dtype, copy=False)
+            queries = tokens.values[part].astype(model.index.dtype, copy=False)
             distances = search(
                 prepare_bank(queries, self.metric),
                 self.n_neighbors,
-                query_groups=None if groups is None else groups[part],
-                bank_groups=None if groups is None else model["image"],
+                query_groups=groups[part] if leave_out else None,
+                bank_groups=model.image_of_row if leave_out else None,
             )
             distances = distances[0] if isinstance(distances, tuple) else distances
             scores[part] = distances.mean(axis=1)
         return scores
 
-    def _score_decisive(self, model, tokens, known=None):
+    def _score_decisive(self, model, tokens, known):
         """Scores of the patches that decide the image scores; bounds no higher for the others."""
-        index, valid = model["index"], np.flatnonzero(tokens.valid)
+        index, valid = model.index, np.flatnonzero(tokens.valid)
         offsets = np.concatenate([[0], np.cumsum(tokens.valid)])[tokens.offsets]
         counts = [n_decisive(n, self.aggregation, self.topk) for n in np.diff(offsets).tolist()]
         if not index.has_bounds or 4 * sum(counts) > len(valid):
@@ -225,37 +248,31 @@ class PatchKNNScorer(BasePatchScorer):
         scores[valid] = highest_scores(scores[valid], offsets, counts, evaluate)
         return scores
 
-    def _image_scores(self, tokens):
+    def _score_images(self, tokens):
         return -self._aggregate(tokens, self._patch_scores(tokens, self._score_decisive))
-
-    def _fit_part(self, tokens):
-        # As many patches as the bank has: a share of fewer would cover them less densely, and the
-        # held-out scores would not be those of the bank they stand for.
-        return self._fit_model(tokens, None if self.coreset is None else len(self._model["index"]))
 
     def _held_out(self, tokens):
         self.approximation_error_ = self._approximation_error(tokens)
         if self.coreset is not None or tokens.n_images == 1:
             return super()._held_out(tokens)
-        base = tokens.select_view(0)
-        step = -(-len(base.values) // MAX_CALIBRATION_PATCHES)
-        images = np.arange(0, tokens.n_images, step)
-        return images, self._score_model(self._model, base.select(images), images)
+        images = calibration_images(tokens)
+        base = tokens.select_view(0).select(images)
+        return images, self._score_model(self._model, base, images)
 
     def _approximation_error(self, tokens):
         """Largest relative error among the scores of images that the model has not seen."""
-        if not isinstance(self._model["index"], FaissIndex):
+        if not isinstance(self._model.index, FaissIndex):
             return 0.0
         if tokens.n_images == 1:
             return np.nan
         model, base = self._model, tokens.select_view(0)
         images = known = np.arange(0, tokens.n_images, -(-tokens.n_images // _MEASURED_IMAGES))
         if self.coreset is not None:  # its patches are of all images
-            images, known = images[images % 2 == 0], None
+            images = images[images % 2 == 0]
+            known = np.full(len(images), -1)
             rest = np.setdiff1d(np.arange(tokens.n_images), images)
-            model = self._fit_part(tokens.select(rest))
-        bank = model["index"].bank
-        exact = {**model, "index": PatchIndex(bank.copy(), self.metric)}
+            model = self._fit_held_out_model(tokens.select(rest))
+        exact = replace(model, index=PatchIndex(model.index.bank.copy(), self.metric))
         base = base.select(images)
         approximate, expected = (
             self._aggregate(base, self._score_model(fitted, base, known))

@@ -1,18 +1,21 @@
 """Similarity of patches to texts of normal and of anomalous things."""
 
-import copy
+from __future__ import annotations
+
 import os
-import warnings
+from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Literal, TypeVar
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skanomaly._tokens import check_tokens
-from skanomaly.core.calibration import contamination_offset
+from skanomaly._docstrings import document
+from skanomaly._typing import ArrayLike, PathLike
 from skanomaly.core.prompts import MODES, average_texts, prompt_patch_scores
 from skanomaly.scorers._base import BasePatchScorer
+from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._prompt_bank import encode_prompts, model_logit_scale, prompt_texts
 from skanomaly.scorers._winclip import check_token_dim, check_windows, winclip_scores
 
@@ -29,7 +32,10 @@ _TEXT_PARAMS = {
     "mode",
 }
 
+_Scorer = TypeVar("_Scorer", bound="PromptScorer")
 
+
+@document(SCORER_DOCS)
 class PromptScorer(BasePatchScorer):
     """Score patches by texts: zero-shot, without any normal image.
 
@@ -61,9 +67,7 @@ class PromptScorer(BasePatchScorer):
         features that were passed in.
     windows : sequence of int or None, default=None
         Sides of the windows of WinCLIP, in patches, as of the embedder; the paper has ``(2, 3)``.
-    topk : float or int, default=0.01
-        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
-        scores.
+    %(topk)s
     aggregation : {"topk_mean", "max", "mean", "class_token"} or float, default="topk_mean"
         From patch scores to the image score; a float in [0, 1] is a quantile. ``"class_token"``,
         only with `windows`: the score of the class embedding, which is WinCLIP's.
@@ -83,10 +87,7 @@ class PromptScorer(BasePatchScorer):
         Scores of the training images, as from `score_samples`.
     offset_ : float
         -0.5, or the `contamination` quantile of `train_scores_`.
-    n_features_in_ : int
-        Dimension of a token.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only where `X` is a DataFrame with string column names.
+    %(features_in)s
 
     Notes
     -----
@@ -146,20 +147,20 @@ class PromptScorer(BasePatchScorer):
 
     def __init__(
         self,
-        class_name="object",
+        class_name: str = "object",
         *,
-        prompts=None,
-        model_name="ViT-B-16",
-        weights="pretrained",
-        text_features_normal=None,
-        text_features_anomaly=None,
-        mode="softmax",
-        logit_scale=None,
-        windows=None,
-        topk=0.01,
-        aggregation="topk_mean",
-        contamination="auto",
-        device="auto",
+        prompts: Mapping[str, Sequence[str]] | str | None = None,
+        model_name: str = "ViT-B-16",
+        weights: PathLike = "pretrained",
+        text_features_normal: ArrayLike | None = None,
+        text_features_anomaly: ArrayLike | None = None,
+        mode: Literal["softmax", "diff", "ratio"] = "softmax",
+        logit_scale: float | None = None,
+        windows: Sequence[int] | None = None,
+        topk: float = 0.01,
+        aggregation: str | float = "topk_mean",
+        contamination: float | Literal["auto"] = "auto",
+        device: str = "auto",
     ):
         self.class_name = class_name
         self.prompts = prompts
@@ -175,7 +176,7 @@ class PromptScorer(BasePatchScorer):
         self.contamination = contamination
         self.device = device
 
-    def set_class_name(self, class_name):
+    def set_class_name(self: _Scorer, class_name: str) -> _Scorer:
         """Score by the prompts of another class: ``set_params(class_name=class_name)``.
 
         Parameters
@@ -190,94 +191,52 @@ class PromptScorer(BasePatchScorer):
         """
         return self.set_params(class_name=class_name)
 
-    def decision_function(self, X):
-        """``score_samples(X)`` less the threshold: negative for images that are called anomalous.
+    _needs_fit = False
 
-        Parameters
-        ----------
-        X : array-like
-            Patch tokens.
+    @property
+    def _fixed_offset(self):
+        """The probability 0.5, which is a threshold without any image."""
+        return -0.5 if self.mode == "softmax" and self.contamination == "auto" else None
 
-        Returns
-        -------
-        ndarray of shape (n_images,), float64
-            Signed distance to the threshold: -0.5 with ``contamination="auto"``, fitted or not,
-            else `offset_`.
-
-        Raises
-        ------
-        NotFittedError
-            When the threshold needs `fit`, or belongs to other parameters, such as another class.
-        """
-        if self._zero_shot:
-            return self.score_samples(X) + 0.5
-        if not hasattr(self, "train_scores_"):
+    def _offset(self):
+        if self._fixed_offset is None and not hasattr(self, "train_scores_"):
             raise NotFittedError(
                 f"this {type(self).__name__} has no threshold yet: fit it on normal images, with "
                 "a share of them as contamination. Without any, there is one only for "
                 "mode='softmax' with contamination='auto', at the probability 0.5"
             )
-        self._check_calibrated()
-        return super().decision_function(X)
+        return super()._offset()
 
-    def p_values(self, X):
-        self._check_calibrated()
-        return super().p_values(X)
+    def _single_image_warning(self, tokens):
+        if self._fixed_offset is not None:
+            return None
+        return (
+            "the threshold is its own score, and holds no nominal false-positive rate. Give more "
+            "normal images"
+        )
 
-    p_values.__doc__ = BasePatchScorer.p_values.__doc__
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        return tags
-
-    @property
-    def _zero_shot(self):
-        return self.mode == "softmax" and self.contamination == "auto"
-
-    def _calibrate(self, tokens):
-        self._windows()
-        if self.contamination == "auto" and not self._zero_shot:
+    def _fit_tokens(self, tokens):
+        self._checked_windows()
+        if self.contamination == "auto" and self._fixed_offset is None:
             raise ValueError(
                 f"contamination='auto' is the probability 0.5 of mode='softmax'; mode={self.mode!r}"
                 " has no such threshold: give a share of normal images, such as 0.1"
             )
-        if tokens.n_images == 1 and not self._zero_shot:
-            warnings.warn(
-                "calibrated on a single image: the threshold is its own score, and holds no "
-                "nominal false-positive rate. Give more normal images",
-                UserWarning,
-                stacklevel=4,
-            )
         texts = self._texts(tokens.dim)
-        self.train_scores_ = self._score(tokens.select_view(0), *texts)[1]
+        # Nothing is learned from images: their scores are held-out as they stand.
+        train_scores = self._score_by_texts(tokens.select_view(0), *texts)[1]
         self.text_features_, self.logit_scale_ = texts
-        self.offset_ = (
-            -0.5
-            if self._zero_shot
-            else contamination_offset(self.train_scores_, self.contamination)
-        )
+        return train_scores
 
-    def _check_tokens(self, X, *, reset, views=None):
-        if reset or hasattr(self, "train_scores_"):
-            return super()._check_tokens(X, reset=reset, views=views)
-        return check_tokens(X, estimator=self)
-
-    def _check_ready(self):
-        """Scores need no fit."""
-
-    def _params_of_fit(self):
-        return copy.deepcopy(super()._params_of_fit())  # prompts may be changed in place
-
-    def _scores(self, tokens):
+    def _score_tokens(self, tokens):
         self._validate_params()
         if hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params()):
-            return self._score(tokens, self.text_features_, self.logit_scale_)
-        return self._score(tokens, *self._texts(tokens.dim))
+            return self._score_by_texts(tokens, self.text_features_, self.logit_scale_)
+        return self._score_by_texts(tokens, *self._texts(tokens.dim))
 
     def _texts(self, token_dim):
         """Directions of the texts, and the scale of the softmax."""
-        windows = self._windows()
+        windows = self._checked_windows()
         n_blocks = 1 if windows is None else 2 + len(windows)
         texts = self._text_features(token_dim // n_blocks)
         check_token_dim(token_dim, texts.shape[1], windows)
@@ -311,7 +270,7 @@ class PromptScorer(BasePatchScorer):
             )
         return np.stack(units)
 
-    def _windows(self):
+    def _checked_windows(self):
         windows = None if self.windows is None else check_windows(self.windows)
         if windows is not None and self.mode == "diff":
             raise ValueError(
@@ -324,9 +283,9 @@ class PromptScorer(BasePatchScorer):
             )
         return windows
 
-    def _score(self, tokens, texts, scale):
+    def _score_by_texts(self, tokens, texts, scale):
         """Patch scores, and `score_samples`."""
-        windows = self._windows()
+        windows = self._checked_windows()
         check_token_dim(tokens.dim, texts.shape[1], windows)
 
         def score(embeddings):

@@ -1,18 +1,23 @@
 """Prompts of normal and of anomalous things, and the features of their texts."""
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
+from skanomaly._typing import FloatArray, PathLike
 from skanomaly.core.prompts import average_texts
 
 # Classes whose text features are kept in memory by the process. They live here rather than on the
 # scorers, so that a clone of a scorer, as in a grid search, encodes no text again.
 MAX_CLASSES = 64
-_features, _scales = OrderedDict(), {}
+_features: OrderedDict[tuple, FloatArray] = OrderedDict()
+_scales: dict[tuple, float] = {}
 _lock = threading.RLock()
 
 _NORMAL = (
@@ -51,7 +56,9 @@ BANKS = {
 }
 
 
-def prompt_texts(prompts, class_name):
+def prompt_texts(
+    prompts: Mapping[str, Sequence[str]] | str | None, class_name: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The texts of a class, normal and anomalous ones.
 
     Parameters
@@ -102,7 +109,15 @@ def _fill(prompts, key, class_name):
     return tuple(str(prompt).replace("{}", class_name) for prompt in prompts)
 
 
-def encode_prompts(model_name, weights, normal, anomaly, *, device, user):
+def encode_prompts(
+    model_name: str,
+    weights: PathLike,
+    normal: Sequence[str],
+    anomaly: Sequence[str],
+    *,
+    device: str,
+    user: str,
+) -> FloatArray:
     """Directions of two ensembles of texts, encoded at first use.
 
     Parameters
@@ -146,7 +161,7 @@ def encode_prompts(model_name, weights, normal, anomaly, *, device, user):
         return _features[key]
 
 
-def model_logit_scale(model_name, weights, *, device, user):
+def model_logit_scale(model_name: str, weights: PathLike, *, device: str, user: str) -> float:
     """The inverse temperature that a model was trained with; asked of it once.
 
     Parameters

@@ -1,21 +1,26 @@
 """Several scorers of the same tokens as one."""
 
-import copy
+from __future__ import annotations
+
 import warnings
 from numbers import Real
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import _BaseComposition
 
-from skanomaly.core.calibration import contamination_offset
-from skanomaly.scorers._base import BasePatchScorer
-from skanomaly.scorers._patch_knn import MAX_CALIBRATION_PATCHES
+from skanomaly._docstrings import document
+from skanomaly._typing import ArrayLike
+from skanomaly.scorers._base import SINGLE_IMAGE, BasePatchScorer
+from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._training_images import calibration_images
 
-_SINGLE = "calibrated on a single image"
+_Scorer = TypeVar("_Scorer", bound="ScoreUnion")
 
 
+@document(SCORER_DOCS)
 class ScoreUnion(BasePatchScorer, _BaseComposition):
     """Combine scorers of the same tokens, on a common scale, with one threshold.
 
@@ -33,9 +38,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         training images. None: as they are.
     combination : {"mean", "max"}, default="mean"
         The weighted mean of the scorers' scores of a patch, or the highest.
-    topk : float or int, default=0.01
-        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
-        scores.
+    %(topk)s
     aggregation : {"topk_mean", "max", "mean", "members"} or float, default="topk_mean"
         From combined patch scores to the image score; a float in [0, 1] is a quantile.
         ``"members"`` combines the scorers' own image scores instead, on the scale of their patch
@@ -50,15 +53,9 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         The fitted scorers.
     location_, scale_ : ndarray of shape (n_scorers,)
         Patch scores enter as ``(score - location_) / scale_``.
-    train_scores_ : ndarray of shape (n_calibration_images,)
-        Held-out scores of the training images, as from `score_samples`: of all images up to 2**17
-        patches, beyond that of images at even steps.
-    offset_ : float
-        The `contamination` quantile of `train_scores_`.
-    n_features_in_ : int
-        Dimension of a token.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only where `X` is a DataFrame with string column names.
+    %(train_scores_bounded)s
+    %(offset_)s
+    %(features_in)s
 
     Notes
     -----
@@ -113,14 +110,14 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
 
     def __init__(
         self,
-        scorers,
+        scorers: list[tuple[str, Any]],
         *,
-        scorer_weights=None,
-        normalization="quantile",
-        combination="mean",
-        topk=0.01,
-        aggregation="topk_mean",
-        contamination=0.1,
+        scorer_weights: ArrayLike | None = None,
+        normalization: Literal["quantile"] | None = "quantile",
+        combination: Literal["mean", "max"] = "mean",
+        topk: float = 0.01,
+        aggregation: str | float = "topk_mean",
+        contamination: float = 0.1,
     ):
         self.scorers = scorers
         self.scorer_weights = scorer_weights
@@ -130,7 +127,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         self.aggregation = aggregation
         self.contamination = contamination
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters, those of the scorers as ``name__parameter``.
 
         Parameters
@@ -144,7 +141,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         """
         return self._get_params("scorers", deep=deep)
 
-    def set_params(self, **params):
+    def set_params(self: _Scorer, **params: Any) -> _Scorer:
         """Set parameters, those of a scorer as ``name__parameter``, or a scorer by its name.
 
         Parameters
@@ -159,28 +156,23 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         """
         return self._set_params("scorers", **params)
 
-    def _calibrate(self, tokens):
+    def _single_image_warning(self, tokens):
+        return (
+            "scored against parts of itself: scales and threshold say how much that image varies "
+            "in itself, not how parts differ, and hold no nominal false-positive rate. Give more "
+            "images, or rank by score_samples"
+        )
+
+    def _fit_tokens(self, tokens):
         self._check_scorers()
         self._weights()
         X = _as_array(tokens)
-        if tokens.n_images > 1:
+        with warnings.catch_warnings():
+            if tokens.n_images == 1:  # one warning, that of the union, is enough
+                warnings.filterwarnings("ignore", SINGLE_IMAGE, UserWarning)
             self.scorers_ = {name: self._unfitted(scorer).fit(X) for name, scorer in self.scorers}
-        else:
-            with warnings.catch_warnings():  # once is enough
-                warnings.filterwarnings("ignore", _SINGLE, UserWarning)
-                self.scorers_ = {
-                    name: self._unfitted(scorer).fit(X) for name, scorer in self.scorers
-                }
-            warnings.warn(
-                f"{_SINGLE}, scored against parts of itself: scales and threshold say how much "
-                "that image varies in itself, not how parts differ, and hold no nominal "
-                "false-positive rate. Give more images, or rank by score_samples",
-                UserWarning,
-                stacklevel=4,
-            )
         base = tokens.select_view(0)
-        step = -(-len(base.values) // MAX_CALIBRATION_PATCHES)
-        base = base.select(np.arange(0, base.n_images, step))
+        base = base.select(calibration_images(base))
         patch_scores, image_scores = self._member_scores(base)
         if self.normalization is None:
             self.location_ = np.zeros(len(self.scorers))
@@ -189,8 +181,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
             self.location_, self.scale_ = np.transpose(
                 [_common_scale(scores[base.valid]) for scores in patch_scores]
             )
-        self.train_scores_ = self._combined(base, patch_scores, image_scores)[1]
-        self.offset_ = contamination_offset(self.train_scores_, self.contamination)
+        return self._combined(base, patch_scores, image_scores)[1]
 
     def _unfitted(self, scorer):
         scorer = clone(scorer)
@@ -199,10 +190,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
             scorer.set_params(contamination=self.contamination)
         return scorer
 
-    def _params_of_fit(self):
-        return {name: _snapshot(value) for name, value in self.get_params(deep=True).items()}
-
-    def _scores(self, tokens):
+    def _score_tokens(self, tokens):
         return self._combined(tokens, *self._member_scores(tokens))
 
     def _member_scores(self, tokens):
@@ -248,7 +236,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
                 "scorer_weights are only for combination='mean'; for the maximum pass None"
             )
         weights = np.asarray(self.scorer_weights)
-        if weights.dtype.kind not in "fiub" or weights.shape != (len(self.scorers),):
+        if weights.dtype.kind not in "fiu" or weights.shape != (len(self.scorers),):
             raise ValueError(
                 f"scorer_weights must be {len(self.scorers)} numbers, one for each scorer, got "
                 f"{self.scorer_weights!r}"
@@ -274,13 +262,6 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
                     f"score_patches, got {scorer!r}"
                 )
         self._validate_names([name for name, _ in self.scorers])
-
-
-def _snapshot(value):
-    """A parameter as it is now: lists, prompts and features may be changed in place."""
-    if isinstance(value, list):
-        return list(value)  # of scorers, which stay themselves
-    return copy.deepcopy(value) if isinstance(value, (dict, np.ndarray)) else value
 
 
 def _common_scale(scores):

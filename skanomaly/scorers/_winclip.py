@@ -1,9 +1,14 @@
 """WinCLIP's scores of tokens that hold the embeddings of patch, windows and image."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from numbers import Integral
 
 import numpy as np
 
+from skanomaly._tokens import PatchTokens
+from skanomaly._typing import FloatArray
 from skanomaly.core.prompts import (
     harmonic_mean,
     harmonic_window_map,
@@ -11,13 +16,13 @@ from skanomaly.core.prompts import (
 )
 
 
-def check_windows(windows):
+def check_windows(windows: Sequence[int]) -> tuple[int, ...]:
     """The sides of the windows as a tuple; an error for anything else."""
     sides = tuple(windows)
     if (
         not sides
         or len(set(sides)) < len(sides)
-        or not all(isinstance(side, Integral) and side >= 1 for side in sides)
+        or not all(_is_integer(side) and side >= 1 for side in sides)
     ):
         raise ValueError(
             f"windows must be different sides in patches, such as (2, 3), got {windows!r}"
@@ -25,7 +30,11 @@ def check_windows(windows):
     return sides
 
 
-def check_token_dim(token_dim, text_dim, windows):
+def _is_integer(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_token_dim(token_dim: int, text_dim: int, windows: tuple[int, ...] | None) -> None:
     """Raise where the tokens do not go with the text features."""
     n_blocks = 1 if windows is None else 2 + len(windows)
     if token_dim == n_blocks * text_dim:
@@ -46,7 +55,7 @@ def check_token_dim(token_dim, text_dim, windows):
     raise ValueError(problem + cure)
 
 
-def image_embeddings(tokens, dim):
+def image_embeddings(tokens: PatchTokens, dim: int) -> FloatArray:
     """The class embedding of each image, (n_images, dim), which all its patches hold.
 
     Parameters
@@ -75,7 +84,9 @@ def image_embeddings(tokens, dim):
     return out
 
 
-def winclip_scores(tokens, windows, score):
+def winclip_scores(
+    tokens: PatchTokens, windows: tuple[int, ...], score: Callable[[FloatArray], FloatArray]
+) -> tuple[FloatArray, FloatArray]:
     """Map of each image over all scales, and its score by the class embedding.
 
     Parameters
@@ -102,10 +113,10 @@ def winclip_scores(tokens, windows, score):
     """
     dim = tokens.dim // (2 + len(windows))
     image_scores = score(image_embeddings(tokens, dim))
-    stored = np.full((len(windows), len(tokens.values)), np.nan)
+    window_scores = np.full((len(windows), len(tokens.values)), np.nan)
     for k in range(len(windows)):
         block = tokens.values[:, (1 + k) * dim : (2 + k) * dim]
-        stored[k, tokens.valid] = score(block if tokens.valid.all() else block[tokens.valid])
+        window_scores[k, tokens.valid] = score(block if tokens.valid.all() else block[tokens.valid])
     out = np.zeros(len(tokens.values))
     for i, grid in enumerate(tokens.grids):
         if len(grid) != 2:
@@ -113,19 +124,19 @@ def winclip_scores(tokens, windows, score):
                 "windows need the grid: tokens of shape (n_images, grid_h, grid_w, dim)"
             )
         rows, maps = tokens.rows(i), [np.full(grid, image_scores[i])]
-        for side, scores in zip(windows, stored[:, rows], strict=True):
+        for side, scores in zip(windows, window_scores[:, rows], strict=True):
             try:
                 anchors = window_anchors(scores.reshape(grid), side)
             except ValueError as exc:
                 raise ValueError(f"image {i}: {exc}") from exc
             maps.append(harmonic_window_map(anchors, side))
-        for side, scores in zip(windows, stored[:, rows], strict=True):
-            _check_stored(scores.reshape(grid), side, windows, i)
+        for side, scores in zip(windows, window_scores[:, rows], strict=True):
+            _check_shared_windows(scores.reshape(grid), side, windows, i)
         out[rows] = np.where(tokens.valid[rows], harmonic_mean(maps).ravel(), 0)
     return out, image_scores
 
 
-def _check_stored(scores, side, windows, index):
+def _check_shared_windows(scores, side, windows, index):
     """Raise where patches at the right or the bottom do not share the last window of that side."""
     for axis in (0, 1):
         tail = np.split(scores, [scores.shape[axis] - side], axis=axis)[1]

@@ -378,6 +378,8 @@ def test_wrong_tokens(encoder):
         ({"windows": (2, 2)}, "windows must be different sides in patches"),
         ({"windows": ()}, "windows must be different sides in patches"),
         ({"windows": (0,)}, "windows must be different sides in patches"),
+        ({"windows": (True, 2)}, "windows must be different sides in patches"),
+        ({"logit_scale": True}, "The 'logit_scale' parameter of PromptScorer must not be a bool"),
         ({"windows": (2, 3), "mode": "diff"}, "windows need scores of at least 0"),
         ({"windows": (2, 3)}, "tokens must have 4 x 6"),
         ({"text_features_anomaly": np.random.default_rng(0).normal(size=DIM)}, "are the same"),

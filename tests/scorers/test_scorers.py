@@ -1,8 +1,8 @@
-"""What all scorers share: forms, masks, signs, held-out scores, labels, errors."""
+"""What scorers share: threshold, held-out scores, labels, errors; what is special to each.
 
-import warnings
+Forms, masks, batches, signs and the like are checked by `tests/test_common.py`.
+"""
 
-import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,48 +36,18 @@ def _flat(patch_scores):
 
 
 @each_scorer
-def test_forms_agree(scorer):
+def test_forms_agree_to_the_bit(scorer):
     good, new = _tokens(), _tokens(5, seed=1)
-    flat = lambda X: X.reshape(len(X), -1, X.shape[-1])  # noqa: E731
     mixed = np.empty(len(new), dtype=object)
     mixed[:] = list(new)
-    expected = clone(scorer).fit(good)
-    other = clone(scorer).fit(flat(good))
-    scores = expected.score_samples(new)
-    np.testing.assert_array_equal(other.score_samples(flat(new)), scores)
-    np.testing.assert_array_equal(expected.score_samples(flat(new)), scores)
-    np.testing.assert_array_equal(expected.score_samples(mixed), scores)
-    np.testing.assert_array_equal(expected.score_samples(list(new)), scores)
-    np.testing.assert_allclose(expected.score_samples(new.tolist()), scores, rtol=1e-6)
-    np.testing.assert_array_equal(expected.score_samples(list(flat(new))), scores)
-    np.testing.assert_array_equal(other.train_scores_, expected.train_scores_)
-    assert expected.score_patches(new).shape == (5, 4, 5)
-    assert expected.score_patches(new).dtype == np.float32
-    assert other.score_patches(flat(new)).shape == (5, 20)
-
-
-@each_scorer
-def test_rows_are_images_of_one_patch(scorer):
-    rows = _tokens().reshape(12, -1)[:, :7]
-    new = _tokens(4, seed=1).reshape(4, -1)[:, :7]
-    as_rows = clone(scorer).fit(rows)
-    as_grid = clone(scorer).fit(rows[:, None, None])
-    np.testing.assert_array_equal(as_rows.score_samples(new), as_grid.score_samples(new))
-    np.testing.assert_array_equal(
-        as_rows.score_samples(new), as_grid.score_samples(new[:, None, None])
-    )
-    np.testing.assert_array_equal(as_rows.train_scores_, as_grid.train_scores_)
-
-
-@each_scorer
-def test_batch_and_order_do_not_matter(scorer):
-    scorer = clone(scorer).fit(_tokens())
-    new = np.concatenate([_tokens(6, seed=1), _tokens()[:3]])  # training images among them
-    together = scorer.score_samples(new)
-    alone = np.concatenate([scorer.score_samples(image[None]) for image in new])
-    np.testing.assert_allclose(alone, together, rtol=1e-6)
-    order = np.random.default_rng(0).permutation(len(new))
-    np.testing.assert_allclose(scorer.score_samples(new[order]), together[order], rtol=1e-6)
+    fitted = clone(scorer).fit(good)
+    flat = clone(scorer).fit(good.reshape(12, 20, 6))
+    np.testing.assert_array_equal(flat.train_scores_, fitted.train_scores_)
+    scores = fitted.score_samples(new)
+    for X in (mixed, list(new), new.reshape(5, 20, 6), list(new.reshape(5, 20, 6))):
+        np.testing.assert_array_equal(fitted.score_samples(X), scores)
+    np.testing.assert_array_equal(flat.score_samples(new.reshape(5, 20, 6)), scores)
+    np.testing.assert_allclose(fitted.score_samples(new.tolist()), scores, rtol=1e-6)
 
 
 @each_unordered
@@ -96,43 +66,6 @@ def test_patch_permutation(scorer, seed):
 
 
 @each_scorer
-def test_masked_patches_change_nothing(scorer):
-    good, new = _tokens(), _tokens(3, seed=1)
-    plain = clone(scorer).fit(good)
-
-    def with_masked_row(X):
-        return np.concatenate([X, np.full_like(X[:, :1], np.nan)], axis=1)
-
-    masked = clone(scorer).fit(with_masked_row(good))
-    # An int topk, because a masked patch must not count as one of a share either.
-    np.testing.assert_allclose(
-        masked.score_samples(with_masked_row(new)), plain.score_samples(new), rtol=1e-6
-    )
-    np.testing.assert_allclose(masked.train_scores_, plain.train_scores_, rtol=1e-6)
-    patches = masked.score_patches(with_masked_row(new))
-    np.testing.assert_allclose(patches[:, :-1], plain.score_patches(new), rtol=1e-5, atol=1e-6)
-    assert (patches[:, -1] == 0).all()
-
-
-@each_scorer
-def test_training_images_get_held_out_scores(scorer):
-    good = _tokens(30)
-    scorer = clone(scorer).set_params(contamination=0.2).fit(good)
-    assert scorer.train_scores_.shape == (30,)
-    assert scorer.train_scores_.dtype == np.float64
-    np.testing.assert_array_equal(scorer.score_samples(good), scorer.train_scores_)
-    assert (scorer.predict(good) == -1).sum() == 6
-    np.testing.assert_array_equal(clone(scorer).fit_predict(good), scorer.predict(good))
-    # Float noise, as between two runs of a model, does not hide a training image.
-    noise = 1 + 1e-7 * np.random.default_rng(0).normal(size=good.shape)
-    np.testing.assert_array_equal(
-        scorer.score_samples((good * noise).astype(np.float32)), scorer.train_scores_
-    )
-    # Its own patches are not in what it is compared with: no score is what they would give.
-    assert (scorer.score_patches(good) > 0).all()
-
-
-@each_scorer
 def test_one_changed_patch_is_a_new_image(scorer):
     good = _tokens(30)
     scorer = clone(scorer).set_params(topk=1).fit(good)
@@ -141,15 +74,6 @@ def test_one_changed_patch_is_a_new_image(scorer):
     patches = scorer.score_patches(changed)[0]
     assert np.unravel_index(patches.argmax(), patches.shape) == (1, 2)
     assert scorer.predict(changed) == -1
-
-
-@each_scorer
-def test_the_model_does_not_share_memory_with_its_input(scorer):
-    good, new = _tokens(), _tokens(3, seed=1)
-    fitted = clone(scorer).fit(good)
-    expected = fitted.score_samples(new)
-    good[:] = 7
-    np.testing.assert_array_equal(fitted.score_samples(new), expected)
 
 
 @each_scorer
@@ -164,30 +88,63 @@ def test_new_images_are_not_taken_for_training_images(scorer):
         assert len(set(fitted.score_samples(X).tolist())) == 10
 
 
-@each_scorer
-def test_parameters_changed_since_fit(scorer):
-    fitted = clone(scorer).fit(_tokens()).set_params(aggregation="mean")
+def test_threshold_and_p_values():
+    good, new = _tokens(30), _tokens(10, seed=1)
+    scorer = PatchGaussianScorer("shared").fit(good)
+    assert scorer.train_scores_.dtype == np.float64 and scorer.train_scores_.shape == (30,)
+    assert scorer.offset_ == np.quantile(scorer.train_scores_, 0.1, method="weibull")
+    p = [(1 + (scorer.train_scores_ <= s).sum()) / 31 for s in scorer.score_samples(new)]
+    np.testing.assert_allclose(scorer.p_values(new), p)
+    # To the bit what `fit` calibrated on, and never what an image's own patches would give.
+    np.testing.assert_array_equal(scorer.score_samples(good), scorer.train_scores_)
+    assert (PatchKNNScorer().fit(good).score_patches(good) > 0).all()
+
+
+def test_parameters_changed_since_fit():
+    fitted = PatchKNNScorer().fit(_tokens()).set_params(aggregation="mean")
     with pytest.raises(NotFittedError, match="aggregation of this .* changed since fit"):
         fitted.predict(_tokens(2, seed=1))
+    with pytest.raises(NotFittedError, match="aggregation of this .* changed since fit"):
+        fitted.p_values(_tokens(2, seed=1))
     fitted.set_params(aggregation="topk_mean").predict(_tokens(2, seed=1))
 
 
-@each_scorer
-def test_signs(scorer):
-    good = _tokens(30)
-    scorer = clone(scorer).fit(good)
-    X = np.concatenate([_tokens(5, seed=1), 3 - 6 * _tokens(5, seed=2)])
-    patches, scores = scorer.score_patches(X, return_scores=True)
-    assert (patches >= 0).all()
-    np.testing.assert_array_equal(scores, scorer.score_samples(X))
-    decision = scorer.decision_function(X)
-    np.testing.assert_array_equal(decision, scores - scorer.offset_)
-    np.testing.assert_array_equal(scorer.predict(X), np.where(decision < 0, -1, 1))
-    assert scores[:5].min() > scores[5:].max()
-    assert scorer.offset_ == np.quantile(scorer.train_scores_, 0.1, method="weibull")
-    p = scorer.p_values(X)
-    expected = [(1 + (scorer.train_scores_ <= s).sum()) / 31 for s in scores]
-    np.testing.assert_allclose(p, expected)
+def test_labels():
+    good, bad = _tokens(15), 100 * _tokens(5, seed=3) - 300
+    X, y = np.concatenate([good, bad]), np.r_[np.ones(15), -np.ones(5)]
+    expected = PatchKNNScorer().fit(good).train_scores_
+    np.testing.assert_array_equal(PatchKNNScorer().fit(X, y[:, None]).train_scores_, expected)
+    # Anything but +1 and -1 is not a label of ours.
+    ignored = PatchKNNScorer().fit(X, np.r_[np.zeros(15), np.ones(5)])
+    assert len(ignored.train_scores_) == 20
+    # Labels of ours and others: an anomalous image would slip into the model.
+    for other in (0, np.nan):
+        with pytest.raises(ValueError, match="y holds -1 for anomalous images, but also"):
+            PatchKNNScorer().fit(X, np.r_[other, y[1:]])
+    with pytest.raises(ValueError, match="no normal image"):
+        PatchKNNScorer().fit(bad, -np.ones(5))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        PatchKNNScorer().fit(good, np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "scorer, name",
+    [
+        (PatchKNNScorer(), "n_neighbors"),
+        (PatchKNNScorer(), "coreset"),
+        (PatchKNNScorer(), "topk"),
+        (PatchKNNScorer(), "aggregation"),
+        (PatchKNNScorer(), "random_state"),
+        (PatchGaussianScorer(), "neighborhood"),
+        (PatchGaussianScorer(), "shrinkage"),
+        (PatchGaussianScorer(), "regularization"),
+        (PatchGaussianScorer(), "n_components"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_bools_are_no_numbers(scorer, name):
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of .* must not be a bool"):
+        clone(scorer).set_params(**{name: True}).fit(_tokens())
 
 
 @pytest.mark.parametrize(
@@ -201,51 +158,12 @@ def test_signs(scorer):
         (0.75, 0.5, lambda s: np.quantile(s, 0.75)),
     ],
 )
-@each_scorer
+@pytest.mark.parametrize("scorer", [SCORERS[0], SCORERS[5]], ids=repr)
 def test_image_score_is_the_aggregate(scorer, aggregation, topk, reference):
     scorer = clone(scorer).set_params(aggregation=aggregation, topk=topk).fit(_tokens())
     X = np.concatenate([_tokens(3, seed=1), _tokens()[:2]])
     expected = [-reference(patches.astype(float)) for patches in _flat(scorer.score_patches(X))]
     np.testing.assert_allclose(scorer.score_samples(X), expected, rtol=1e-6)
-
-
-@each_scorer
-def test_anomalous_rows_never_enter(scorer):
-    good, bad = _tokens(15), 100 * _tokens(5, seed=3) - 300
-    X, y = np.concatenate([good, bad]), np.r_[np.ones(15), -np.ones(5)]
-    expected = clone(scorer).fit(good)
-    fitted = clone(scorer).fit(X, y)
-    new = _tokens(4, seed=1)
-    np.testing.assert_array_equal(fitted.score_samples(new), expected.score_samples(new))
-    np.testing.assert_array_equal(fitted.train_scores_, expected.train_scores_)
-    np.testing.assert_array_equal(clone(scorer).fit_predict(X, y), fitted.predict(X))
-    # Anything but +1 and -1 is not a label of ours.
-    ignored = clone(scorer).fit(X, np.r_[np.zeros(15), np.ones(5)])
-    assert len(ignored.train_scores_) == 20
-    column = clone(scorer).fit(X, y[:, None])
-    np.testing.assert_array_equal(column.train_scores_, expected.train_scores_)
-    # Labels of ours and others: an anomalous image would slip into the model.
-    for other in (0, np.nan):
-        with pytest.raises(ValueError, match="y holds -1 for anomalous images, but also"):
-            clone(scorer).fit(X, np.r_[other, y[1:]])
-    with pytest.raises(ValueError, match="no normal image"):
-        clone(scorer).fit(bad, -np.ones(5))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        clone(scorer).fit(good, np.ones(3))
-
-
-@each_scorer
-def test_views_train_with_their_image(scorer):
-    good = _tokens(10)
-    views = np.stack([good, good[:, ::-1], good[:, :, ::-1]], axis=1)
-    fitted = clone(scorer).fit(views)
-    # The mirrored views of an image hold the same patches: not left out, they would score 0.
-    assert (fitted.score_patches(good) > 0).all()
-    assert fitted.train_scores_.shape == (10,)
-    np.testing.assert_array_equal(fitted.score_samples(good), fitted.train_scores_)
-    np.testing.assert_array_equal(clone(scorer).fit_predict(views), fitted.predict(good))
-    with pytest.raises(ValueError, match="views are only for fit"):
-        fitted.predict(views)
 
 
 def test_knn_leaves_out_the_image_exactly():
@@ -264,7 +182,8 @@ def test_cross_fitted_scores_are_those_of_a_model_without_the_fold(scorer):
     fitted = clone(scorer).fit(good)
     # Five folds of two for the coreset, of which each takes as many patches as the whole; ten of
     # one for the Gaussians.
-    folds = np.arange(10) * scorer._n_folds // 10
+    n_folds = 5 if isinstance(scorer, PatchKNNScorer) else 10
+    folds = np.arange(10) * n_folds // 10
     if scorer.get_params().get("coreset") is not None:
         scorer = clone(scorer).set_params(coreset=len(fitted.bank_))
     for fold in np.unique(folds):
@@ -276,13 +195,13 @@ def test_cross_fitted_scores_are_those_of_a_model_without_the_fold(scorer):
 
 
 def test_calibration_of_many_images_is_bounded(monkeypatch):
-    from skanomaly.scorers import _patch_knn
+    from skanomaly.scorers import _training_images
 
-    monkeypatch.setattr(_patch_knn, "MAX_CALIBRATION_PATCHES", 100)
+    monkeypatch.setattr(_training_images, "MAX_CALIBRATION_PATCHES", 100)
     good = _tokens(20)  # 400 patches: every fourth image is calibrated on
     scorer = PatchKNNScorer().fit(good)
     everything = PatchKNNScorer()
-    monkeypatch.setattr(_patch_knn, "MAX_CALIBRATION_PATCHES", 10**6)
+    monkeypatch.setattr(_training_images, "MAX_CALIBRATION_PATCHES", 10**6)
     everything.fit(good)
     np.testing.assert_array_equal(scorer.train_scores_, everything.train_scores_[::4])
     # The other images are held out all the same when they are seen again.
@@ -331,23 +250,9 @@ def test_zero_tokens_and_cosine():
     assert scorer.predict(np.concatenate([good[:1], good[:1] + 10])).tolist() == [1, -1]
 
 
-@each_scorer
-def test_persistence_and_clone(scorer, tmp_path):
-    good, new = _tokens(), _tokens(4, seed=1)
-    fitted = clone(scorer).fit(good)
-    joblib.dump(fitted, tmp_path / "scorer.joblib")
-    loaded = joblib.load(tmp_path / "scorer.joblib")
-    for X in (new, good):
-        np.testing.assert_array_equal(loaded.score_samples(X), fitted.score_samples(X))
-    assert clone(fitted).get_params() == fitted.get_params()
-    with pytest.raises(NotFittedError):
-        clone(fitted).predict(new)
-
-
-@each_scorer
-def test_errors(scorer):
+def test_errors():
     good = _tokens()
-    fitted = clone(scorer).fit(good)
+    fitted = PatchKNNScorer().fit(good)
     with pytest.raises(ValueError, match="X has 3 features, but .* is expecting 6 features"):
         fitted.predict(good[..., :3])
     broken = good.copy()
@@ -357,16 +262,15 @@ def test_errors(scorer):
     blank = good.copy()
     blank[2] = np.nan
     with pytest.raises(ValueError, match="every patch of image 2 is masked"):
-        clone(scorer).fit(blank)
+        PatchKNNScorer().fit(blank)
     with pytest.raises(ValueError, match="image 0: topk=21 is more than the 20 patches"):
-        clone(scorer).set_params(topk=21).fit(good)
+        PatchKNNScorer(topk=21).fit(good)
     for paths in (["a.png", "b.png"], np.array(["a.png", "b.png"]), [None, None]):
         with pytest.raises(ValueError, match="put an embedder before it"):
             fitted.predict(paths)
-    with pytest.raises(ValueError, match="1 image of one patch"):
-        clone(scorer).set_params(
-            **({"covariance": "shared"} if hasattr(scorer, "covariance") else {})
-        ).fit(good[:1, 0, 0])
+    for scorer in (PatchKNNScorer(), PatchKNNScorer(coreset=0.5), PatchGaussianScorer("shared")):
+        with pytest.raises(ValueError, match="1 image of one patch"):
+            scorer.fit(good[:1, 0, 0])
 
 
 def test_gaussian_errors():
@@ -427,10 +331,3 @@ def test_random_reduction_needs_a_seed_only_when_it_reduces():
         for _ in range(2)
     ]
     np.testing.assert_array_equal(*scores)
-
-
-def test_no_warning_in_ordinary_use():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for scorer in SCORERS:
-            clone(scorer).fit(_tokens()).predict(_tokens(2, seed=1))

@@ -1,0 +1,47 @@
+"""What the docstrings of several scorers say alike, for :func:`skanomaly._docstrings.document`."""
+
+from __future__ import annotations
+
+SCORER_DOCS = {
+    "topk": """
+        topk : float or int, default=0.01
+            For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
+            scores.
+        """,
+    "aggregation": """
+        aggregation : {"topk_mean", "max", "mean"} or float, default="topk_mean"
+            From patch scores to the image score; a float in [0, 1] is a quantile.
+        """,
+    "contamination": """
+        contamination : float, default=0.1
+            Share of normal images the threshold may flag, in (0, 0.5].
+        """,
+    "tokens": """
+        X : array-like
+            Patch tokens, in any form of :meth:`fit` but views.
+        """,
+    "y": """
+        y : array-like of shape (n_images,), optional
+            +1 for normal, -1 for anomalous images. Anomalous images never enter the model. A `y`
+            without -1 that holds anything else than +1, such as class labels, is ignored.
+        """,
+    "train_scores_": """
+        train_scores_ : ndarray of shape (n_images,)
+            Held-out scores of the training images, as from `score_samples`.
+        """,
+    "train_scores_bounded": """
+        train_scores_ : ndarray of shape (n_calibration_images,)
+            Held-out scores of the training images, as from `score_samples`: of all images up to
+            2**17 patches, beyond that of images at even steps.
+        """,
+    "offset_": """
+        offset_ : float
+            The `contamination` quantile of `train_scores_`.
+        """,
+    "features_in": """
+        n_features_in_ : int
+            Dimension of a token.
+        feature_names_in_ : ndarray of shape (n_features_in_,)
+            Only where `X` is a DataFrame with string column names.
+        """,
+}
