@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 __all__ = ["ArrayLike", "FloatArray", "ImageLike", "Images", "IntArray", "Labels", "PathLike"]
 
-PathLike: TypeAlias = "str | os.PathLike[str]"
-# One image: a path, the bytes of a file, a PIL image, or an array of pixels.
-ImageLike: TypeAlias = "PathLike | bytes | Image.Image | NDArray[Any]"
+PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
+# One image: a path, the bytes of a file, an array of pixels, or a PIL image. The last is not named,
+# because this module is imported where Pillow is not wanted yet.
+ImageLike: TypeAlias = PathLike | bytes | NDArray[Any] | Any
 # Several: a list, a tuple, a 1-D array or a Series of them, or one 4-D uint8 array.
-Images: TypeAlias = "Collection[ImageLike] | NDArray[Any]"
+Images: TypeAlias = Collection[ImageLike] | NDArray[Any]
 # +1 for normal, -1 for anomalous images.
-Labels: TypeAlias = "ArrayLike | None"
+Labels: TypeAlias = ArrayLike | None
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.signedinteger[Any]]
