@@ -68,7 +68,7 @@ def test_a_server_that_answers(ask, serve, status):
 
 
 def test_a_server_in_trouble(ask, serve):
-    with pytest.raises(OSError, match="weights of net could not be had .*503"):
+    with pytest.raises(OSError, match="weights of net could not be downloaded .*503"):
         ask(serve(503))
 
 
@@ -77,7 +77,7 @@ def test_a_silent_server(ask, monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with pytest.raises(OSError, match="weights of net could not be had") as caught:
+        with pytest.raises(OSError, match="weights of net could not be downloaded") as caught:
             ask(silent.getsockname()[1])
     assert "time" in str(caught.value).lower() and "\n" not in str(caught.value)
 
@@ -85,7 +85,7 @@ def test_a_silent_server(ask, monkeypatch):
 def test_no_server(ask, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening
-        with pytest.raises(OSError, match="could not be had") as caught:
+        with pytest.raises(OSError, match="could not be downloaded") as caught:
             ask(taken.getsockname()[1])
     assert str(tmp_path) in str(caught.value)
 

@@ -289,7 +289,7 @@ def test_fetch_offline(tmp_path, environment, reason):
     done = _weights("fetch", "vision_padim", HF_HOME=str(tmp_path), **environment)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: the pretrained weights of resnet18.tv_in1k could not be had")
+    assert line.startswith("error: the pretrained weights of resnet18.tv_in1k could not be downloaded")
     assert reason in line and str(tmp_path / "hub") in line and "HF_HOME" in line
 
 
@@ -310,7 +310,7 @@ def test_fetch_asks_for_the_weights_of_the_model(tmp_path, monkeypatch, name, we
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     result = run("weights", "fetch", name)
     assert result.exit_code == 1
-    assert f"the pretrained weights of {weights} could not be had" in result.stderr
+    assert f"the pretrained weights of {weights} could not be downloaded" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
