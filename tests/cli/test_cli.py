@@ -289,7 +289,9 @@ def test_fetch_offline(tmp_path, environment, reason):
     done = _weights("fetch", "vision_padim", HF_HOME=str(tmp_path), **environment)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: the pretrained weights of resnet18.tv_in1k could not be downloaded")
+    assert line.startswith(
+        "error: the pretrained weights of resnet18.tv_in1k could not be downloaded"
+    )
     assert reason in line and str(tmp_path / "hub") in line and "HF_HOME" in line
 
 

@@ -132,7 +132,7 @@ def test_an_image_has_the_same_tokens_in_any_batch_and_order(name):
         agree(name, embedder.transform([image]), expected[None])
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 100])
+@pytest.mark.parametrize("batch_size", [1, 100])
 def test_batch_size_does_not_matter(sized, batch_size):
     X = random_images(*SIZES)
     agree(sized, MAKE[sized](batch_size=batch_size).transform(X), MAKE[sized]().transform(X))
@@ -232,10 +232,10 @@ BAD_X = {
 
 
 @pytest.mark.parametrize("X, error, message", BAD_X.values(), ids=BAD_X)
-@pytest.mark.parametrize("method", ["fit", "transform", "fit_transform"])
-def test_what_is_no_collection_of_images_is_refused(name, method, X, error, message):
-    with pytest.raises(error, match=message):
-        getattr(MAKE[name](), method)(X)
+def test_what_is_no_collection_of_images_is_refused(name, X, error, message):
+    for method in ("fit", "transform", "fit_transform"):
+        with pytest.raises(error, match=message):
+            getattr(MAKE[name](), method)(X)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -551,9 +551,13 @@ def invalid_parameters():
         "windows": [2, "2x2", True],
         "func": [None, "mean", 3],
     }
+    tested = set()
     for name, make in DEFAULTS.items():
         for parameter in make()._parameter_constraints:
-            for value in bad[parameter]:
+            # Of a parameter that several have, every value once; then that it is checked at all.
+            values = bad[parameter][:1] if parameter in tested else bad[parameter]
+            tested.add(parameter)
+            for value in values:
                 yield pytest.param(make, parameter, value, id=f"{name}-{parameter}-{value!r:.12}")
 
 
