@@ -62,7 +62,8 @@ cache_size : int, default=20_000_000_000
 """,
     "n_jobs": """
 n_jobs : int or None, default=None
-    Workers of joblib, which are threads here; None is one, unless joblib's context says otherwise.
+    Workers of joblib, which are threads here; None is one, unless a context of joblib says
+    otherwise.
 """,
     "verbose": """
 verbose : bool or int, default=False
