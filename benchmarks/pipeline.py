@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from benchmarks._timing import interleave, machine, print_table, write_json
 from benchmarks.embedding import plain_model, save_weights
 from skanomaly import DinoV2Patches, PatchKNNScorer, anomaly_maps
+from skanomaly._networks.dinov2 import interpolate_position_embedding
 from skanomaly.datasets import make_surfaces
-from skanomaly.embedders._dinov2 import interpolate_position_embedding
 
 SIDE, GRID, FILE_SIDE = 448, 32, 1024
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -102,7 +102,6 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--runtime", default="auto")
-    parser.add_argument("--n-jobs", type=int, default=None)
     parser.add_argument("--json", help="file for the result")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="torch")
@@ -117,9 +116,7 @@ def main():
     }
     with tempfile.TemporaryDirectory() as folder:
         weights, paths = save_weights(folder), write_images(folder, options.images)
-        embedder = DinoV2Patches(
-            weights=weights, device="cpu", runtime=options.runtime, n_jobs=options.n_jobs
-        )
+        embedder = DinoV2Patches(weights=weights, device="cpu", runtime=options.runtime)
         embedder.transform(paths[:1])  # loads the model
         for n_bank in options.banks:
             images = training_images(n_bank)

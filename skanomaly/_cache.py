@@ -1,5 +1,7 @@
 """On-disk cache of the image embedders: one verified safetensors file per image."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
@@ -12,10 +14,13 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
+
+from skanomaly._typing import PathLike
 
 # Part of every key and of every file: raising it makes all older entries count as missing.
 FORMAT_VERSION = 1
@@ -27,7 +32,7 @@ _TEMPORARY = re.compile(r"([0-9a-f]{2})/\.\1[0-9a-f]{62}\.[0-9]+\.[0-9a-f]{16}\.
 _TEMPORARY_LIFE = 3600.0  # seconds; no write takes that long: its process was killed
 
 
-def cache_key(**parts):
+def cache_key(**parts: object) -> str:
     """
     Digest of everything that an entry depends on.
 
@@ -55,7 +60,7 @@ def cache_key(**parts):
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _check_plain(value):
+def _check_plain(value: object) -> None:
     """Raise TypeError for what JSON would refuse, or would silently turn into a string."""
     if isinstance(value, dict):
         for name, item in value.items():
@@ -69,7 +74,7 @@ def _check_plain(value):
         raise TypeError(f"cache key: {type(value).__name__} is not a plain value")
 
 
-def _metadata(key, array, dtype):
+def _metadata(key: str, array: np.ndarray, dtype: str) -> dict[str, str]:
     """Text metadata of the file that holds `array` under `key`; reading compares all of it."""
     return {
         "format": "skanomaly.tokens",
@@ -77,11 +82,11 @@ def _metadata(key, array, dtype):
         "key": key,
         "dtype": dtype,
         "shape": json.dumps(array.shape),
-        "sha256": hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest(),
+        "sha256": hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest(),
     }
 
 
-def _smallest(array):
+def _smallest(array: np.ndarray) -> np.ndarray:
     """The array as float16 if that holds it to the bit."""
     with np.errstate(all="ignore"):  # what float16 cannot hold is found out by the comparison
         half = array.astype(np.float16)
@@ -119,7 +124,7 @@ class TokenCache:
     [0. 1. 2.]
     """
 
-    def __init__(self, directory, max_bytes):
+    def __init__(self, directory: PathLike, max_bytes: int) -> None:
         integer = isinstance(max_bytes, numbers.Integral) and not isinstance(max_bytes, bool)
         if not integer or max_bytes <= 0:
             raise ValueError(f"max_bytes must be a positive integer, got {max_bytes!r}")
@@ -130,15 +135,15 @@ class TokenCache:
         self._writable = True
         self._lock = threading.Lock()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.directory, self.max_bytes)
 
-    def _path(self, key):
+    def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise ValueError(f"not a cache key: {key!r}")
         return self.directory / key[:2] / f"{key}.safetensors"
 
-    def get(self, key):
+    def get(self, key: str) -> np.ndarray | None:
         """Return the array of `key`, the caller's to write to, or None if there is none."""
         path = self._path(key)
         try:
@@ -156,7 +161,7 @@ class TokenCache:
             os.utime(path)
         return array.astype(dtype, copy=False)
 
-    def put(self, key, array):
+    def put(self, key: str, array: np.ndarray) -> None:
         """Store `array` (float32 or float16) under `key`; never fails for want of a disk.
 
         float32 values that float16 holds to the bit take half the space; `get` gives float32.
@@ -184,7 +189,7 @@ class TokenCache:
                 text = f"token cache {self.directory}: nothing more is stored ({error})"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
 
-    def _write(self, path, blob):
+    def _write(self, path: Path, blob: bytes) -> None:
         """Make `path` hold `blob`, or leave everything as it was."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
@@ -202,7 +207,7 @@ class TokenCache:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
 
-    def _evict(self, keep):
+    def _evict(self, keep: Path) -> None:
         """Count the entries; past the cap, remove the oldest, but never the path `keep`."""
         expired = time.time() - _TEMPORARY_LIFE
         entries = []

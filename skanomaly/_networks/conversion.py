@@ -1,19 +1,29 @@
-"""Models converted for another runtime: made once, kept on disk, checked against torch."""
+"""Networks converted for another runtime: made once, kept on disk, checked against torch."""
+
+from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from skanomaly._cache import cache_key
 from skanomaly._images import resize_image
+from skanomaly._networks.network import Network
 from skanomaly._optional import import_optional
 from skanomaly.datasets import make_surfaces
+
+if TYPE_CHECKING:
+    import torch
+
+_T = TypeVar("_T")
 
 # Conversions that are kept on disk; the least recently used go.
 MAX_KEPT = 16
@@ -21,51 +31,48 @@ MAX_KEPT = 16
 _TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-3, "int8": 0.2}
 
 
-def exports_folder():
-    """Folder of the converted models: ``XDG_CACHE_HOME``, or else the platform's for caches."""
-    if os.environ.get("XDG_CACHE_HOME"):
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "skanomaly" / "exports"
+def conversions_folder() -> Path:
+    """Folder of the converted networks, in the platform's folder for caches."""
+    return user_cache_path("skanomaly", appauthor=False) / "exports"
 
 
-def stored(parts, build, save, load):
-    """A converted model: from disk if it is there, else built and saved.
+def load_or_convert(
+    parts: dict[str, object],
+    convert: Callable[[], _T],
+    save: Callable[[_T, Path], object],
+    load: Callable[[Path], _T],
+) -> _T:
+    """A converted network: read from disk if it is there, else made and kept.
 
     Parameters
     ----------
     parts : dict
         Everything that it depends on.
-    build : callable
-        Converts the model.
+    convert : callable
+        Converts the network.
     save : callable
-        ``save(model, folder)`` writes it into an empty folder.
+        ``save(converted, folder)`` writes it into an empty folder.
     load : callable
         ``load(folder)`` reads it; raises where it is missing or damaged.
 
     Returns
     -------
     object
-        What `build` or `load` returns.
+        What `convert` or `load` returns.
     """
-    folder = exports_folder() / cache_key(**parts)
+    folder = conversions_folder() / cache_key(**parts)
     if folder.is_dir():
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is made anew
-            model = load(folder)
+            converted = load(folder)
             with contextlib.suppress(OSError):
                 os.utime(folder)
-            return model
-    model = build()
+            return converted
+    converted = convert()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
         try:
-            save(model, temporary)
+            save(converted, temporary)
             shutil.rmtree(folder, ignore_errors=True)  # if it is there, it is damaged
             try:
                 os.rename(temporary, folder)
@@ -78,10 +85,10 @@ def stored(parts, build, save, load):
     except (OSError, RuntimeError) as error:
         text = f"the converted model could not be kept in {folder.parent}: {error}"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
-    return model
+    return converted
 
 
-def _prune(folder):
+def _prune(folder: Path) -> None:
     kept = []
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another process may be removing it
@@ -91,34 +98,30 @@ def _prune(folder):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def identity(model, shape, layers, embedder):
-    """What every conversion of a model depends on."""
-    modules = {name: import_optional(name, "torch", "a conversion") for name in embedder._libraries}
-    return {
-        "embedder": type(embedder).__name__,
-        "weights": model.digest,
-        "shape": list(shape),
-        "layers": list(layers),
-        **embedder._graph(model),
-        **{name: module.__version__ for name, module in modules.items()},
-    }
+def conversion_parts(network: Network, shape: Sequence[int]) -> dict[str, object]:
+    """What every conversion of a network depends on, for inputs of that (3, height, width)."""
+    return {"shape": list(shape), **network.fingerprint(), **network.versions()}
 
 
 @contextlib.contextmanager
-def converting(model, shape, layers, embedder, runtime):
-    """While a model is converted: what to convert, and what the converter cannot do said plainly.
+def converting(
+    network: Network, shape: Sequence[int], runtime: str
+) -> Iterator[tuple[torch.nn.Module, torch.Tensor]]:
+    """While a network is converted: what to convert, and what the converter cannot do said plainly.
 
     Parameters
     ----------
-    model, shape, layers, embedder
-        As for :func:`identity`.
+    network : Network
+        What to convert.
+    shape : sequence of int
+        ``(B, 3, height, width)``; B is ignored.
     runtime : str
         For the message.
 
     Yields
     ------
     module : torch.nn.Module
-        Its forward pass gives the maps of the layers.
+        Its forward pass gives the maps of the network.
     example : torch.Tensor of shape (1, 3, height, width)
 
     Raises
@@ -126,15 +129,16 @@ def converting(model, shape, layers, embedder, runtime):
     RuntimeError
         When the converter fails.
     """
-    torch = import_optional("torch", "torch", type(embedder).__name__)
+    torch = import_optional("torch", "torch", "a conversion")
 
-    class Maps(torch.nn.Module):
-        def __init__(self):
+    class Maps(torch.nn.Module):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
             super().__init__()
-            self.module = embedder._tower(model, shape)
+            # Held so that the converter finds its weights.
+            self.module = network.model.sized(*map(int, shape[2:]))
 
-        def forward(self, x):
-            return tuple(m.contiguous() for m in embedder._forward(model, x, layers))
+        def forward(self, x: Any) -> Any:
+            return tuple(m.contiguous() for m in network.forward(network.model, x))
 
     module, example = Maps().eval(), torch.zeros((1, *shape[1:]))
     with torch.no_grad():
@@ -144,19 +148,19 @@ def converting(model, shape, layers, embedder, runtime):
         except Exception as exc:
             reason = " ".join(str(exc).split())[:300]
             raise RuntimeError(
-                f"{embedder.model_name} could not be converted for runtime={runtime!r} "
+                f"{network.name} could not be converted for runtime={runtime!r} "
                 f"({type(exc).__name__}: {reason}); use runtime='torch'"
             ) from exc
 
 
-def sample_inputs(model, shape, n, seed):
-    """Pictures of machined parts as inputs of a model.
+def sample_inputs(network: Network, shape: Sequence[int], n: int, seed: int) -> torch.Tensor:
+    """Pictures of machined parts as inputs of a network.
 
     Parameters
     ----------
-    model : LoadedModel
+    network : Network
         For its preprocessing.
-    shape : tuple of int
+    shape : sequence of int
         ``(B, 3, height, width)``; B is ignored.
     n, seed : int
         How many, and which.
@@ -166,22 +170,29 @@ def sample_inputs(model, shape, n, seed):
     torch.Tensor of shape (n, 3, height, width), float32
     """
     torch = import_optional("torch", "torch", "a conversion")
-    images = make_surfaces(n, image_size=max(32, *shape[2:]), random_state=seed).images
-    images = [resize_image(image, tuple(shape[2:]), model.interpolation) for image in images]
-    mean, std = torch.tensor(model.mean), torch.tensor(model.std)
-    x = torch.from_numpy(np.stack(images)).float() / 255
-    return ((x - mean) / std).permute(0, 3, 1, 2).contiguous()
+    height, width = map(int, shape[2:])
+    images = make_surfaces(n, image_size=max(32, height, width), random_state=seed).images
+    interpolation = network.preprocessing.interpolation
+    images = [resize_image(image, (height, width), interpolation) for image in images]
+    x = network.preprocessing.normalise(np.stack(images), torch.device("cpu"))
+    return x.contiguous()
 
 
-def check_export(function, model, shape, layers, embedder, runtime, dtype):
-    """Raise when a converted model does not give the tokens of torch.
+def check_conversion(
+    function: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    network: Network,
+    shape: Sequence[int],
+    runtime: str,
+    dtype: str,
+) -> None:
+    """Raise when a converted network does not give the tokens of torch.
 
     Parameters
     ----------
     function : callable
         From a batch to maps.
-    model, shape, layers, embedder
-        As for :func:`identity`.
+    network, shape
+        As for :func:`converting`.
     runtime, dtype : str
         For the message, and for what may deviate.
 
@@ -190,17 +201,18 @@ def check_export(function, model, shape, layers, embedder, runtime, dtype):
     RuntimeError
         When the median of 1 - cosine over the patches of a test image is too large.
     """
-    torch = import_optional("torch", "torch", type(embedder).__name__)
-    x = sample_inputs(model, shape, 1, seed=1)
+    torch = import_optional("torch", "torch", "a conversion")
+    x = sample_inputs(network, shape, 1, seed=1)
     with torch.inference_mode():
-        expected = embedder._forward(model, x, layers)
+        expected = network.forward(network.model, x)
         for number, (one, other) in enumerate(zip(expected, function(x), strict=True)):
             cosine = torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=1)
             deviation = float((1 - cosine).median())
             if not deviation <= _TOLERANCE[dtype]:
-                place = f"layer {layers[number]}" if number < len(layers) else "its windows"
+                known = number < len(network.layers)
+                place = f"layer {network.layers[number]}" if known else "its windows"
                 raise RuntimeError(
-                    f"{embedder.model_name}, converted for runtime={runtime!r} in {dtype}, "
+                    f"{network.name}, converted for runtime={runtime!r} in {dtype}, "
                     f"deviates from torch at {place}: median 1 - cosine {deviation:.1e}, "
                     f"{_TOLERANCE[dtype]:.0e} is the most; use runtime='torch'"
                 )

@@ -1,88 +1,66 @@
 """Plain vision transformers in reduced precision, faster than by their own forward pass."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 from skanomaly._optional import import_optional
+
+if TYPE_CHECKING:
+    import torch
 
 # Rows of the score matrix are computed so many elements at a time, which bounds the memory.
 _SCORES = 2**23
 
 
-def is_plain_vit(module):
-    """Whether :class:`FastVit` computes what the module does.
+@dataclass(frozen=True)
+class PlainBlock:
+    """Parts of one block of a plain vision transformer, as its library built them.
 
-    Parameters
+    Attributes
     ----------
-    module : torch.nn.Module
-        Any.
-
-    Returns
-    -------
-    bool
-        True for the ``VisionTransformer`` of timm and of open_clip, of standard blocks: softmax
-        attention without normalised queries and keys, an MLP of two linear maps, with or without
-        class token, registers and layer scale.
+    n_heads : int
+        Of the attention.
+    norm1, norm2 : torch.nn.LayerNorm
+        Before the attention, and before the MLP.
+    qkv : tuple of (torch.Tensor, torch.Tensor or None)
+        Weight and bias of queries, keys and values, in this order along the rows.
+    proj, fc1, fc2 : torch.nn.Linear
+        After the attention, and of the MLP.
+    act : torch.nn.Module
+        Activation of the MLP.
+    scale1, scale2 : torch.Tensor or None
+        Layer scales of the attention and of the MLP.
     """
-    nn = import_optional("torch", "torch", "this embedder").nn
-    if _is_open_clip(module):
-        return all(
-            type(block).__name__ == "ResidualAttentionBlock"
-            and type(block.attn) is nn.MultiheadAttention
-            for block in module.transformer.resblocks
-        )
-    vit = import_optional("timm.models.vision_transformer", "torch", "this embedder")
-    layers = import_optional("timm.layers", "torch", "this embedder")
-    idle = (nn.Identity, nn.Dropout, layers.DropPath)
 
-    def only(part, *names):
-        """Whether nothing but these children of a module does anything in inference."""
-        return all(name in names or type(m) in idle for name, m in part.named_children())
-
-    return (
-        type(module) is vit.VisionTransformer
-        and type(module.patch_embed) is layers.PatchEmbed
-        and type(module.patch_drop) is nn.Identity
-        and all(
-            type(block) is vit.Block
-            and only(block, "norm1", "attn", "ls1", "norm2", "mlp", "ls2")
-            and isinstance(block.norm1, nn.LayerNorm)
-            and isinstance(block.norm2, nn.LayerNorm)
-            and type(block.attn) is layers.Attention
-            and only(block.attn, "qkv", "proj")
-            and type(block.mlp) is layers.Mlp
-            and only(block.mlp, "fc1", "act", "fc2")
-            and not isinstance(block.mlp.fc1, nn.Conv2d)
-            and all(type(ls) in (nn.Identity, vit.LayerScale) for ls in (block.ls1, block.ls2))
-            for block in module.blocks
-        )
-    )
+    n_heads: int
+    norm1: Any
+    qkv: tuple[Any, Any]
+    proj: Any
+    scale1: Any
+    norm2: Any
+    fc1: Any
+    act: Any
+    fc2: Any
+    scale2: Any
 
 
-def _is_open_clip(module):
-    # By its name: with other models open_clip need not be installed.
-    return (type(module).__module__, type(module).__name__) == (
-        "open_clip.transformer",
-        "VisionTransformer",
-    )
+@dataclass(frozen=True)
+class PlainVit:
+    """A plain vision transformer: softmax attention, and an MLP of two linear maps.
 
-
-def embed_patches(module, x):
-    """What enters the first block of a plain transformer, and the grid of its patches.
-
-    Parameters
+    Attributes
     ----------
-    module : torch.nn.Module
-        For which :func:`is_plain_vit` holds, and which takes inputs of this size.
-    x : torch.Tensor of shape (B, 3, height, width)
-        Normalised images.
-
-    Returns
-    -------
-    tokens : torch.Tensor of shape (B, n_tokens, dim)
-    grid : tuple of int
+    blocks : tuple of PlainBlock
+        In their order.
+    n_prefix : int
+        Tokens before those of the patches: the class token and registers.
     """
-    if _is_open_clip(module):
-        return module._embeds(x), module.grid_size
-    tokens = module.norm_pre(module._pos_embed(module.patch_embed(x)))
-    return tokens, module.patch_embed.dynamic_feat_size(x.shape[-2:])
+
+    blocks: tuple[PlainBlock, ...]
+    n_prefix: int
 
 
 class FastVit:
@@ -95,21 +73,24 @@ class FastVit:
 
     Parameters
     ----------
-    module : torch.nn.Module
-        For which :func:`is_plain_vit` holds, in float32, on its device. Its weights are copied.
+    vit : PlainVit
+        In float32, on its device. Its weights are copied.
     dtype : torch.dtype
         ``torch.bfloat16`` or ``torch.float16``.
     """
 
-    def __init__(self, module, dtype):
+    def __init__(self, vit: PlainVit, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        if _is_open_clip(module):
-            self.n_prefix, parts = 1, map(_parts_of_open_clip, module.transformer.resblocks)
-        else:
-            self.n_prefix, parts = module.num_prefix_tokens, map(_parts_of_timm, module.blocks)
-        self.blocks = [_Block(*part, dtype) for part in parts]
+        self.n_prefix = vit.n_prefix
+        self.blocks = [_FastBlock(block, dtype) for block in vit.blocks]
 
-    def __call__(self, tokens, grid, layers, finish):
+    def __call__(
+        self,
+        tokens: torch.Tensor,
+        grid: tuple[int, int],
+        layers: Sequence[int],
+        finish: Callable[[torch.Tensor], torch.Tensor],
+    ) -> list[torch.Tensor]:
         """Feature maps of some layers.
 
         Parameters
@@ -118,7 +99,7 @@ class FastVit:
             What enters the first block.
         grid : tuple of int
             ``(grid_h, grid_w)`` of the patches among them, which come last.
-        layers : list of int
+        layers : sequence of int
             Numbers of blocks, in ascending order.
         finish : callable
             What the patches of a layer pass through at last, such as the final normalisation: from
@@ -138,32 +119,21 @@ class FastVit:
         return maps
 
 
-def _parts_of_timm(block):
-    qkv, mlp = (block.attn.qkv.weight, block.attn.qkv.bias), block.mlp
-    attention = (block.attn.num_heads, block.norm1, qkv, block.attn.proj, block.ls1)
-    return *attention, block.norm2, mlp.fc1, mlp.act, mlp.fc2, block.ls2
-
-
-def _parts_of_open_clip(block):
-    qkv = block.attn.in_proj_weight, block.attn.in_proj_bias
-    attention = (block.attn.num_heads, block.ln_1, qkv, block.attn.out_proj, block.ls_1)
-    return *attention, block.ln_2, *block.mlp, block.ls_2
-
-
-class _Block:
-    def __init__(self, n_heads, norm1, qkv, proj, ls1, norm2, fc1, act, fc2, ls2, dtype):
+class _FastBlock:
+    def __init__(self, block: PlainBlock, dtype: torch.dtype) -> None:
         torch = import_optional("torch", "torch", "this embedder")
         # The product of queries and keys is scaled by scaling the queries' third of the rows.
-        weight = qkv[0]
+        weight = block.qkv[0]
         scale = torch.ones(len(weight), device=weight.device)
-        scale[: len(scale) // 3] = (len(scale) // 3 // n_heads) ** -0.5
-        self.n_heads, self.act, self.norm1, self.norm2 = n_heads, act, norm1, norm2
-        self.qkv = _scaled(*qkv, scale, dtype)
-        self.proj = _scaled(proj.weight, proj.bias, getattr(ls1, "gamma", None), dtype)
-        self.fc1 = _scaled(fc1.weight, fc1.bias, None, dtype)
-        self.fc2 = _scaled(fc2.weight, fc2.bias, getattr(ls2, "gamma", None), dtype)
+        scale[: len(scale) // 3] = (len(scale) // 3 // block.n_heads) ** -0.5
+        self.n_heads, self.act = block.n_heads, block.act
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.qkv = _scaled(*block.qkv, scale, dtype)
+        self.proj = _scaled(block.proj.weight, block.proj.bias, block.scale1, dtype)
+        self.fc1 = _scaled(block.fc1.weight, block.fc1.bias, None, dtype)
+        self.fc2 = _scaled(block.fc2.weight, block.fc2.bias, block.scale2, dtype)
 
-    def __call__(self, tokens, dtype):
+    def __call__(self, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         functional = import_optional("torch", "torch", "this embedder").nn.functional
         qkv = functional.linear(self.norm1(tokens).to(dtype), *self.qkv)
         qkv = qkv.unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)

@@ -1,13 +1,16 @@
 """Pretrained weights on the net: where they land, what is there, and whether a download can work.
 
-Nothing is downloaded here: timm and open_clip do that. But asked for a file that cannot be had,
-they try again for most of a minute; so whoever is about to make them download asks first.
+Nothing is downloaded here: timm and open_clip do that. But where a download fails, they try again
+for most of a minute; so whoever is about to make them download asks here first.
 """
+
+from __future__ import annotations
 
 import os
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skanomaly._optional import import_optional
 
@@ -34,14 +37,14 @@ class WeightFile:
 
     name: str
     repo: str | None = None
-    files: tuple = ()
+    files: tuple[str, ...] = ()
     url: str | None = None
     folder: Path | None = None
 
-    def cached(self):
+    def cached(self) -> Path | None:
         """Path of the file if it has been downloaded, else None."""
         if self.repo is None:
-            path = self.folder / self.url.rsplit("/", 1)[-1]
+            path = self.folder / self.url.rsplit("/", 1)[-1]  # type: ignore[operator, union-attr]
             return path if path.is_file() else None
         hub = _hub(self.name)
         repo, _, revision = self.repo.partition("@")
@@ -51,7 +54,7 @@ class WeightFile:
                 return Path(path)
         return None
 
-    def check_available(self):
+    def check_available(self) -> None:
         """Raise at once what a download would end in after many attempts.
 
         Raises
@@ -64,7 +67,7 @@ class WeightFile:
             return
         try:
             if self.repo is None:
-                request = urllib.request.Request(self.url, method="HEAD")
+                request = urllib.request.Request(str(self.url), method="HEAD")
                 urllib.request.urlopen(request, timeout=TIMEOUT).close()
                 return
             hub = _hub(self.name)
@@ -80,16 +83,16 @@ class WeightFile:
                 return
             raise download_error(self.name, exc, self.place()) from exc
 
-    def place(self):
+    def place(self) -> Path | None:
         """Folder into which the file is downloaded."""
         return hub_folder() if self.repo is not None else self.folder
 
-    def source(self):
+    def source(self) -> str | None:
         """Repository or address, for tables."""
         return self.repo if self.repo is not None else self.url
 
 
-def timm_file(name):
+def timm_file(name: str) -> WeightFile | None:
     """The file of a model of timm, a name that timm knows.
 
     Parameters
@@ -113,7 +116,7 @@ def timm_file(name):
     return WeightFile(name, url=cfg.url, folder=torch_folder())
 
 
-def open_clip_file(model_name, tag):
+def open_clip_file(model_name: str, tag: str) -> WeightFile | None:
     """The file of a model of open_clip.
 
     Parameters
@@ -143,7 +146,7 @@ _TIMM_NAMES = {_TIMM: "model.safetensors", _OPEN_CLIP: "open_clip_model.safetens
 _OPEN_CLIP_NAMES = {_OPEN_CLIP: "open_clip_model.safetensors"}
 
 
-def _alternatives(file, names):
+def _alternatives(file: str, names: dict[str, str]) -> tuple[str, ...]:
     """Names under which a file is looked for: first as safetensors."""
     stem, _, suffix = file.rpartition(".")
     if suffix == "safetensors":
@@ -151,8 +154,8 @@ def _alternatives(file, names):
     return names.get(file, f"{stem}.safetensors"), file
 
 
-def download_error(name, exc, place=None):
-    """The one message for weights that cannot be had.
+def download_error(name: str, exc: Exception, place: Path | None = None) -> OSError:
+    """The one message for weights that are not there and cannot be downloaded.
 
     Parameters
     ----------
@@ -171,31 +174,31 @@ def download_error(name, exc, place=None):
     moved = {hub_folder(): " (HF_HOME moves it)", torch_folder(): " (TORCH_HOME moves it)"}
     place = hub_folder() if place is None else place
     return OSError(
-        f"the pretrained weights of {name} could not be had ({type(exc).__name__}: {reason}). "
-        f"Connect once to download them, as `skanomaly weights fetch` does ahead of time, into "
-        f"{place}{moved.get(place, '')}; or pass the path of a local file as weights="
+        f"the pretrained weights of {name} could not be downloaded ({type(exc).__name__}: "
+        f"{reason}). Connect once to download them, as `skanomaly weights fetch` does ahead of "
+        f"time, into {place}{moved.get(place, '')}; or pass the path of a local file as weights="
     )
 
 
-def hub_folder():
+def hub_folder() -> Path:
     """Cache of the Hugging Face hub, into which timm and open_clip download."""
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or _cache_home() / "huggingface"
     return Path(cache or Path(home, "hub")).expanduser()
 
 
-def torch_folder():
+def torch_folder() -> Path:
     """Cache of torch.hub, for weights that torchvision or timm load from an address."""
     home = os.environ.get("TORCH_HOME") or _cache_home() / "torch"
     return Path(home, "hub", "checkpoints").expanduser()
 
 
-def clip_folder():
+def clip_folder() -> Path:
     """Where open_clip puts weights that are on no hub."""
     return Path("~/.cache/clip").expanduser()
 
 
-def downloaded():
+def downloaded() -> list[tuple[str, int, Path]]:
     """What the three caches hold.
 
     Returns
@@ -203,12 +206,7 @@ def downloaded():
     list of tuple of (str, int, pathlib.Path)
         Name, bytes and place of each repository of weights and of each file.
     """
-    found = []
-    for folder in sorted(hub_folder().glob("models--*")):
-        # The files of a snapshot are links to the blobs, where the system has links.
-        files = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
-        size = sum(path.stat().st_size for path in files)
-        found.append((folder.name.removeprefix("models--").replace("--", "/"), size, folder))
+    found = _hub_repositories()
     for place in (torch_folder(), clip_folder()):
         for path in sorted(place.glob("*")):
             if path.is_file():
@@ -216,9 +214,23 @@ def downloaded():
     return found
 
 
-def _cache_home():
+def _hub_repositories() -> list[tuple[str, int, Path]]:
+    if not hub_folder().is_dir():
+        return []
+    try:
+        hub = _hub("a list of weights")
+    except ImportError:  # without the library that fills the folder, nothing in it is in use
+        return []
+    return sorted(
+        (repository.repo_id, repository.size_on_disk, repository.repo_path)
+        for repository in hub.scan_cache_dir(hub_folder()).repos
+        if repository.repo_type == "model"
+    )
+
+
+def _cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 
-def _hub(user):
+def _hub(user: str) -> Any:
     return import_optional("huggingface_hub", "torch", f"downloading {user}")

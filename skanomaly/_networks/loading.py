@@ -1,97 +1,30 @@
 """Loading of models: a bounded cache of them, weight files, devices."""
 
+from __future__ import annotations
+
+import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from hashlib import sha256
+from collections.abc import Callable, Hashable
+from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from skanomaly._networks.fast_vit import is_plain_vit
 from skanomaly._optional import import_optional
+from skanomaly._typing import PathLike
+
+if TYPE_CHECKING:
+    import torch
 
 # Models kept in memory by the process. They are keyed by what was asked for and live here rather
 # than on the estimators, which stay small to pickle and cheap to clone.
 MAX_MODELS = 3
-MAX_DERIVED = 4  # forms of one model: other precisions, compiled for other sizes
-_models = OrderedDict()
+_models: OrderedDict[Hashable, Any] = OrderedDict()
 _lock = threading.RLock()
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready for inference and the preprocessing it was trained with.
-
-    Attributes
-    ----------
-    module : torch.nn.Module
-        On its device, in its dtype, in evaluation mode.
-    mean, std : tuple of float
-        Of RGB values in [0, 1].
-    interpolation : str
-        Resampling filter.
-    image_size : int
-        Side of the square it was trained on, in pixels.
-    cell : int
-        Sides of an input must be multiples of this.
-    hierarchical : bool
-        Whether its layers have grids of different sizes (convolutional networks, Swin).
-    """
-
-    module: object
-    mean: tuple
-    std: tuple
-    interpolation: str
-    image_size: int
-    cell: int
-    hierarchical: bool
-
-    @cached_property
-    def digest(self):
-        """sha256 of the weights, as they are used."""
-        torch = import_optional("torch", "torch", "a pretrained model")
-        digest = sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
-
-    def derived(self, key, build):
-        """What is made of the model for one way of running it, built at first use.
-
-        It lives as long as the model; of more than `MAX_DERIVED` the least recently used go.
-
-        Parameters
-        ----------
-        key : tuple
-            Tells it from the others.
-        build : callable
-            Builds it, under a lock.
-        """
-        with _lock:
-            if key not in self._derived:
-                self._derived[key] = build()
-            self._derived.move_to_end(key)
-            while len(self._derived) > MAX_DERIVED:
-                self._derived.popitem(last=False)
-            return self._derived[key]
-
-    @property
-    def transformer(self):
-        """The module that may be a plain vision transformer."""
-        return self.module
-
-    @cached_property
-    def plain(self):
-        """Whether it is a plain vision transformer, of which there is a fast form."""
-        return is_plain_vit(self.transformer)
-
-    @cached_property
-    def _derived(self):
-        return OrderedDict()
-
-
-def load_once(key, build):
+def load_once(key: Hashable, build: Callable[[], Any]) -> Any:
     """The model of that key, built at first use; the least recently used make room.
 
     Parameters
@@ -110,16 +43,16 @@ def load_once(key, build):
         return _models[key]
 
 
-def weights_key(weights):
-    """What identifies `weights`: the word, or the file with its size and time of change."""
-    if weights in ("pretrained", "random"):
-        return weights
-    path = _existing(weights)
+def weights_key(weights: PathLike) -> Hashable:
+    """Key of `weights` in the cache: the word, or the file with its size and time of change."""
+    path = Path(weights).expanduser()
+    if weights in ("pretrained", "random") or not path.is_file():
+        return os.fspath(weights)
     stat = path.stat()
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns
 
 
-def read_weights(weights, user):
+def read_weights(weights: PathLike, user: str) -> dict[str, torch.Tensor]:
     """Read the tensors of a local weight file without running any code from it.
 
     Parameters
@@ -142,7 +75,9 @@ def read_weights(weights, user):
         When it is not a weight file, or needs code to be run.
     """
     torch = import_optional("torch", "torch", user)
-    path = _existing(weights)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={os.fspath(weights)!r} is not an existing file")
     if path.suffix == ".safetensors":
         safetensors = import_optional("safetensors.torch", "torch", user)
         try:
@@ -167,7 +102,7 @@ def read_weights(weights, user):
     return state
 
 
-def resolve_device(device):
+def resolve_device(device: str) -> torch.device:
     """A ``torch.device``; ``"auto"`` is CUDA, then Apple's MPS, then the CPU."""
     torch = import_optional("torch", "torch", "this embedder")
     if device == "auto":
@@ -184,15 +119,32 @@ def resolve_device(device):
 
 
 @lru_cache(maxsize=16)
-def _probe(device):
+def _probe(device: str) -> None:
     """Raise what torch raises where the device cannot be used; asked once, not for each image."""
     import_optional("torch", "torch", "this embedder").empty(1, device=device).cpu()
 
 
-def _existing(weights):
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"weights={str(weights)!r} is neither 'pretrained' nor 'random' nor an existing file"
-        )
-    return path
+def unknown_weights(weights: str, model_name: str, tags: list[str], library: str) -> ValueError:
+    """The one message for `weights` of which nothing is known.
+
+    Parameters
+    ----------
+    weights, model_name : str
+        As given to the embedder.
+    tags : list of str
+        What the library has for this model; of these, near ones are suggested.
+    library : str
+        Its name.
+
+    Returns
+    -------
+    ValueError
+    """
+    near = {tag.lower(): tag for tag in tags}
+    close = [near[tag] for tag in get_close_matches(weights.lower(), near, n=3, cutoff=0.5)]
+    hint = f"; did you mean {', '.join(close)}?" if close else "."
+    known = f"Tags: {', '.join(tags)}" if tags else f"{library} has no weights of this model"
+    return ValueError(
+        f"weights={weights!r} is neither 'pretrained' nor 'random', neither a tag of {model_name} "
+        f"nor an existing file{hint} {known}"
+    )

@@ -1,34 +1,45 @@
 """ONNX Runtime as a runtime of the embedders, on the CPU."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from skanomaly._cache import cache_key
-from skanomaly._networks.conversion import check_export, converting, identity, stored
+from skanomaly._networks.conversion import (
+    check_conversion,
+    conversion_parts,
+    converting,
+    load_or_convert,
+)
+from skanomaly._networks.network import Network
 from skanomaly._optional import import_optional
+
+if TYPE_CHECKING:
+    import torch
 
 _USER = "runtime='onnx'"
 
 
-def onnx_session(model, shape, layers, dtype, embedder):
-    """A function that runs a model in ONNX Runtime.
+def onnx_session(
+    network: Network, shape: Sequence[int], dtype: str
+) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """A function that runs a network in ONNX Runtime.
 
     Parameters
     ----------
-    model : LoadedModel
+    network : Network
         In float32, on the CPU.
-    shape : tuple of int
+    shape : sequence of int
         ``(B, 3, height, width)`` of the inputs, of which B may change.
-    layers : list of int
-        Layers, in ascending order.
     dtype : {"float32", "int8"}
         Precision. In int8 products with matrices of weights are so, the rest is in float32.
-    embedder : TorchPatches
-        Its ``_forward`` is the forward pass.
 
     Returns
     -------
@@ -39,15 +50,15 @@ def onnx_session(model, shape, layers, dtype, embedder):
     torch = import_optional("torch", "torch", _USER)
     ort.disable_telemetry_events()
     n_threads = torch.get_num_threads()
-    parts = {"runtime": "onnx", **identity(model, shape[1:], layers, embedder)}
+    parts = {"runtime": "onnx", **conversion_parts(network, shape[1:])}
 
-    def build():
-        def exported():
-            return _file(ort, parts, lambda: _export(model, shape, layers, embedder))
+    def build() -> Callable[[Any], list[Any]]:
+        def exported() -> bytes:
+            return _file(ort, parts, lambda: _export(network, shape))
 
         if dtype == "int8":
             form = {**parts, "form": "int8", "version": ort.__version__}
-            file = _file(ort, form, lambda: _quantize(exported(), embedder))
+            file = _file(ort, form, lambda: _quantize(exported(), network.name))
         else:
             file = exported()
         options = ort.SessionOptions()
@@ -56,39 +67,39 @@ def onnx_session(model, shape, layers, dtype, embedder):
         session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         (name,) = (item.name for item in session.get_inputs())
 
-        def run(x):
+        def run(x: Any) -> list[Any]:
             # One image at a time: the exported shape is that of one, and batches gain nothing.
             outputs = [session.run(None, {name: image.numpy()}) for image in x.split(1)]
-            outputs = zip(*outputs, strict=True)
-            return [torch.cat([torch.from_numpy(m) for m in maps]) for maps in outputs]
+            by_map = zip(*outputs, strict=True)
+            return [torch.cat([torch.from_numpy(m) for m in maps]) for maps in by_map]
 
-        check_export(run, model, shape, layers, embedder, "onnx", dtype)
+        check_conversion(run, network, shape, "onnx", dtype)
         return run
 
-    return model.derived((cache_key(**parts), dtype, n_threads), build)
+    return network.model.derived((cache_key(**parts), dtype, n_threads), build)
 
 
-def _file(ort, parts, build):
+def _file(ort: Any, parts: dict[str, object], convert: Callable[[], bytes]) -> bytes:
     """The bytes of an ONNX file, from disk if it is there."""
 
-    def load(folder):
+    def load(folder: Path) -> bytes:
         data = (folder / "model.onnx").read_bytes()
         ort.InferenceSession(data, providers=["CPUExecutionProvider"])  # raises if it is damaged
         return data
 
-    return stored(
-        parts, build, lambda data, folder: (folder / "model.onnx").write_bytes(data), load
+    return load_or_convert(
+        parts, convert, lambda data, folder: (folder / "model.onnx").write_bytes(data), load
     )
 
 
-def _export(model, shape, layers, embedder):
-    """The model as the bytes of an ONNX file."""
+def _export(network: Network, shape: Sequence[int]) -> bytes:
+    """The network as the bytes of an ONNX file."""
     exporter = import_optional("torch.onnx", "torch", _USER)
-    for module in ("onnx", "onnxscript"):
-        import_optional(module, "onnx", _USER)
+    for needed in ("onnx", "onnxscript"):
+        import_optional(needed, "onnx", _USER)
     file = io.BytesIO()
     with (
-        converting(model, shape, layers, embedder, "onnx") as (module, example),
+        converting(network, shape, "onnx") as (module, example),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
     ):
@@ -97,13 +108,14 @@ def _export(model, shape, layers, embedder):
     return file.getvalue()
 
 
-def _quantize(data, embedder):
+def _quantize(data: bytes, name: str) -> bytes:
     """int8, the ranges of its inputs being those of each image."""
     onnx = import_optional("onnx", "onnx", "dtype='int8'")
     quantization = import_optional("onnxruntime.quantization", "onnx", "dtype='int8'")
     logger = logging.getLogger()
 
-    def keep(record):  # all but its advice to simplify the graph, which gains nothing
+    def keep(record: logging.LogRecord) -> bool:
+        # All but its advice to simplify the graph, which gains nothing.
         return "pre-processing before quantization" not in record.getMessage()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +136,7 @@ def _quantize(data, embedder):
     graph = onnx.load_from_string(quantized).graph
     if not any(node.op_type == "MatMulInteger" for node in graph.node):
         raise ValueError(
-            f"dtype='int8' with runtime='onnx' is for products of matrices, of which "
-            f"{embedder.model_name} has none; use runtime='openvino' or dtype='float32'"
+            "dtype='int8' with runtime='onnx' is for products of matrices, of which "
+            f"{name} has none; use dtype='float32'"
         )
     return quantized

@@ -1,15 +1,25 @@
-"""Loading of open_clip's models, and their text side."""
+"""The door to open_clip: loading of its models, and their text side.
+
+`openclip_weights.py`, which knows its names and files, and `openclip_towers.py` and
+`openclip_joint.py`, which know the inside of its image towers, stand behind it.
+"""
+
+from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skanomaly._networks.loading import LoadedModel, load_once, resolve_device, weights_key
-from skanomaly._networks.openclip_towers import for_size, reductions
+from skanomaly._networks.loading import load_once, resolve_device, weights_key
+from skanomaly._networks.network import LoadedModel, Preprocessing
+from skanomaly._networks.openclip_towers import for_size, plain_tower, reductions, transformer
 from skanomaly._networks.openclip_weights import (
     build_open_clip,
     check_names,
@@ -19,9 +29,13 @@ from skanomaly._networks.openclip_weights import (
     tag_config,
 )
 from skanomaly._optional import import_optional
+from skanomaly._typing import PathLike
 
-_MAX_SIZES = 32  # input sizes for which a model keeps its position embedding
-_TEXT_BATCH = 128
+if TYPE_CHECKING:
+    import torch
+
+MAX_SIZES = 32  # input sizes for which a model keeps its position embedding
+TEXT_BATCH = 128
 _lock = threading.Lock()
 
 
@@ -33,23 +47,23 @@ class OpenClipModel(LoadedModel):
     ----------
     clip : torch.nn.Module
         The whole model, whose image tower `module` is.
-    reductions : tuple of int
-        Pixels of the image per cell of the grid, of each layer.
     config : str
         Architecture, in JSON.
     """
 
-    clip: object
-    reductions: tuple
-    config: str
-    _sized: OrderedDict = field(default_factory=OrderedDict, init=False, compare=False)
+    clip: Any = None
+    config: str = ""
+    _sized: OrderedDict[tuple[int, int], Any] = field(
+        default_factory=OrderedDict, init=False, compare=False
+    )
 
     @property
-    def transformer(self):
-        return getattr(self.module, "trunk", self.module)
+    def transformer(self) -> Any:
+        """The tower itself, or the network of timm in it."""
+        return transformer(self.module)
 
-    def visual(self, height, width):
-        """The image tower for inputs of that size; all share the weights.
+    def sized(self, height: int, width: int) -> Any:
+        """The image tower for inputs of that size in pixels; all share the weights.
 
         Where there is a position embedding, it is interpolated as by ``force_image_size``.
         """
@@ -62,12 +76,14 @@ class OpenClipModel(LoadedModel):
             if (height, width) not in self._sized:
                 self._sized[height, width] = for_size(self.module, height, width)
             self._sized.move_to_end((height, width))
-            while len(self._sized) > _MAX_SIZES:
+            while len(self._sized) > MAX_SIZES:
                 self._sized.popitem(last=False)
             return self._sized[height, width]
 
 
-def load_model(model_name, weights, *, device="auto", user="OpenClipPatches"):
+def load_model(
+    model_name: str, weights: PathLike, *, device: str = "auto", user: str = "OpenClipPatches"
+) -> OpenClipModel:
     """A model of open_clip in float32, loaded at first use and then shared.
 
     Parameters
@@ -99,39 +115,44 @@ def load_model(model_name, weights, *, device="auto", user="OpenClipPatches"):
     import_optional("torch", "clip", user)
     config, kind, weights = check_names(model_name, weights, user)
     device = str(resolve_device(device))
-    source = weights
+    source: Any = os.fspath(weights)
     if kind == "file":
-        source = weights_key(Path(weights).expanduser().resolve())
+        source = weights_key(Path(weights).expanduser())
     if kind == "tag":
         # The activation is the weights' own, whatever the name of the model says.
         config["quick_gelu"] = bool(tag_config(model_name, weights, user).get("quick_gelu"))
     architecture = json.dumps(config, sort_keys=True)
     key = ("open_clip", model_name, architecture, source, device)
 
-    def build():
+    def build() -> OpenClipModel:
         clip = build_open_clip(model_name, weights, kind, config, user)
         clip = clip.eval().requires_grad_(False).to(device)
         visual, cfg = clip.visual, preprocessing(model_name, weights, kind, user)
         steps = reductions(visual)
         size, cell = np.max(visual.image_size), max(steps)
-        return OpenClipModel(
-            module=visual,
+        of_images = Preprocessing(
             mean=tuple(cfg["mean"]),
             std=tuple(cfg["std"]),
             interpolation=cfg["interpolation"],
             # SigLIP's 384 is no multiple of its patch of 14 pixels.
             image_size=max(1, int(size // cell)) * cell,
             cell=cell,
-            hierarchical=len(set(steps)) > 1,
-            clip=clip,
-            reductions=steps,
-            config=architecture,
+        )
+        return OpenClipModel(
+            visual, of_images, steps, plain_tower(visual), clip=clip, config=architecture
         )
 
     return load_once(key, build)
 
 
-def text_features(model_name, weights, texts, *, device="auto", user="PromptScorer"):
+def text_features(
+    model_name: str,
+    weights: PathLike,
+    texts: Iterable[str],
+    *,
+    device: str = "auto",
+    user: str = "PromptScorer",
+) -> np.ndarray:
     """Encode texts with the model's own tokenizer.
 
     Parameters
@@ -140,7 +161,7 @@ def text_features(model_name, weights, texts, *, device="auto", user="PromptScor
         A name from ``open_clip.list_models()``.
     weights : str or os.PathLike
         As for :func:`load_model`.
-    texts : sequence of str
+    texts : iterable of str
         Each short enough for the model's context.
     device : str, default="auto"
         As for the embedders.
@@ -157,23 +178,27 @@ def text_features(model_name, weights, texts, *, device="auto", user="PromptScor
     ValueError
         When there is no text, or one is longer than the model reads.
     """
-    texts = None if isinstance(texts, (str, bytes)) else list(texts)
-    if texts is None or not all(isinstance(text, str) for text in texts):
+    if isinstance(texts, (str, bytes)):
+        raise TypeError("texts must be a list of strings")
+    texts = list(texts)
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("texts must be a list of strings")
     if not texts:
         raise ValueError("there is no text to encode")
     model = load_model(model_name, weights, device=device, user=user)
     torch = import_optional("torch", "clip", user)
     tokens = _tokenize(model_name, texts, user)
-    device, features = resolve_device(device), []
+    place, features = resolve_device(device), []
     with torch.no_grad():
-        for part in tokens.split(_TEXT_BATCH):
-            encoded = model.clip.encode_text(part.to(device), normalize=False)
+        for part in tokens.split(TEXT_BATCH):
+            encoded = model.clip.encode_text(part.to(place), normalize=False)
             features.append(encoded.float().cpu().numpy())
     return np.concatenate(features)
 
 
-def logit_scale(model_name, weights, *, device="auto", user="PromptScorer"):
+def logit_scale(
+    model_name: str, weights: PathLike, *, device: str = "auto", user: str = "PromptScorer"
+) -> float:
     """Factor by which the model multiplies cosine similarities before a softmax.
 
     Parameters
@@ -189,7 +214,7 @@ def logit_scale(model_name, weights, *, device="auto", user="PromptScorer"):
     return float(model.clip.logit_scale.exp().item())
 
 
-def fetch_weights(model_name, weights):
+def fetch_weights(model_name: str, weights: PathLike) -> Path:
     """Download the weights of a tag, and the tokenizer where the model has its own.
 
     Parameters
@@ -221,7 +246,7 @@ def fetch_weights(model_name, weights):
     return path
 
 
-def _tokenizer(model_name, user):
+def _tokenizer(model_name: str, user: str) -> Any:
     open_clip = import_optional("open_clip", "clip", user)
     if open_clip.get_model_config(model_name)["text_cfg"].get("hf_tokenizer_name"):
         import_optional("transformers", "clip", f"the tokenizer of {model_name}")
@@ -229,12 +254,12 @@ def _tokenizer(model_name, user):
         return open_clip.get_tokenizer(model_name)
     except Exception as exc:
         raise OSError(
-            f"the tokenizer of {model_name} could not be had ({reason(exc)}). Connect once to "
+            f"the tokenizer of {model_name} could not be loaded ({reason(exc)}). Connect once to "
             "download it into HF_HOME; HF_HUB_OFFLINE=1 then forbids further attempts"
         ) from exc
 
 
-def _tokenize(model_name, texts, user):
+def _tokenize(model_name: str, texts: list[str], user: str) -> torch.Tensor:
     """(n_texts, context_length) tokens; a text that the tokenizer would cut is an error."""
     tokenizer = _tokenizer(model_name, user)
     tokens = tokenizer(texts)

@@ -1,17 +1,27 @@
-"""Names, weight files and downloads of open_clip's models."""
+"""Names, weight files and downloads of open_clip's models.
+
+Seen in open_clip 3.0 to 3.3; `tests/_networks/test_doors.py` says which name of its inside is gone.
+"""
+
+from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from skanomaly._networks.hub import download_error, open_clip_file
-from skanomaly._networks.loading import read_weights
+from skanomaly._networks.loading import read_weights, unknown_weights
 from skanomaly._optional import import_optional
+from skanomaly._typing import PathLike
 
 
-def check_names(model_name, weights, user):
+def check_names(
+    model_name: str, weights: PathLike, user: str
+) -> tuple[dict[str, Any], str, PathLike]:
     """Refuse names that open_clip does not have, and say what the weights are.
 
     Parameters
@@ -19,7 +29,8 @@ def check_names(model_name, weights, user):
     model_name : str
         A name from ``open_clip.list_models()``.
     weights : str or os.PathLike
-        ``"pretrained"``, a tag, a local file, or ``"random"``.
+        In this order: ``"random"``, ``"pretrained"``, a tag that open_clip has for this model, a
+        local file.
     user : str
         What asks, for error messages.
 
@@ -49,21 +60,16 @@ def check_names(model_name, weights, user):
         return config, "tag", text
     if Path(text).expanduser().is_file():
         return config, "file", weights
-    close = get_close_matches(text.lower(), tags, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(close)}?" if close else "."
-    known = f"Tags: {', '.join(tags)}" if tags else "open_clip has no weights of this model"
-    raise ValueError(
-        f"pretrained={text!r} is neither a tag of {model_name} nor an existing file{hint} {known}"
-    )
+    raise unknown_weights(text, model_name, tags, "open_clip")
 
 
-def tag_config(model_name, weights, user):
+def tag_config(model_name: str, weights: PathLike, user: str) -> dict[str, Any]:
     """What open_clip says of the weights of a tag."""
     open_clip = import_optional("open_clip", "clip", user)
     return open_clip.get_pretrained_cfg(model_name, os.fspath(weights))
 
 
-def preprocessing(model_name, weights, kind, user):
+def preprocessing(model_name: str, weights: PathLike, kind: str, user: str) -> dict[str, Any]:
     """Mean, standard deviation and interpolation: the tag's, or else the model's first tag's."""
     open_clip = import_optional("open_clip", "clip", user)
     tags = open_clip.list_pretrained_tags_by_model(model_name)
@@ -73,7 +79,9 @@ def preprocessing(model_name, weights, kind, user):
     return {"mean": mean, "std": std, "interpolation": "bicubic"}
 
 
-def build_open_clip(model_name, weights, kind, config, user):
+def build_open_clip(
+    model_name: str, weights: PathLike, kind: str, config: dict[str, Any], user: str
+) -> Any:
     """Build a model with its weights.
 
     Parameters
@@ -139,10 +147,10 @@ def _load_state(clip, state, path, model_name):
         raise ValueError(message) from exc
 
 
-def download(model_name, weights, user):
+def download(model_name: str, weights: PathLike, user: str) -> Path:
     """Path of the weights of a tag, downloaded where they are not yet there."""
     open_clip = import_optional("open_clip", "clip", user)
-    file = open_clip_file(model_name, weights)
+    file: Any = open_clip_file(model_name, os.fspath(weights))  # of a tag, there is one
     file.check_available()
     try:
         return Path(open_clip.download_pretrained(tag_config(model_name, weights, user)))
@@ -151,10 +159,10 @@ def download(model_name, weights, user):
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Without open_clip's warning of random weights, which are asked for or replaced."""
 
-    def keep(record):
+    def keep(record: logging.LogRecord) -> bool:
         return "No pretrained weights loaded" not in record.getMessage()
 
     logger = logging.getLogger()
@@ -165,6 +173,6 @@ def _quiet():
         logger.removeFilter(keep)
 
 
-def reason(exc):
+def reason(exc: Exception) -> str:
     """An error in one line."""
     return f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"

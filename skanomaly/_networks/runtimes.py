@@ -1,26 +1,34 @@
-"""What runs a torch model, in which precision, and how a batch goes through it."""
+"""What runs a network, in which precision, and how a batch goes through it."""
+
+from __future__ import annotations
 
 import copy
 import platform
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.loading import resolve_device
+from skanomaly._networks.network import LoadedModel, Network
 from skanomaly._networks.onnx import onnx_session
 from skanomaly._networks.openvino import compiled_openvino
 from skanomaly._optional import import_optional
 from skanomaly.core.threads import map_threads
 
+if TYPE_CHECKING:
+    import torch
+
 RUNTIMES = ("auto", "torch", "openvino", "onnx")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 _DTYPES_OF = {
     "torch": ("float32", "bfloat16", "float16"),
-    "openvino": ("float32", "bfloat16", "int8"),
+    "openvino": ("float32", "bfloat16"),
     "onnx": ("float32", "int8"),
 }
 # Raised whenever the numbers change that reduced precision gives: cached tokens depend on it.
@@ -31,7 +39,7 @@ _threads_are_shared_out = threading.Lock()
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model is run.
+    """How a network is run.
 
     Attributes
     ----------
@@ -45,23 +53,23 @@ class Plan:
 
     runtime: str
     dtype: str
-    device: object
+    device: torch.device
 
     @property
-    def reduced(self):
+    def reduced(self) -> bool:
         """Whether the precision is less than that of float32."""
         return self.dtype != "float32"
 
-    def fingerprint(self):
+    def fingerprint(self) -> dict[str, object]:
         """What tokens depend on, for the key of their cache."""
-        parts = {"runtime": self.runtime, "dtype": self.dtype}
+        parts: dict[str, object] = {"runtime": self.runtime, "dtype": self.dtype}
         if self.runtime != "torch":
             module = {"openvino": "openvino", "onnx": "onnxruntime"}[self.runtime]
             parts["version"] = import_optional(module, self.runtime, "this runtime").__version__
         return {**parts, "numbers": _VERSION} if self.reduced else parts
 
 
-def runtime_device(runtime, device):
+def runtime_device(runtime: str, device: str) -> torch.device:
     """Device on which the module lies: that asked for, and the CPU for what runs there alone.
 
     Parameters
@@ -88,7 +96,7 @@ def runtime_device(runtime, device):
     return chosen
 
 
-def make_plan(runtime, dtype, device, plain):
+def make_plan(runtime: str, dtype: str, device: torch.device, plain: bool) -> Plan:
     """Resolve ``"auto"``.
 
     Parameters
@@ -124,7 +132,7 @@ def make_plan(runtime, dtype, device, plain):
 
 
 @lru_cache(maxsize=16)
-def native_bfloat16(device):
+def native_bfloat16(device: str) -> bool:
     """Whether matrix products in bfloat16 are faster on a device than in float32.
 
     Parameters
@@ -156,26 +164,51 @@ def native_bfloat16(device):
     return any(name in flags for name in names)
 
 
-def run(plan, model, x, embedder):
+def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Tokens of a batch of images.
+
+    Parameters
+    ----------
+    network : Network
+        What to run.
+    plan : Plan
+        How.
+    images : ndarray of shape (B, height, width, 3), uint8 or float32 in [0, 1]
+        Of a size that the network takes.
+    batch_size : int
+        The most images of any batch.
+
+    Returns
+    -------
+    ndarray of shape (B, grid_h, grid_w, dim), float32
+        C-contiguous; those of reduced precision are rounded to that of float16.
+    """
+    torch = import_optional("torch", "torch", "this embedder")
+    with torch.inference_mode():
+        x = network.preprocessing.normalise(images, plan.device)
+        fused = network.fuse(run(network, plan, x, batch_size))
+        tokens = fused.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return round_to_half(tokens) if plan.reduced else tokens
+
+
+def run(network: Network, plan: Plan, x: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Feature maps of a batch.
 
     Parameters
     ----------
+    network : Network
+        What to run.
     plan : Plan
         How to run it.
-    model : LoadedModel
-        In float32.
     x : torch.Tensor of shape (B, 3, height, width), float32
         Normalised images, on the device.
-    embedder : TorchPatches
-        Its ``_layers(model)`` are wanted; its ``_forward(model, x, layers)`` is the forward pass,
-        its ``_fast_forward(model, fast, x, layers)`` that by :class:`FastVit`, where
-        ``_is_plain(model)``.
+    batch_size : int
+        The most images of any batch.
 
     Returns
     -------
     list of torch.Tensor of shape (B, dim, grid_h, grid_w), float32
-        What ``_forward`` gives: one map for each layer, and what else the embedder fuses.
+        The maps of the network's forward pass.
 
     Notes
     -----
@@ -184,23 +217,21 @@ def run(plan, model, x, embedder):
     several of them side by side, and a GPU is always given batches of the same size in reduced
     precision.
     """
-    torch = import_optional("torch", "torch", type(embedder).__name__)
-    layers = embedder._layers(model)
+    torch = import_optional("torch", "torch", "this embedder")
     if plan.runtime == "openvino":
-        native = native_bfloat16("cpu")
-        return compiled_openvino(model, x.shape, layers, plan.dtype, native, embedder)(x)
+        return compiled_openvino(network, x.shape, plan.dtype, batch_size)(x)
     if plan.runtime == "onnx":
-        return onnx_session(model, x.shape, layers, plan.dtype, embedder)(x)
-    forward = _torch_forward(plan, model, layers, embedder)
+        return onnx_session(network, x.shape, plan.dtype)(x)
+    forward = _torch_forward(network, plan)
     if plan.device.type == "cpu":
         return [torch.cat(one) for one in zip(*_side_by_side(forward, x.split(1)), strict=True)]
     if not plan.reduced:
         return forward(x)
-    padding = x[-1:].expand(max(0, embedder.batch_size - len(x)), -1, -1, -1)
+    padding = x[-1:].expand(max(0, batch_size - len(x)), -1, -1, -1)
     return [one[: len(x)] for one in forward(torch.cat([x, padding]))]
 
 
-def _side_by_side(function, images):
+def _side_by_side(function: Callable[[Any], Any], images: Sequence[Any]) -> list[Any]:
     """Results of images, among which torch's threads are shared out.
 
     The limit of MKL, which multiplies in float32, is one of the process once it was set: where
@@ -208,7 +239,7 @@ def _side_by_side(function, images):
     """
     torch = import_optional("torch", "torch", "this embedder")
 
-    def call(image):
+    def call(image: Any) -> Any:
         with torch.inference_mode():  # is of each thread
             return function(image)
 
@@ -225,24 +256,26 @@ def _side_by_side(function, images):
         _threads_are_shared_out.release()
 
 
-def _torch_forward(plan, model, layers, embedder):
+def _torch_forward(network: Network, plan: Plan) -> Callable[[torch.Tensor], list[torch.Tensor]]:
     """Function from a batch to float32 maps."""
-    torch = import_optional("torch", "torch", type(embedder).__name__)
+    torch = import_optional("torch", "torch", "this embedder")
+    model, fast_forward = network.model, network.fast_forward
     if not plan.reduced:
-        return lambda x: [m.float() for m in embedder._forward(model, x, layers)]
+        return lambda x: [m.float() for m in network.forward(model, x)]
     dtype = getattr(torch, plan.dtype)
-    if embedder._is_plain(model) and plan.device.type in ("cpu", "cuda"):
-        fast = model.derived(("fast", plan.dtype), lambda: FastVit(model.transformer, dtype))
-        return lambda x: embedder._fast_forward(model, fast, x, layers)
+    vit = model.plain_vit
+    if fast_forward is not None and vit is not None and plan.device.type in ("cpu", "cuda"):
+        fast = model.derived(("fast", plan.dtype), lambda: FastVit(vit, dtype))
+        return lambda x: fast_forward(model, fast, x)
 
-    def cast():
+    def cast() -> LoadedModel:
         return replace(model, module=copy.deepcopy(model.module).to(dtype))
 
     low = model.derived(("cast", plan.dtype), cast)
-    return lambda x: [m.float() for m in embedder._forward(low, x.to(dtype), layers)]
+    return lambda x: [m.float() for m in network.forward(low, x.to(dtype))]
 
 
-def round_to_half(tokens):
+def round_to_half(tokens: np.ndarray) -> np.ndarray:
     """Round tokens of reduced precision to that of float16, which their cache keeps them in.
 
     Parameters

@@ -1,39 +1,45 @@
 """What every embedder shares: reading, batching, views, the token cache, the token contract."""
 
+from __future__ import annotations
+
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from numbers import Integral
+from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import TransformerMixin
 from tqdm.auto import tqdm
 
 from skanomaly._cache import TokenCache, cache_key
+from skanomaly._docstrings import document
 from skanomaly._images import check_images, content_digest, load_image, read_item, resize_image
-
-# Views of a training image, by the name of the augmentation; the first is the image itself.
-_VIEWS = {
-    None: [lambda image: image],
-    "rotate90": [lambda image, k=k: np.rot90(image, k) for k in range(4)],
-    "dihedral": [
-        lambda image, k=k, flip=flip: np.rot90(image[:, ::-1] if flip else image, k)
-        for flip in (False, True)
-        for k in range(4)
-    ],
-}
+from skanomaly._parameters import Estimator
+from skanomaly._sklearn import Interval, StrOptions
+from skanomaly._typing import Images, PathLike
+from skanomaly.core.threads import reading_threads
+from skanomaly.embedders._batches import VIEWS, check_tokens_of_image, read_ahead, stack_tokens
+from skanomaly.embedders._docstrings import BLOCKS
 
 
-class BasePatchEmbedder(TransformerMixin, BaseEstimator):
+# No output is wrapped: tokens are arrays of more dimensions than a DataFrame has.
+class BasePatchEmbedder(
+    TransformerMixin,
+    Estimator,
+    auto_wrap_output_keys=None,  # type: ignore[call-arg]
+):
     """Base of the embedders: images in, patch tokens out.
 
     A subclass turns a batch of arrays of one shape into tokens (`_embed_batch`), says what its
     tokens depend on (`_fingerprint`), and which sides its input may have (`_cell`,
-    `_default_image_size`).
+    `_default_image_size`). It has the parameters `image_size`, `resize`, `augmentation`,
+    `batch_size`, `cache_dir`, `cache_size` and `verbose`.
+
+    Notes
+    -----
+    Images are read by threads ahead of the model, as many as there are cores, up to 8.
     """
 
     _parameter_constraints: dict = {
@@ -43,22 +49,58 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "cache_dir": [None, str, os.PathLike],
         "cache_size": [Interval(Integral, 1, None, closed="left")],
-        "n_jobs": [None, Integral],
         "verbose": ["verbose"],
     }
 
-    _interpolation = "bicubic"
-    _max_side = None  # longest side of an input in pixels
+    image_size: int | None
+    resize: str
+    augmentation: str | None
+    batch_size: int
+    cache_dir: PathLike | None
+    cache_size: int
+    verbose: bool | int
 
-    def fit(self, X, y=None):
+    _max_side: int | None = None  # longest side of an input in pixels
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**{**kwargs, "auto_wrap_output_keys": None})
+
+    # What a subclass says.
+
+    def _embed_batch(self, images: np.ndarray) -> Sequence[np.ndarray] | np.ndarray:
+        """(grid_h, grid_w, dim) tokens of each of (B, height, width, 3) images."""
+        raise NotImplementedError
+
+    def _fingerprint(self) -> Mapping[str, object]:
+        """Plain values by name: all that the tokens of an image depend on."""
+        raise NotImplementedError
+
+    def _cell(self) -> int:
+        """Sides of an input are multiples of this, in pixels."""
+        raise NotImplementedError
+
+    def _default_image_size(self) -> int:
+        """What ``image_size=None`` stands for, in pixels."""
+        raise NotImplementedError
+
+    @property
+    def _interpolation(self) -> str:
+        """Filter by which images are resized."""
+        return "bicubic"
+
+    def _start_reading(self) -> None:
+        """Called by each thread that is to read images."""
+
+    # What it gets.
+
+    @document(BLOCKS)
+    def fit(self, X: Images, y: Any = None) -> BasePatchEmbedder:
         """Check the parameters and the container; nothing is learned.
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
-            Paths, bytes, PIL images or arrays.
-        y : Ignored
-            Present for scikit-learn's API.
+        %(X)s
+        %(y)s
 
         Returns
         -------
@@ -69,13 +111,13 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         check_images(X)
         return self
 
-    def transform(self, X):
+    @document(BLOCKS)
+    def transform(self, X: Images) -> np.ndarray:
         """Embed images.
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
-            Paths, bytes, PIL images or arrays.
+        %(X)s
 
         Returns
         -------
@@ -84,9 +126,10 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
             (grid_h, grid_w, dim) arrays.
         """
         self._validate_params()
-        return _stack([views[0] for views in self._embed(X, _VIEWS[None])])
+        return stack_tokens([views[0] for views in self._embed(X, VIEWS[None])])
 
-    def fit_transform(self, X, y=None):
+    @document(BLOCKS)
+    def fit_transform(self, X: Images, y: Any = None) -> np.ndarray:
         """Embed training images, with their augmented views.
 
         Differs from ``fit(X).transform(X)`` where `augmentation` is set, as does scikit-learn's
@@ -94,10 +137,8 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
-            Paths, bytes, PIL images or arrays.
-        y : Ignored
-            Present for scikit-learn's API.
+        %(X)s
+        %(y)s
 
         Returns
         -------
@@ -108,15 +149,60 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         self.fit(X)
         if self.augmentation is None:
             return self.transform(X)
-        views = [_stack(tokens) for tokens in self._embed(X, _VIEWS[self.augmentation])]
+        views = [stack_tokens(tokens) for tokens in self._embed(X, VIEWS[self.augmentation])]
         if any(view.dtype == object for view in views) or len({v.shape for v in views}) > 1:
             raise ValueError(
                 f"augmentation={self.augmentation!r} needs one square grid for all images; use "
                 "resize='squash'"
             )
-        return _stack(views)
+        return stack_tokens(views)
 
-    def __sklearn_tags__(self):
+    def set_output(self, *, transform: str | None = None) -> BasePatchEmbedder:
+        """Accept what tokens are, arrays, and refuse what they cannot be.
+
+        Parameters
+        ----------
+        transform : {"default", None}, default=None
+            ``"default"`` and None change nothing. scikit-learn's other containers have two
+            dimensions, and tokens have four: ``set_output`` of a pipeline that holds an embedder
+            refuses them too. Where they are set for all of scikit-learn, by
+            ``sklearn.set_config(transform_output="pandas")``, tokens stay arrays.
+
+        Returns
+        -------
+        self : object
+            The embedder.
+
+        Raises
+        ------
+        ValueError
+            For ``"pandas"``, ``"polars"`` and whatever else.
+        """
+        if transform not in (None, "default"):
+            raise ValueError(
+                f"{type(self).__name__} gives arrays of shape (n_images, grid_h, grid_w, dim), for "
+                f"which transform={transform!r} has no place; leave it at 'default'"
+            )
+        return self
+
+    @property
+    def get_feature_names_out(self) -> Any:
+        """Not available: the components of a token have no names.
+
+        It counts as missing, so that scikit-learn passes over it where it may, and a pipeline says
+        which of its steps has none.
+
+        Raises
+        ------
+        AttributeError
+            Always.
+        """
+        raise AttributeError(
+            f"{type(self).__name__} has no get_feature_names_out: the components of a token have "
+            "no names, and how many they are is known from the shape that transform returns"
+        )
+
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.input_tags.two_d_array = False
@@ -124,10 +210,12 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = []
         return tags
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def _embed(self, X, views):
+    def _embed(
+        self, X: Images, views: list[Callable[[np.ndarray], np.ndarray]]
+    ) -> list[list[np.ndarray]]:
         """Tokens of each image: a list of lists, one array a view."""
         items = check_images(X)
         self._cell()  # loads the model before there are threads that would wait for each other
@@ -137,10 +225,9 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
                 raise ValueError("cache_dir is empty; pass a folder, or None for no cache")
             cache = TokenCache(self.cache_dir, self.cache_size)
             context = {"embedder": type(self).__name__, **self._fingerprint()}
-        tokens = [[None] * len(views) for _ in items]
+        tokens: list[Any] = [[None] * len(views) for _ in items]
         calls = ((self._prepare, item, i, views, cache, context) for i, item in enumerate(items))
-        n_threads = effective_n_jobs(self.n_jobs)
-        ahead = _ahead(calls, n_threads, self.batch_size, self._start_reading)
+        ahead = read_ahead(calls, reading_threads(), self.batch_size, self._start_reading)
         with (
             closing(ahead) as prepared,
             tqdm(total=len(items), desc="embed", unit="image", disable=not self.verbose) as bar,
@@ -164,10 +251,13 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
                 bar.update(len(numbers))
         return tokens
 
-    def _prepare(self, item, index, views, cache, context):
+    def _prepare(
+        self, item: Any, index: int, views: Any, cache: TokenCache | None, context: Any
+    ) -> tuple[list[Any], list[Any], list[Any]]:
         """Of each view: its cache key, its tokens if cached, and its input if not."""
         item = read_item(item, index)
-        keys, known = [None] * len(views), [None] * len(views)
+        keys: list[Any] = [None] * len(views)
+        known: list[Any] = [None] * len(views)
         if cache is not None:
             content = content_digest(item, index)
             names = [None if v == 0 else f"{self.augmentation}-{v}" for v in range(len(views))]
@@ -183,12 +273,9 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         ]
         return keys, known, images
 
-    def _start_reading(self):
-        """Called by each thread that is to read images."""
-
-    def _run(self, waiting):
+    def _run(self, waiting: list[Any]) -> Iterator[Any]:
         """Embed the inputs, batched by shape and dtype."""
-        groups = {}
+        groups: dict[Any, list[Any]] = {}
         for entry in waiting:
             groups.setdefault((entry[3].shape, entry[3].dtype), []).append(entry)
         for entries in groups.values():
@@ -196,9 +283,9 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
                 part = entries[start : start + self.batch_size]
                 batch = self._embed_batch(np.stack([image for *_, image in part]))
                 for (i, v, key, _), array in zip(part, batch, strict=True):
-                    yield i, v, key, _check_output(array, i)
+                    yield i, v, key, check_tokens_of_image(array, i)
 
-    def _fit_to_size(self, image, index):
+    def _fit_to_size(self, image: np.ndarray, index: int) -> np.ndarray:
         """The whole image, never a crop of it, at the size the model takes."""
         size = self._input_size(*image.shape[:2])
         if self._max_side is not None and max(size) > self._max_side:
@@ -209,13 +296,13 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
             )
         return self._resize(image, size)
 
-    def _resize(self, image, size):
+    def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return resize_image(image, size, self._interpolation)
 
-    def _side(self):
+    def _side(self) -> int:
         return int(self.image_size or self._default_image_size())
 
-    def _input_size(self, height, width):
+    def _input_size(self, height: int, width: int) -> tuple[int, int]:
         size, cell = self._side(), self._cell()
         if size % cell:
             nearest = max(cell, round(size / cell) * cell)
@@ -226,47 +313,5 @@ class BasePatchEmbedder(TransformerMixin, BaseEstimator):
         if self.resize == "squash":
             return size, size
         scale = size / min(height, width)
-        return tuple(max(1, round(side * scale / cell)) * cell for side in (height, width))
-
-
-def _ahead(calls, n_threads, margin, start):
-    """Results of calls, in order, made in background threads while the former ones are used.
-
-    An error is raised where its result would come. At most `margin` calls, and one a thread, are
-    ahead of the result that is asked for, which bounds the memory. Each thread calls `start` first.
-    """
-    with ThreadPoolExecutor(n_threads, "skanomaly-read", start) as pool:
-        pending = deque()
-        try:
-            for call in calls:
-                pending.append(pool.submit(*call))
-                if len(pending) > margin + n_threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def _check_output(tokens, index, masked=False):
-    """float32 tokens, all of them finite; with `masked`, or NaN in all components."""
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
-        tokens = np.ascontiguousarray(tokens, dtype=np.float32)
-    finite = np.isfinite(tokens)
-    if masked:
-        finite |= np.isnan(tokens).all(-1, keepdims=True)
-    if not finite.all():
-        raise ValueError(f"the embedding of image {index} is not finite")
-    return tokens
-
-
-def _stack(tokens):
-    """One array where the shapes agree, else a 1-D object array; empties the list."""
-    if len({array.shape for array in tokens}) == 1:
-        out = np.empty((len(tokens), *tokens[0].shape), dtype=np.float32)
-    else:
-        out = np.empty(len(tokens), dtype=object)
-    for i in range(len(tokens)):
-        out[i], tokens[i] = tokens[i], None  # never both copies of everything at once
-    return out
+        height, width = (max(1, round(side * scale / cell)) * cell for side in (height, width))
+        return height, width

@@ -1,15 +1,25 @@
 """The embedder that needs no download: a bank of fixed filters."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import numpy as np
 from joblib import Parallel, delayed
 
+from skanomaly._docstrings import document
+from skanomaly._typing import PathLike
 from skanomaly.core.filter_bank import filter_bank_features
 from skanomaly.embedders._base import BasePatchEmbedder
+from skanomaly.embedders._docstrings import BLOCKS
 
 STRIDE = 8  # side of a patch in pixels
 # Stands for the weights in the keys of cached tokens: to be raised whenever a feature changes.
 FILTERS_VERSION = 1
 
 
+@document(BLOCKS)
 class FilterBankPatches(BasePatchEmbedder):
     """Patch tokens of colour, texture and edges from a fixed bank of filters.
 
@@ -22,19 +32,13 @@ class FilterBankPatches(BasePatchEmbedder):
     resize : {"squash", "shortest_edge"}, default="squash"
         ``"squash"`` resizes the whole image to a square; ``"shortest_edge"`` keeps the aspect but
         for rounding both sides to a multiple of 8. The image is never cropped.
-    augmentation : {None, "rotate90", "dihedral"}, default=None
-        Views that `fit_transform` adds: rotations by quarter turns, or these and their mirror
-        images.
+    %(augmentation)s
     batch_size : int, default=8
         Images read at a time.
-    cache_dir : str, os.PathLike or None, default=None
-        Folder for tokens, one file an image; each image is then embedded once.
-    cache_size : int, default=20_000_000_000
-        Bytes that folder may hold before the least recently used files are removed.
-    n_jobs : int or None, default=None
-        Threads.
-    verbose : bool or int, default=False
-        Show a progress bar.
+    %(cache_dir)s
+    %(cache_size)s
+    %(n_jobs)s
+    %(verbose)s
 
     Notes
     -----
@@ -55,20 +59,23 @@ class FilterBankPatches(BasePatchEmbedder):
     (2, 8, 8)
     """
 
-    _parameter_constraints: dict = BasePatchEmbedder._parameter_constraints
+    _parameter_constraints: dict = {
+        **BasePatchEmbedder._parameter_constraints,
+        "n_jobs": [None, Integral],
+    }
 
     def __init__(
         self,
         *,
-        image_size=256,
-        resize="squash",
-        augmentation=None,
-        batch_size=8,
-        cache_dir=None,
-        cache_size=20_000_000_000,
-        n_jobs=None,
-        verbose=False,
-    ):
+        image_size: int | None = 256,
+        resize: str = "squash",
+        augmentation: str | None = None,
+        batch_size: int = 8,
+        cache_dir: PathLike | None = None,
+        cache_size: int = 20_000_000_000,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.image_size = image_size
         self.resize = resize
         self.augmentation = augmentation
@@ -81,13 +88,13 @@ class FilterBankPatches(BasePatchEmbedder):
     # The features take time and memory in proportion to its square.
     _max_side = 8192
 
-    def _cell(self):
+    def _cell(self) -> int:
         return STRIDE
 
-    def _default_image_size(self):
+    def _default_image_size(self) -> int:
         return 256
 
-    def _fingerprint(self):
+    def _fingerprint(self) -> dict[str, object]:
         return {
             "weights": FILTERS_VERSION,
             "image_size": self._side(),
@@ -95,6 +102,6 @@ class FilterBankPatches(BasePatchEmbedder):
             "interpolation": self._interpolation,
         }
 
-    def _embed_batch(self, images):
+    def _embed_batch(self, images: np.ndarray) -> Sequence[np.ndarray]:
         pool = Parallel(n_jobs=self.n_jobs, prefer="threads")
         return pool(delayed(filter_bank_features)(image, STRIDE) for image in images)

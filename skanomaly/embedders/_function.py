@@ -1,17 +1,26 @@
 """A user's own function as an embedder."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from math import isqrt
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from sklearn.utils._param_validation import HasMethods
 from tqdm.auto import tqdm
 
+from skanomaly._docstrings import document
 from skanomaly._images import check_images, load_image
-from skanomaly.embedders._base import BasePatchEmbedder, _check_output
+from skanomaly._sklearn import HasMethods
+from skanomaly._typing import Images
+from skanomaly.embedders._base import BasePatchEmbedder
+from skanomaly.embedders._batches import check_tokens_of_image
+from skanomaly.embedders._docstrings import BLOCKS
 
 
+@document(BLOCKS)
 class FunctionPatches(BasePatchEmbedder):
     """Patch tokens from a function of one's own.
 
@@ -24,10 +33,8 @@ class FunctionPatches(BasePatchEmbedder):
         with ``embed(path) -> (patches, (grid_h, grid_w), (height, width))`` is given each element
         of `X` as it is; it may return tokens alone too, (grid_h, grid_w, dim), or patches of a
         square grid, (patches, dim).
-    n_jobs : int or None, default=None
-        Threads that call it.
-    verbose : bool or int, default=False
-        Show a progress bar.
+    %(n_jobs)s
+    %(verbose)s
 
     Notes
     -----
@@ -55,23 +62,30 @@ class FunctionPatches(BasePatchEmbedder):
     # There are no views of images that are handed on unread.
     augmentation = None
 
-    def __init__(self, func, *, n_jobs=None, verbose=False):
+    def __init__(
+        self,
+        func: Callable[..., Any] | Any,
+        *,
+        n_jobs: int | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         self.func = func
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _embed(self, X, views):
+    def _embed(self, X: Images, views: list[Callable[..., Any]]) -> list[list[np.ndarray]]:
         items = check_images(X)
         calls = (delayed(self._call)(item, i) for i, item in enumerate(items))
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(calls)
         bar = tqdm(results, total=len(items), desc="embed", unit="image", disable=not self.verbose)
         return [[tokens] for tokens in bar]
 
-    def _call(self, item, index):
-        embeds = hasattr(self.func, "embed")
+    def _call(self, item: Any, index: int) -> np.ndarray:
+        func: Any = self.func
+        embeds = hasattr(func, "embed")
         image = item if embeds else load_image(item, index)
         try:
-            result = self.func.embed(image) if embeds else self.func(image)
+            result = func.embed(image) if embeds else func(image)
         except Exception as exc:
             if hasattr(exc, "add_note"):  # Python 3.11
                 exc.add_note(f"raised by func for image {index}")
@@ -101,10 +115,10 @@ class FunctionPatches(BasePatchEmbedder):
                 f"(grid_h * grid_w, dim) with their grid; got shape {patches.shape} of dtype "
                 f"{patches.dtype} for image {index}"
             )
-        return _check_output(patches, index, masked=True)
+        return check_tokens_of_image(patches, index, masked=True)
 
 
-def _square(n_patches):
+def _square(n_patches: int) -> tuple[int, int]:
     side = isqrt(n_patches)
     if side * side != n_patches:
         raise ValueError(f"{n_patches} patches are no square grid; return (patches, grid)")

@@ -1,5 +1,7 @@
 """Resize photographs with torch, where its pixels are Pillow's but for the rounding."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from skanomaly._images import resize_image
@@ -9,7 +11,9 @@ from skanomaly._optional import import_optional
 RESIZE_VERSION = 1
 
 
-def fast_resize(image, size, interpolation, user):
+def fast_resize(
+    image: np.ndarray, size: tuple[int, int], interpolation: str, user: str
+) -> np.ndarray:
     """Resize an RGB image as ``resize_image``, several times faster where torch can stand in.
 
     Parameters
@@ -45,7 +49,7 @@ def fast_resize(image, size, interpolation, user):
         return resized[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def _torch_agrees(image, size, interpolation):
+def _torch_agrees(image: np.ndarray, size: tuple[int, int], interpolation: str) -> bool:
     """Whether torch's pixels are Pillow's to one grey level.
 
     torch resizes the rows first, always. So does Pillow, but for tall images in recent versions;

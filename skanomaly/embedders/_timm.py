@@ -1,18 +1,22 @@
 """Any timm backbone as an embedder."""
 
-import os
+from __future__ import annotations
 
-from skanomaly._networks.fast_vit import embed_patches
-from skanomaly._networks.loading import (
-    LoadedModel,
-    load_once,
-    weights_key,
-)
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from skanomaly._docstrings import document
+from skanomaly._networks.fusion import fuse_layers
+from skanomaly._networks.network import LoadedModel, Network, layer_numbers, patchcore_stages
 from skanomaly._networks.runtimes import runtime_device
-from skanomaly._networks.timm import build_timm, feature_info
+from skanomaly._networks.timm import fast_forward, forward, load_timm
+from skanomaly._typing import PathLike
+from skanomaly.embedders._docstrings import BLOCKS
 from skanomaly.embedders._torch_base import TorchPatches
 
 
+@document(BLOCKS)
 class TimmPatches(TorchPatches):
     """Patch tokens of any backbone of timm.
 
@@ -20,52 +24,33 @@ class TimmPatches(TorchPatches):
     ----------
     model_name : str, default="wide_resnet50_2"
         A name from ``timm.list_models()``, with or without the tag of its weights.
-    layers : int, sequence of int or None, default=None
-        Blocks of a vision transformer, or stages of a convolutional network, counted from 0;
-        negative from the last. None: the last block; of a network with stages, those at 1/8 and
-        1/16 of the image, as in PatchCore [1]_.
-    fusion : {"concat", "mean"}, default="concat"
-        How several layers become one token. Of a transformer each layer's token is brought to
-        unit length before.
+    %(layers)s
+    %(fusion)s
     image_size : int or None, default=None
         Side of the square, or the shortest side, in pixels; a multiple of the patch, or of the
         coarsest stride. None: the model's own, rounded to one.
-    resize : {"squash", "shortest_edge"}, default="squash"
-        ``"squash"`` resizes the whole image to a square; ``"shortest_edge"`` keeps the aspect but
-        for rounding both sides to a multiple of the patch. The image is never cropped.
-    augmentation : {None, "rotate90", "dihedral"}, default=None
-        Views that `fit_transform` adds: rotations by quarter turns, or these and their mirror
-        images.
+    %(resize)s
+    %(augmentation)s
     weights : str or os.PathLike, default="pretrained"
-        ``"pretrained"``: downloaded by timm at first use, into its own cache (``HF_HOME``;
-        ``HF_HUB_OFFLINE=1`` forbids downloads). A path: a local ``.safetensors`` or ``.pth`` file
-        of exactly this model. ``"random"``: random weights from a fixed seed, for tests.
-    batch_size : int, default=8
-        Images taken at a time: on a CPU side by side, among which torch's threads are shared out,
-        on a GPU in one forward pass.
-    device : str, default="auto"
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``.
-    dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
-        Precision of the model. ``"auto"``: bfloat16 for plain vision transformers where the
-        processor or the GPU multiplies matrices in it, else float32. ``"int8"``: with
-        ``runtime="openvino"`` or ``"onnx"`` only.
-    runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
-        What runs the model; ``"auto"`` is torch. ``"openvino"`` and ``"onnx"`` are for CPUs and
-        need the extras of these names. See Notes.
-    cache_dir : str, os.PathLike or None, default=None
-        Folder for tokens, one file an image; each image is then embedded once.
-    cache_size : int, default=20_000_000_000
-        Bytes that folder may hold before the least recently used files are removed.
-    n_jobs : int or None, default=None
-        Threads that decode and resize the next images while the model runs; None is one.
-    verbose : bool or int, default=False
-        Show a progress bar.
+        ``"random"``: random weights from a fixed seed, for tests. ``"pretrained"``: those of the
+        tag in `model_name`, or else of timm's first; downloaded by timm at first use, into its
+        own cache (``HF_HOME``; ``HF_HUB_OFFLINE=1`` forbids downloads). A tag that timm has for
+        this model, such as ``"a1_in1k"``, as in ``timm.list_pretrained("resnet18.*")``. A path: a
+        local ``.safetensors`` or ``.pth`` file of exactly this model.
+        %(weights_order)s
+    %(batch_size)s
+    %(device)s
+    %(dtype)s
+    %(runtime)s
+    %(cache_dir)s
+    %(cache_size)s
+    %(verbose)s
 
     Notes
     -----
     Blocks of a transformer pass through its final normalisation layer; prefix tokens are dropped.
     Stages of other networks are averaged over 3x3 cells and brought to the finest grid among them
-    by bilinear interpolation, as in PatchCore.
+    by bilinear interpolation, as in PatchCore [1]_.
 
     Mean, standard deviation and interpolation come from the model's own configuration. An image is
     embedded the same whatever else is in the batch, up to float32 rounding.
@@ -82,11 +67,9 @@ class TimmPatches(TorchPatches):
     models are kept in the user's cache folder (``XDG_CACHE_HOME``) and checked against torch.
     ``resize="squash"`` makes one size of all images. ``batch_size=1`` gives one image all threads.
 
-    int8 is faster still, and costs accuracy. ONNX Runtime, which takes the range of each product
-    from the image itself, lost 0.004 of the image AUROC on one data set and nothing on another;
-    only products of matrices are int8 there, so that it is for transformers. OpenVINO, whose
-    ranges are fixed while it converts, for a minute or two, lost 0.03. Check the effect on your
-    own images.
+    int8, for ``runtime="onnx"`` alone, is faster still, and costs accuracy: it lost 0.004 of the
+    image AUROC on one data set and nothing on another. Only products of matrices are int8 there, so
+    that it is for transformers. Check the effect on your own images.
 
     References
     ----------
@@ -103,30 +86,26 @@ class TimmPatches(TorchPatches):
     (2, 4, 4, 192)
     """
 
-    _parameter_constraints: dict = {
-        **TorchPatches._parameter_constraints,
-        "weights": [str, os.PathLike],
-    }
+    _parameter_constraints: dict = TorchPatches._parameter_constraints
 
     def __init__(
         self,
-        model_name="wide_resnet50_2",
+        model_name: str = "wide_resnet50_2",
         *,
-        layers=None,
-        fusion="concat",
-        image_size=None,
-        resize="squash",
-        augmentation=None,
-        weights="pretrained",
-        batch_size=8,
-        device="auto",
-        dtype="auto",
-        runtime="auto",
-        cache_dir=None,
-        cache_size=20_000_000_000,
-        n_jobs=None,
-        verbose=False,
-    ):
+        layers: int | Sequence[int] | None = None,
+        fusion: str = "concat",
+        image_size: int | None = None,
+        resize: str = "squash",
+        augmentation: str | None = None,
+        weights: PathLike = "pretrained",
+        batch_size: int = 8,
+        device: str = "auto",
+        dtype: str = "auto",
+        runtime: str = "auto",
+        cache_dir: PathLike | None = None,
+        cache_size: int = 20_000_000_000,
+        verbose: bool | int = False,
+    ) -> None:
         self.model_name = model_name
         self.layers = layers
         self.fusion = fusion
@@ -140,65 +119,46 @@ class TimmPatches(TorchPatches):
         self.runtime = runtime
         self.cache_dir = cache_dir
         self.cache_size = cache_size
-        self.n_jobs = n_jobs
         self.verbose = verbose
 
-    # Overridden where a model needs another forward pass or other names.
-
-    def _forward(self, model, x, layers):
-        """(B, dim, grid_h, grid_w) maps of the layers."""
-        norm = {} if model.hierarchical else {"norm": True}
-        return model.module.forward_intermediates(
-            x, indices=layers, intermediates_only=True, output_fmt="NCHW", stop_early=True, **norm
-        )
-
-    def _fast_forward(self, model, fast, x, layers):
-        """The same of a plain transformer, by its fast form."""
-        return fast(*self._embed_patches(model.module, x), layers, model.module.norm)
-
-    def _embed_patches(self, module, x):
-        """What enters the first block of a plain transformer, and the grid of its patches."""
-        return embed_patches(module, x)
-
-    def _timm_name(self):
+    def _timm_name(self) -> str:
         return self.model_name
 
-    def _any_size(self):
+    def _any_size(self) -> bool:
         """Whether one model is to take inputs of every size."""
         return self.resize != "squash"
 
-    def _model(self):
-        name, any_size = self._timm_name(), self._any_size()
-        square = None if any_size or self.image_size is None else int(self.image_size)
-        device = str(runtime_device(self.runtime, self.device))
-        key = ("timm", name, weights_key(self.weights), square, any_size, device)
+    def _model(self) -> LoadedModel:
+        any_size = self._any_size()
+        return load_timm(
+            self._timm_name(),
+            self.weights,
+            square=None if any_size or self.image_size is None else int(self.image_size),
+            any_size=any_size,
+            device=str(runtime_device(self.runtime, self.device)),
+            user=type(self).__name__,
+        )
 
-        def build():
-            module = build_timm(name, self.weights, square, any_size, type(self).__name__)
-            module = module.eval().requires_grad_(False).to(device)
-            reductions = {info["reduction"] for info in feature_info(module)}
-            cell = int(max(reductions))
-            # Some networks were trained at sizes that their strides do not divide, such as 299.
-            cells = max(1, round(module.pretrained_cfg["input_size"][-1] / cell))
-            return LoadedModel(
-                module=module,
-                mean=tuple(module.pretrained_cfg["mean"]),
-                std=tuple(module.pretrained_cfg["std"]),
-                interpolation=module.pretrained_cfg["interpolation"] or "bicubic",
-                image_size=cells * cell,
-                cell=cell,
-                hierarchical=len(reductions) > 1,
-            )
+    def _network(self) -> Network:
+        return self._network_by(forward, fast_forward, "timm")
 
-        return load_once(key, build)
-
-    def _layers(self, model):
-        """Layers as sorted, unique, non-negative numbers."""
-        info = feature_info(model.module)
-        default = [len(info) - 1]
-        if model.hierarchical:
-            default = [i for i, stage in enumerate(info) if stage["reduction"] in (8, 16)]
-        return self._numbers(len(info), default)
-
-    def _graph(self, model):
-        return {"model_name": self.model_name}
+    def _network_by(
+        self, forward: Callable[..., Any], fast_forward: Callable[..., Any] | None, rule: str
+    ) -> Network:
+        """The network of a forward pass, which `rule` names."""
+        model = self._model()
+        count = len(model.reductions)
+        default = patchcore_stages(model.reductions) if model.hierarchical else [count - 1]
+        layers = layer_numbers(self.layers, count, default, self.model_name)
+        fast = None
+        if fast_forward is not None and model.plain_vit is not None:
+            fast = partial(fast_forward, layers=layers)
+        return Network(
+            name=self.model_name,
+            model=model,
+            layers=layers,
+            forward=partial(forward, layers=layers),
+            fuse=partial(fuse_layers, fusion=self.fusion, staged=model.hierarchical),
+            fast_forward=fast,
+            options={"model_name": self.model_name, "forward": rule},
+        )

@@ -68,7 +68,7 @@ def test_a_server_that_answers(ask, serve, status):
 
 
 def test_a_server_in_trouble(ask, serve):
-    with pytest.raises(OSError, match="weights of net could not be had .*503"):
+    with pytest.raises(OSError, match="weights of net could not be downloaded .*503"):
         ask(serve(503))
 
 
@@ -77,7 +77,7 @@ def test_a_silent_server(ask, monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with pytest.raises(OSError, match="weights of net could not be had") as caught:
+        with pytest.raises(OSError, match="weights of net could not be downloaded") as caught:
             ask(silent.getsockname()[1])
     assert "time" in str(caught.value).lower() and "\n" not in str(caught.value)
 
@@ -85,7 +85,7 @@ def test_a_silent_server(ask, monkeypatch):
 def test_no_server(ask, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # not listening
-        with pytest.raises(OSError, match="could not be had") as caught:
+        with pytest.raises(OSError, match="could not be downloaded") as caught:
             ask(taken.getsockname()[1])
     assert str(tmp_path) in str(caught.value)
 
@@ -169,3 +169,33 @@ def test_files_are_those_that_timm_and_open_clip_ask_for(monkeypatch):
         with pytest.raises(FileNotFoundError):
             open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, tag))
         assert asked == [(file.repo, entry) for entry in file.files]
+
+
+def repository(folder, kind, name, n_bytes):
+    """A repository in the layout of the hub's cache."""
+    place = folder / f"{kind}s--{name.replace('/', '--')}"
+    snapshot = place / "snapshots" / ("0" * 40)
+    for part in (place / "blobs", place / "refs", snapshot):
+        part.mkdir(parents=True)
+    (place / "blobs" / "b10b").write_bytes(bytes(n_bytes))
+    (place / "refs" / "main").write_text("0" * 40)
+    (snapshot / "model.safetensors").symlink_to(place / "blobs" / "b10b")
+    return place
+
+
+def test_what_is_downloaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(hub, "clip_folder", lambda: tmp_path / "clip")
+    assert hub.downloaded() == []
+    places = [repository(tmp_path / "hub", "model", f"some/{name}", 3) for name in ("b", "a-a")]
+    repository(tmp_path / "hub", "dataset", "some/data", 3)
+    (tmp_path / "hub" / "models--broken").mkdir()
+    file = tmp_path / "clip" / NAME
+    file.parent.mkdir()
+    file.write_bytes(b"12345")
+    assert hub.downloaded() == [
+        ("some/a-a", 3, places[1]),
+        ("some/b", 3, places[0]),
+        (NAME, 5, file),
+    ]

@@ -211,8 +211,9 @@ def quick(clip):
 
 def test_a_tag_brings_its_activation_and_preprocessing(tag, file, vit):
     model = load_model(VIT, tag, device="cpu")
-    assert (model.mean, model.std) == ((0.2, 0.3, 0.4), (0.5, 0.6, 0.7))
-    assert model.interpolation == "bilinear"
+    of_images = model.preprocessing
+    assert (of_images.mean, of_images.std) == ((0.2, 0.3, 0.4), (0.5, 0.6, 0.7))
+    assert of_images.interpolation == "bilinear"
     assert quick(model.clip)
     expected = open_clip.create_model(VIT, pretrained=str(file), quick_gelu=True).eval()
     with torch.no_grad():
@@ -234,7 +235,7 @@ def test_a_tag_without_quick_gelu_overrules_the_name(tag, tmp_path, monkeypatch)
 
 def test_a_file_takes_the_preprocessing_of_the_first_tag_and_the_activation_of_the_name(tag, file):
     model = load_model(VIT, file, device="cpu")
-    assert model.mean == (0.2, 0.3, 0.4)
+    assert model.preprocessing.mean == (0.2, 0.3, 0.4)
     assert not quick(model.clip)
     with_tag = make(tag, cache_dir=None)._fingerprint()
     assert make(file)._fingerprint() != with_tag  # though the weights are the same
@@ -242,10 +243,10 @@ def test_a_file_takes_the_preprocessing_of_the_first_tag_and_the_activation_of_t
 
 
 def test_a_model_without_tags_is_preprocessed_as_clip(file):
-    model = load_model(VIT, file, device="cpu")
-    assert model.mean == open_clip.OPENAI_DATASET_MEAN
-    assert model.std == open_clip.OPENAI_DATASET_STD
-    assert model.interpolation == "bicubic"
+    of_images = load_model(VIT, file, device="cpu").preprocessing
+    assert of_images.mean == open_clip.OPENAI_DATASET_MEAN
+    assert of_images.std == open_clip.OPENAI_DATASET_STD
+    assert of_images.interpolation == "bicubic"
 
 
 @pytest.mark.parametrize("call", ["transform", "text", "fetch"])
@@ -256,7 +257,9 @@ def test_a_failed_download_is_one_clear_error(tag, monkeypatch, call):
         raise failure
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
-    with pytest.raises(OSError, match=f"weights of {VIT}/first_tag could not be had") as caught:
+    with pytest.raises(
+        OSError, match=f"weights of {VIT}/first_tag could not be downloaded"
+    ) as caught:
         if call == "transform":
             make(tag).transform(X)
         elif call == "text":
@@ -285,7 +288,7 @@ def test_the_environment_forbids_downloads(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert "weights of ViT-B-16/openai could not be had" in run.stdout
+    assert "weights of ViT-B-16/openai could not be downloaded" in run.stdout
 
 
 def test_weights_are_fetched_ahead(tag, file):
@@ -329,7 +332,7 @@ def test_text_features_are_those_of_open_clip(folder, tmp_path, monkeypatch, fam
         tokenizer = open_clip.SimpleTokenizer(context_length=16)
         monkeypatch.setattr(open_clip, "get_tokenizer", lambda model_name: tokenizer)
     expected = encode(clip, TEXTS, name)
-    monkeypatch.setattr(openclip, "_TEXT_BATCH", 2)
+    monkeypatch.setattr(openclip, "TEXT_BATCH", 2)
     features = text_features(name, path, iter(TEXTS), device="cpu")
     assert features.dtype == np.float32
     assert_close(features, expected)
@@ -366,7 +369,7 @@ def test_a_tokenizer_that_cannot_be_had(folder, monkeypatch):
         raise OSError("no route\nto host")
 
     monkeypatch.setattr(open_clip, "get_tokenizer", fail)
-    with pytest.raises(OSError, match=f"the tokenizer of {VIT} could not be had .*HF_HOME"):
+    with pytest.raises(OSError, match=f"the tokenizer of {VIT} could not be loaded .*HF_HOME"):
         text_features(VIT, "random", TEXTS)
 
 
@@ -398,22 +401,22 @@ def test_one_model_serves_images_of_every_size_and_texts(builds, file):
 
 def test_towers_of_other_sizes_share_the_weights_and_are_bounded(builds, file, monkeypatch):
     model = load_model(VIT, file, device="cpu")
-    tower = model.visual(96, 64)
-    assert tower is model.visual(96, 64)
-    assert model.visual(64, 64) is model.module
+    tower = model.sized(96, 64)
+    assert tower is model.sized(96, 64)
+    assert model.sized(64, 64) is model.module
     other = {id(p) for p in tower.parameters()} - {id(p) for p in model.module.parameters()}
     assert other == {id(tower.positional_embedding)}
     assert model.module.positional_embedding.shape == (17, 32)
-    monkeypatch.setattr(openclip, "_MAX_SIZES", 3)
+    monkeypatch.setattr(openclip, "MAX_SIZES", 3)
     for side in (16, 32, 48, 80):
-        model.visual(side, side)
+        model.sized(side, side)
     assert list(model._sized) == [(32, 32), (48, 48), (80, 80)]
 
 
 def test_models_are_for_inference_only(builds, folder):
     for family in ("vit", "eva02"):
         model = load_model(f"skanomaly-{family}", "random", device="cpu")
-        for module in (model.clip, model.visual(96, 96)):
+        for module in (model.clip, model.sized(96, 96)):
             assert not module.training
             assert not any(parameter.requires_grad for parameter in module.parameters())
 

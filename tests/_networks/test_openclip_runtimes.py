@@ -12,7 +12,8 @@ from sklearn.pipeline import Pipeline
 from skanomaly import OpenClipPatches, PatchKNNScorer
 from skanomaly._cache import cache_key
 from skanomaly._networks import conversion, runtimes
-from skanomaly._networks.fast_vit import FastVit, is_plain_vit
+from skanomaly._networks.fast_vit import FastVit
+from skanomaly._networks.openclip_towers import plain_tower
 
 torch = pytest.importorskip("torch")
 open_clip = pytest.importorskip("open_clip")
@@ -58,23 +59,30 @@ def deviation(tokens, reference):
 
 def test_auto_is_float32_by_torch(zoo, monkeypatch):
     monkeypatch.setattr(runtimes, "native_bfloat16", lambda device: True)
-    plan = zoo("vit")._plan()
-    assert (plan.runtime, plan.dtype) == ("torch", "float32")
-    assert zoo("vit", runtime="openvino")._plan().dtype == "float32"
+    for runtime in ("torch", "openvino"):
+        embedder = zoo("vit", runtime=runtime)
+        plan = embedder._plan(embedder._network())
+        assert (plan.runtime, plan.dtype) == (runtime, "float32")
     assert_same(zoo("vit").transform(X), zoo("vit", dtype="float32").transform(X))
 
 
 @pytest.mark.parametrize("family", models.CONFIGS)
 def test_families_that_have_a_fast_form(zoo, family):
-    embedder = zoo(family)
-    assert embedder._is_plain(embedder._model()) == (family in PLAIN)
+    assert (zoo(family)._network().fast_forward is not None) == (family in PLAIN)
+
+
+@pytest.mark.parametrize(
+    "options", [{"value_attention": 1}, {"project": True, "windows": (2,)}], ids=str
+)
+def test_options_that_have_no_fast_form(zoo, options):
+    assert zoo("vit", **options)._network().fast_forward is None
 
 
 def test_other_blocks_have_no_fast_form():
     options = {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "heads": 2}
     tower = open_clip.transformer.VisionTransformer
-    assert is_plain_vit(tower(**options, mlp_ratio=4))
-    assert not is_plain_vit(tower(**options, mlp_ratio=4, qk_norm=True))
+    assert plain_tower(tower(**options, mlp_ratio=4)) is not None
+    assert plain_tower(tower(**options, mlp_ratio=4, qk_norm=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -84,20 +92,20 @@ def test_other_blocks_have_no_fast_form():
     ids=str,
 )
 def test_the_fast_form_is_the_tower(zoo, family, options):
-    embedder = zoo(family, **options)
-    model = embedder._model()
-    layers, x = embedder._layers(model), torch.randn(2, 3, 96, 64)
+    network = zoo(family, **options)._network()
+    model, x = network.model, torch.randn(2, 3, 96, 64)
     with torch.no_grad():
-        expected = embedder._forward(model, x, layers)
+        expected = network.forward(model, x)
         for dtype, limit in ((torch.float32, 1e-12), (torch.bfloat16, 3e-5)):
-            maps = embedder._fast_forward(model, FastVit(model.transformer, dtype), x, layers)
-            assert len(maps) == len(layers)
+            maps = network.fast_forward(model, FastVit(model.plain_vit, dtype), x)
+            assert len(maps) == len(network.layers)
             for one, other in zip(maps, expected, strict=True):
                 assert one.dtype == torch.float32
                 assert deviation(*(m.permute(0, 2, 3, 1) for m in (one, other))) < limit
                 assert_close(one, other, 1e-5 if dtype == torch.float32 else 0.02)
 
 
+@pytest.mark.slow
 def test_quick_gelu_in_bfloat16():
     options = {"weights": "random", "image_size": 64, "device": "cpu", "dtype": "bfloat16"}
     embedder = OpenClipPatches("ViT-B-32-quickgelu", **options)
@@ -127,7 +135,7 @@ def test_reduced_precision_gives_the_same_bits_in_any_batch(zoo, family, options
 def test_a_size_that_inference_comes_upon_serves_later(zoo):
     embedder = zoo("vit", image_size=80)
     embedder.transform(X)
-    tower = embedder._model().visual(80, 80)
+    tower = embedder._model().sized(80, 80)
     assert not tower.positional_embedding.is_inference()
 
 
@@ -144,7 +152,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("family, options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    "family, options",
+    [
+        pytest.param(*case, marks=[] if name in ("layers", "siglip") else pytest.mark.slow, id=name)
+        for name, case in CASES.items()
+    ],
+)
 def test_a_converted_tower_is_the_tower(zoo, runtime, family, options):
     images = X[:1] if "resize" in options else X
     expected = zoo(family, **options).transform(images)
@@ -156,6 +170,7 @@ def test_a_converted_tower_is_the_tower(zoo, runtime, family, options):
     assert_same(embedder.transform(images[::-1])[::-1].copy(), tokens)
 
 
+@pytest.mark.slow
 def test_conversions_know_what_they_depend_on(zoo):
     """One model in memory and one folder on disk serve them all."""
     pytest.importorskip("openvino")
@@ -165,6 +180,7 @@ def test_conversions_know_what_they_depend_on(zoo):
         assert_close(tokens, zoo("clipa", **options).transform(X[:1]), 1e-4)
 
 
+@pytest.mark.slow
 def test_openvino_in_bfloat16(zoo):
     pytest.importorskip("openvino")
     family, options = CASES["windows"]  # converted above
@@ -172,13 +188,12 @@ def test_openvino_in_bfloat16(zoo):
     assert deviation(low, zoo(family, **options).transform(X)) < 1e-3
 
 
-@pytest.mark.parametrize("tool, limit", [("openvino", 0.05), ("onnx", 0.01)])
-def test_int8(zoo, tool, limit):
-    pytest.importorskip({"openvino": "nncf", "onnx": "onnxscript"}[tool])
+def test_int8(zoo):
+    pytest.importorskip("onnxscript")
     full = zoo("vit", layers=(0, 2), fusion="mean", image_size=96).transform(X)
-    embedder = zoo("vit", layers=(0, 2), fusion="mean", image_size=96, runtime=tool, dtype="int8")
+    embedder = zoo("vit", layers=(0, 2), fusion="mean", image_size=96, runtime="onnx", dtype="int8")
     low = embedder.transform(X)
-    assert 1e-6 < deviation(low, full) < limit
+    assert 1e-6 < deviation(low, full) < 0.01
     embedder.set_params(batch_size=1)
     assert_same(embedder.transform(X[::-1])[::-1].copy(), low)
 
@@ -187,7 +202,7 @@ def test_fingerprints(zoo):
     pytest.importorskip("openvino")
     pytest.importorskip("onnxruntime")
     kinds = [("torch", d) for d in ("float32", "bfloat16", "float16")]
-    kinds += [("openvino", d) for d in ("float32", "bfloat16", "int8")]
+    kinds += [("openvino", d) for d in ("float32", "bfloat16")]
     kinds += [("onnx", d) for d in ("float32", "int8")]
     keys = {cache_key(**zoo("vit", runtime=r, dtype=d)._fingerprint()) for r, d in kinds}
     assert len(keys) == len(kinds)
@@ -196,7 +211,7 @@ def test_fingerprints(zoo):
 
 @pytest.mark.parametrize(
     "kind, dtype",
-    [("torch", "int8"), ("auto", "int8"), ("openvino", "float16"), ("onnx", "bfloat16")],
+    [("torch", "int8"), ("openvino", "int8"), ("openvino", "float16"), ("onnx", "bfloat16")],
 )
 def test_precisions_that_a_runtime_does_not_have(zoo, kind, dtype):
     with pytest.raises(ValueError, match=f"dtype='{dtype}' is not for runtime='(torch|{kind})'"):
@@ -216,7 +231,8 @@ def test_what_cannot_be_converted(zoo, monkeypatch, runtime):
     if runtime == "onnx":
         monkeypatch.setattr(torch.onnx, "export", fail)
     else:
-        monkeypatch.setattr(pytest.importorskip("openvino"), "convert_model", fail)
+        decoders = pytest.importorskip("openvino.frontend.pytorch.ts_decoder")
+        monkeypatch.setattr(decoders, "TorchScriptPythonDecoder", fail)
     message = (
         f"skanomaly-vit could not be converted for runtime='{runtime}' "
         r"\(NotImplementedError: no such operation\); use runtime='torch'"
@@ -233,20 +249,20 @@ def test_errors_of_the_model_are_its_own(zoo, runtime):
 
 
 def test_a_conversion_of_windows_that_deviates_is_refused(zoo):
-    embedder = zoo("vit", project=True, windows=(2,))
-    model = embedder._model()
+    network = zoo("vit", project=True, windows=(2,))._network()
 
     def wrong(x):
-        maps = embedder._forward(model, x, [2])
+        maps = network.forward(network.model, x)
         return [maps[0], -maps[1], maps[2]]
 
     with pytest.raises(RuntimeError, match="skanomaly-vit, .* deviates from torch at its windows"):
-        conversion.check_export(wrong, model, (1, 3, 64, 64), [2], embedder, "onnx", "float32")
+        conversion.check_conversion(wrong, network, (1, 3, 64, 64), "onnx", "float32")
 
 
 # As an estimator
 
 
+@pytest.mark.slow
 def test_clone_pickle_and_search(zoo):
     pytest.importorskip("openvino")
     embedder = zoo("vit", image_size=96, layers=(0, 2), fusion="mean", runtime="openvino")

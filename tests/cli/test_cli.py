@@ -308,7 +308,9 @@ def test_fetch_without_a_connection(tmp_path):
     done = _weights("fetch", "vision_padim", HF_HOME=str(tmp_path), HF_ENDPOINT=REFUSES)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("error: the pretrained weights of resnet18.tv_in1k could not be had")
+    assert line.startswith(
+        "error: the pretrained weights of resnet18.tv_in1k could not be downloaded"
+    )
     assert "Connect" in line and str(tmp_path / "hub") in line and "HF_HOME" in line
 
 
@@ -329,7 +331,7 @@ def test_fetch_asks_for_the_weights_of_the_model(tmp_path, monkeypatch, name, we
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     result = run("weights", "fetch", name)
     assert result.exit_code == 1
-    assert f"the pretrained weights of {weights} could not be had" in result.stderr
+    assert f"the pretrained weights of {weights} could not be downloaded" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert "HF_HUB_OFFLINE is set" in result.stderr
 

@@ -115,7 +115,7 @@ def test_each_patch_is_projected_as_the_tower_projects_it_alone(zoo, family):
 
 @pytest.mark.parametrize("family", ["vit", "mobileclip_b", "eva02"])
 def test_the_projected_class_token_is_the_image_embedding(zoo, family):
-    from skanomaly._networks.openclip_towers import project
+    from skanomaly._networks.openclip_joint import project
 
     clip, _ = zoo(family)
     with torch.no_grad():
@@ -186,11 +186,28 @@ def test_position_embeddings_of_sizes_that_are_not_square(zoo, family, height, w
     def embedding(tower):
         return tower.positional_embedding if family == "vit" else tower.trunk.pos_embed[0]
 
-    old, new = embedding(model.module), embedding(model.visual(height, width))
+    old, new = embedding(model.module), embedding(model.sized(height, width))
     prefix, grid = old[:-16], old[-16:].T.reshape(1, -1, 4, 4)
     size = (height // 16, width // 16)
     expected = functional.interpolate(grid, size=size, mode="bicubic", antialias=True)
     assert_close(new.detach(), torch.cat([prefix, expected[0].flatten(1).T]).detach())
+
+
+def test_the_rule_for_positions_is_timms_own_whatever_replaces_it(zoo, monkeypatch):
+    """anomalib replaces it in the whole process; SigLIP is a transformer of timm."""
+    vit = pytest.importorskip("timm.models.vision_transformer")
+    _, embedder = zoo("siglip")
+    images, original = random_images((80, 80)), vit.resample_abs_pos_embed
+
+    def replacement(*args, **kwargs):
+        return original(*args, **{**kwargs, "antialias": False})
+
+    sizes = (48, 32)
+    expected = [embedder.set_params(image_size=size).transform(images) for size in sizes]
+    embedder._model()._sized.clear()
+    monkeypatch.setattr(vit, "resample_abs_pos_embed", replacement)
+    for size, tokens in zip(sizes, expected, strict=True):
+        assert_same(embedder.set_params(image_size=size).transform(images), tokens)
 
 
 def test_interpolation_is_open_clips_own(zoo):
@@ -365,15 +382,16 @@ def test_value_attention_concerns_the_patch_alone(zoo):
 
 
 def test_windows_in_several_passes(zoo, monkeypatch):
-    from skanomaly._networks import openclip_towers
+    from skanomaly._networks import openclip_joint
 
     _, embedder = zoo("vit", project=True, windows=(2, 3))
     expected = embedder.transform(X)
     for budget in (1, 50, 333):
-        monkeypatch.setattr(openclip_towers, "_WINDOW_TOKENS", budget)
+        monkeypatch.setattr(openclip_joint, "_WINDOW_TOKENS", budget)
         assert_close(embedder.transform(X), expected)
 
 
+@pytest.mark.slow
 def test_windows_are_those_of_anomalib(zoo, monkeypatch):
     winclip = pytest.importorskip("anomalib.models.image.winclip.torch_model")
     clip, embedder = zoo("vit", project=True, windows=(2, 3), batch_size=2)
@@ -406,6 +424,8 @@ def test_windows_are_those_of_anomalib(zoo, monkeypatch):
         ("vit", {"windows": ()}, r"must be different sides in patches, such as \(2, 3\)"),
         ("vit", {"windows": (2, 0)}, "must be different sides in patches"),
         ("vit", {"windows": (2.0,)}, "must be different sides in patches"),
+        ("vit", {"windows": (True, 2)}, "must be different sides in patches"),
+        ("vit", {"windows": None, "layers": [True]}, r"layers=\[True\]: skanomaly-vit has layers"),
         ("vit", {"windows": (2, 2)}, "must be different sides in patches"),
         ("vit", {"windows": (2, 5)}, "a window of 5x5 patches does not fit into a grid of 4x4"),
         ("vit", {"layers": (0, 1)}, "windows with several layers needs fusion='mean'"),

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from skanomaly import TimmPatches
 from skanomaly._images import resize_image
 from skanomaly._networks import loading
 from skanomaly._networks.hub import WeightFile
-from skanomaly.embedders import _timm
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
@@ -73,13 +71,14 @@ def fresh(monkeypatch):
 def builds(fresh, monkeypatch):
     """Names of the models that are built, with an empty cache to begin with."""
     names = []
-    original = _timm.build_timm
+    original = timm.create_model
 
-    def build(name, *args):
-        names.append(name)
-        return original(name, *args)
+    def build(name, **options):
+        if torch.get_default_device().type != "meta":  # built for its shapes alone
+            names.append(name)
+        return original(name, **options)
 
-    monkeypatch.setattr(_timm, "build_timm", build)
+    monkeypatch.setattr(timm, "create_model", build)
     return names
 
 
@@ -154,7 +153,7 @@ def test_the_mean_of_different_dimensions_is_refused():
 
 
 @pytest.mark.parametrize("name, last", [("test_vit", 5), ("test_resnet", 4)])
-@pytest.mark.parametrize("layers", [6, -7, [0, 99], [], [1.0], [[1]], [None]], ids=str)
+@pytest.mark.parametrize("layers", [6, -7, [0, 99], [], [1.0], [[1]], [None], [True]], ids=str)
 def test_layers_out_of_range(name, last, layers):
     with pytest.raises(ValueError, match=rf"layers=.*: {name} has layers 0 to {last}"):
         make(name, layers=layers).transform(X)
@@ -167,22 +166,16 @@ MODELS = ["test_vit", "test_resnet", "test_efficientnet", "resnet18", "resnet18.
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_preprocessing_is_that_of_timm(name, monkeypatch):
-    seen = []
-    original = TimmPatches._forward
-
-    def forward(self, model, x, layers):
-        seen.append(x)
-        return original(self, model, x, layers)
-
-    monkeypatch.setattr(TimmPatches, "_forward", forward)
+def test_preprocessing_is_that_of_timm(name):
     config = timm.data.resolve_data_config(model=plain_model(name))
     side = config["input_size"][-1]
     image = random_image(side, side)
     # Without its crop, which would hide the border; at the model's size nothing is resized.
     transform = timm.data.create_transform(**{**config, "crop_pct": 1.0})
-    make(name, image_size=None).transform([image])
-    np.testing.assert_allclose(seen[0][0], transform(Image.fromarray(image)), atol=1e-5)
+    embedder = make(name, image_size=None)
+    assert embedder._input_size(100, 200) == (side, side)
+    x = embedder._model().preprocessing.normalise(image[None], torch.device("cpu"))
+    np.testing.assert_allclose(x[0], transform(Image.fromarray(image)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -260,10 +253,9 @@ def test_a_model_that_fails_numerically_is_no_masked_patch(tmp_path, state):
         ("resnet18_.tv_in1k", "resnet18"),
     ],
 )
-@pytest.mark.parametrize("weights", ["random", "pretrained"])
-def test_an_unknown_model_brings_its_near_misses(name, hint, weights):
+def test_an_unknown_model_brings_its_near_misses(name, hint):
     with pytest.raises(ValueError, match=rf"{name}.*did you mean .*\b{hint}\b"):
-        make(name, weights=weights).transform(X)
+        make(name).transform(X)
 
 
 def test_an_unknown_model_like_no_other():
@@ -283,7 +275,9 @@ def test_an_unknown_tag_brings_the_known_ones(weights, tmp_path, state):
 # Weight files
 
 
-@pytest.mark.parametrize("image_size", [224, 112, None])
+@pytest.mark.parametrize(
+    "image_size", [112, pytest.param(None, marks=pytest.mark.slow)], ids=["resampled", "own size"]
+)
 def test_real_weights_load_as_in_timm(shared, image_size):
     path = shared / "weights" / "vit_tiny_patch16_224.safetensors"
     side = image_size or 224
@@ -307,6 +301,7 @@ def test_real_weights_load_as_in_timm(shared, image_size):
         assert_close(embedder.transform(images), channels_last(expected))
 
 
+@pytest.mark.slow
 def test_real_weights_take_other_aspects(shared):
     path = shared / "weights" / "vit_tiny_patch16_224.safetensors"
     embedder = make("vit_tiny_patch16_224", weights=path, image_size=64, resize="shortest_edge")
@@ -327,13 +322,12 @@ WRAPPERS = {
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-@pytest.mark.parametrize("kind", [str, Path])
-def test_a_state_dict_loads(tmp_path, state, wrap, kind):
+def test_a_state_dict_loads(tmp_path, state, wrap):
     torch.save(wrap(state), tmp_path / "weights.pth")
     safetensors_torch.save_file(state, tmp_path / "weights.safetensors")
     tokens = [
-        make(weights=kind(tmp_path / name)).transform(X)
-        for name in ("weights.pth", "weights.safetensors")
+        make(weights=path).transform(X)
+        for path in (tmp_path / "weights.pth", str(tmp_path / "weights.safetensors"))
     ]
     assert_same(*tokens)
     module = timm.create_model(
@@ -356,12 +350,10 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("misfit", MISFITS.values(), ids=MISFITS)
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_of_another_model(tmp_path, state, misfit, suffix):
-    path = tmp_path / f"other{suffix}"
-    save = torch.save if suffix == ".pth" else safetensors_torch.save_file
-    save(misfit(state), path)
-    with pytest.raises(ValueError, match=rf"other\{suffix} does not hold the weights of test_vit"):
+def test_weights_of_another_model(tmp_path, state, misfit):
+    path = tmp_path / "other.pth"
+    torch.save(misfit(state), path)
+    with pytest.raises(ValueError, match=r"other\.pth does not hold the weights of test_vit"):
         make(weights=path).transform(X)
 
 
@@ -394,8 +386,67 @@ def test_an_empty_safetensors_file(tmp_path, offline):
 @pytest.mark.parametrize("weights", ["no such file.pth", "Pretrained", ".", ""])
 def test_missing_weights(tmp_path, monkeypatch, weights):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="neither 'pretrained' nor 'random' nor"):
+    with pytest.raises(ValueError, match="neither a tag of test_vit nor an existing file"):
         make(weights=weights).transform(X)
+
+
+# Tags
+
+
+@pytest.fixture
+def asked(fresh, monkeypatch):
+    """Names and options that timm is asked for; it builds them with random weights."""
+    calls, create = [], timm.create_model
+
+    def record(name, **options):
+        calls.append((name, options["pretrained"]))
+        return create(name, **{**options, "pretrained": False})
+
+    monkeypatch.setattr(WeightFile, "check_available", lambda self: None)
+    monkeypatch.setattr(timm, "create_model", record)
+    return calls
+
+
+@pytest.mark.parametrize(
+    "name, weights, expected",
+    [
+        ("resnet18", "a1_in1k", "resnet18.a1_in1k"),
+        ("resnet18", "tv_in1k", "resnet18.tv_in1k"),
+        ("resnet18.tv_in1k", "tv_in1k", "resnet18.tv_in1k"),
+        ("resnet18.tv_in1k", "pretrained", "resnet18.tv_in1k"),
+        ("resnet18", "pretrained", "resnet18"),
+    ],
+)
+def test_weights_may_be_a_tag_of_timm(asked, name, weights, expected):
+    make(name, weights=weights).transform(X)
+    assert asked == [(expected, True)]
+
+
+def test_preprocessing_is_that_of_the_tag(asked):
+    """These two weights of one architecture were trained with different filters."""
+    for tag in ("a1_in1k", "tv_in1k"):
+        wanted = timm.get_pretrained_cfg(f"resnet18.{tag}").interpolation
+        assert make("resnet18", weights=tag)._model().preprocessing.interpolation == wanted
+
+
+def test_an_unknown_tag_names_near_ones():
+    message = (
+        "weights='a1_in2k' is neither .* tag of resnet18 .*did you mean a1_in1k.* Tags: a1_in1k"
+    )
+    with pytest.raises(ValueError, match=message):
+        make("resnet18", weights="a1_in2k").transform(X)
+
+
+def test_a_tag_against_that_of_the_name_is_refused():
+    with pytest.raises(ValueError, match="names a tag, and weights='a1_in1k' another"):
+        make("resnet18.tv_in1k", weights="a1_in1k").transform(X)
+
+
+def test_a_tag_goes_before_a_file_of_its_name(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a1_in1k").write_bytes(b"no weights")
+    make("resnet18", weights="a1_in1k").transform(X)
+    assert asked == [("resnet18.a1_in1k", True)]
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\x80\x04N."])
@@ -458,10 +509,10 @@ def test_a_failed_download_is_one_clear_error(fresh, monkeypatch, failure):
     def fail(*args, **kwargs):
         raise failure
 
-    embedder = make(weights="pretrained")
+    embedder = make(weights="pretrained", image_size=None)
     monkeypatch.setattr(WeightFile, "check_available", lambda self: None)
     monkeypatch.setattr(timm, "create_model", fail)
-    with pytest.raises(OSError, match="weights of test_vit could not be had") as caught:
+    with pytest.raises(OSError, match="weights of test_vit could not be downloaded") as caught:
         embedder.transform(X)
     message = str(caught.value)
     assert "\n" not in message
@@ -473,7 +524,7 @@ def test_a_failed_download_is_one_clear_error(fresh, monkeypatch, failure):
 
 def test_a_model_without_pretrained_weights():
     name = next(name for name in timm.list_models("res*") if not timm.is_model_pretrained(name))
-    with pytest.raises(OSError, match=f"weights of {name} could not be had .*No pretrained"):
+    with pytest.raises(OSError, match=f"weights of {name} could not be downloaded .*No pretrained"):
         make(name, weights="pretrained").transform(X)
 
 
@@ -488,7 +539,7 @@ def test_the_environment_forbids_downloads(tmp_path):
     run = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert "weights of test_vit could not be had" in run.stdout
+    assert "weights of test_vit could not be downloaded" in run.stdout
 
 
 @pytest.mark.parametrize("missing", ["torch", "timm"])
@@ -556,14 +607,14 @@ def test_the_least_recently_used_make_room(fresh, builds):
 
 
 def test_threads_that_ask_for_one_model_wait_for_one_build(builds, monkeypatch):
-    n_threads, build = 4, _timm.build_timm
+    n_threads, build = 4, timm.create_model
     barrier, entered = threading.Barrier(n_threads), threading.Event()
 
-    def slow(*args):
+    def slow(*args, **options):
         entered.wait(0.2)  # nobody sets it: time for the others to come in
-        return build(*args)
+        return build(*args, **options)
 
-    monkeypatch.setattr(_timm, "build_timm", slow)
+    monkeypatch.setattr(timm, "create_model", slow)
     results = [None] * n_threads
 
     def work(i):
@@ -596,28 +647,60 @@ def test_an_image_too_long_for_memory_is_named():
         embedder.transform(images)
 
 
-def test_the_rule_for_positions_is_timms_own_whatever_replaces_it(tmp_path, monkeypatch):
-    import timm.models.vision_transformer as vit
-
-    torch.manual_seed(0)
-    state = timm.create_model("test_vit", pretrained=False).state_dict()
-    state["pos_embed"] = torch.randn_like(state["pos_embed"])
-    safetensors_torch.save_file(state, tmp_path / "vit.safetensors")
-    images = random_images((100, 80))
-    embedders = [
-        TimmPatches("test_vit", image_size=96, weights=tmp_path / "vit.safetensors", resize=resize)
-        for resize in ("squash", "shortest_edge")
-    ]
-    monkeypatch.setattr(loading, "_models", OrderedDict())
-    before = [embedder.transform(images) for embedder in embedders]
+@pytest.fixture
+def replace_rule(monkeypatch):
+    """Replaces timm's rule for position embeddings, as anomalib does in the whole process."""
+    vit = pytest.importorskip("timm.models.vision_transformer")
     original = vit.resample_abs_pos_embed
 
     def replacement(*args, **kwargs):
         return original(*args, **{**kwargs, "antialias": False})
 
-    monkeypatch.setattr(vit, "resample_abs_pos_embed", replacement)
+    def replace():
+        monkeypatch.setattr(vit, "resample_abs_pos_embed", replacement)
+
+    yield replace
+    assert vit.resample_abs_pos_embed in (original, replacement)
+
+
+def positioned_state():
+    """Weights of a transformer whose position embedding matters."""
+    torch.manual_seed(0)
+    state = timm.create_model("test_vit", pretrained=False).state_dict()
+    state["pos_embed"] = torch.randn_like(state["pos_embed"])
+    return state
+
+
+@pytest.mark.parametrize("resize", ["squash", "shortest_edge"])
+def test_the_rule_for_positions_is_timms_own_whatever_replaces_it(
+    fresh, tmp_path, replace_rule, resize
+):
+    safetensors_torch.save_file(positioned_state(), tmp_path / "vit.safetensors")
+    images = random_images((100, 80))
+    embedder = make(image_size=96, weights=tmp_path / "vit.safetensors", resize=resize)
+    before = embedder.transform(images)
+    replace_rule()
     for _ in ("loaded before", "loaded after"):
-        for embedder, tokens in zip(embedders, before, strict=True):
-            assert_same(embedder.transform(images), tokens)
-        loading._models.clear()
-    assert vit.resample_abs_pos_embed is replacement
+        assert_same(embedder.transform(images), before)
+        fresh.clear()
+
+
+def test_downloaded_weights_of_another_size_are_resampled_by_timms_own_rule(
+    fresh, tmp_path, monkeypatch, replace_rule
+):
+    safetensors_torch.save_file(positioned_state(), tmp_path / "vit.safetensors")
+    images = random_images((100, 80))
+    expected = make(image_size=96, weights=tmp_path / "vit.safetensors").transform(images)
+    asked = []
+
+    def load(repository, **options):
+        asked.append(repository)
+        return positioned_state()
+
+    monkeypatch.setattr(WeightFile, "check_available", lambda self: None)
+    monkeypatch.setattr(timm.models, "load_state_dict_from_hf", load)
+    for replace in (lambda: None, replace_rule):
+        replace()
+        assert_same(make(image_size=96, weights="pretrained").transform(images), expected)
+        fresh.clear()
+    assert asked == ["timm/test_vit.r160_in1k"] * 2

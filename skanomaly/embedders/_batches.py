@@ -1,0 +1,89 @@
+"""Around the batches of an embedder: views, reading ahead, checking and stacking of tokens."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+
+def _turned(image: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
+    return np.rot90(image[:, ::-1] if mirrored else image, quarters)
+
+
+# Views of a training image, by the name of the augmentation; the first is the image itself.
+_TURNS = [partial(_turned, quarters=k, mirrored=False) for k in range(4)]
+VIEWS: dict[str | None, list[Callable[[np.ndarray], np.ndarray]]] = {
+    None: [*_TURNS[:1]],
+    "rotate90": [*_TURNS],
+    "dihedral": [*_TURNS, *(partial(_turned, quarters=k, mirrored=True) for k in range(4))],
+}
+
+
+def read_ahead(
+    calls: Iterable[tuple[Any, ...]], n_threads: int, margin: int, start: Callable[[], None] | None
+) -> Generator[Any, None, None]:
+    """Results of calls, in order, made in background threads while the former ones are used.
+
+    An error is raised where its result would come. At most `margin` calls, and one a thread, are
+    ahead of the result that is asked for, which bounds the memory. Each thread calls `start` first.
+    """
+    with ThreadPoolExecutor(n_threads, "skanomaly-read", start) as pool:
+        pending: deque[Future[Any]] = deque()
+        try:
+            for call in calls:
+                pending.append(pool.submit(*call))
+                if len(pending) > margin + n_threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def check_tokens_of_image(tokens: Any, index: int, masked: bool = False) -> np.ndarray:
+    """Tokens of one image as float32, all of them finite.
+
+    Parameters
+    ----------
+    tokens : array-like of shape (grid_h, grid_w, dim)
+        What an embedder computed.
+    index : int
+        Of the image, for the message.
+    masked : bool, default=False
+        Whether a token may be NaN in all its components, which masks its patch.
+
+    Returns
+    -------
+    ndarray of shape (grid_h, grid_w, dim), float32
+        C-contiguous.
+
+    Raises
+    ------
+    ValueError
+        When one is not finite.
+    """
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        tokens = np.ascontiguousarray(tokens, dtype=np.float32)
+    finite = np.isfinite(tokens)
+    if masked:
+        finite |= np.isnan(tokens).all(-1, keepdims=True)
+    if not finite.all():
+        raise ValueError(f"the embedding of image {index} is not finite")
+    return tokens
+
+
+def stack_tokens(tokens: list[Any]) -> np.ndarray:
+    """One array where the shapes agree, else a 1-D object array; empties the list."""
+    if len({array.shape for array in tokens}) == 1:
+        out: np.ndarray = np.empty((len(tokens), *tokens[0].shape), dtype=np.float32)
+    else:
+        out = np.empty(len(tokens), dtype=object)
+    for i in range(len(tokens)):
+        out[i], tokens[i] = tokens[i], None  # never both copies of everything at once
+    return out

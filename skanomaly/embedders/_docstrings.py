@@ -1,0 +1,77 @@
+"""Parameters that the embedders share, described once for all their docstrings."""
+
+from __future__ import annotations
+
+BLOCKS = {
+    "X": """
+X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+    Paths, bytes, PIL images or arrays.
+""",
+    "y": """
+y : Ignored
+    Present for scikit-learn's API.
+""",
+    "layers": """
+layers : int, sequence of int or None, default=None
+    Blocks of a vision transformer, or stages of a convolutional network, counted from 0;
+    negative from the last. None: the last block; of a network with stages, those at 1/8 and
+    1/16 of the image, as in PatchCore.
+""",
+    "fusion": """
+fusion : {"concat", "mean"}, default="concat"
+    How several layers become one token. Of a transformer each layer's token is brought to
+    unit length before.
+""",
+    "resize": """
+resize : {"squash", "shortest_edge"}, default="squash"
+    ``"squash"`` resizes the whole image to a square; ``"shortest_edge"`` keeps the aspect but
+    for rounding both sides to a multiple of the patch. The image is never cropped.
+""",
+    "augmentation": """
+augmentation : {None, "rotate90", "dihedral"}, default=None
+    Views that `fit_transform` adds: rotations by quarter turns, or these and their mirror
+    images.
+""",
+    "batch_size": """
+batch_size : int, default=8
+    Images taken at a time: on a CPU side by side, among which torch's threads are shared out,
+    on a GPU in one forward pass.
+""",
+    "device": """
+device : str, default="auto"
+    ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``.
+""",
+    "dtype": """
+dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
+    Precision of the model. ``"auto"``: bfloat16 for plain vision transformers where the
+    processor or the GPU multiplies matrices in it, else float32. ``"int8"``: with
+    ``runtime="onnx"`` only.
+""",
+    "runtime": """
+runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
+    What runs the model; ``"auto"`` is torch. ``"openvino"`` and ``"onnx"`` are for CPUs and
+    need the extras of these names. See Notes.
+""",
+    "cache_dir": """
+cache_dir : str, os.PathLike or None, default=None
+    Folder for tokens, one file an image; each image is then embedded once.
+""",
+    "cache_size": """
+cache_size : int, default=20_000_000_000
+    Bytes that folder may hold before the least recently used files are removed.
+""",
+    "n_jobs": """
+n_jobs : int or None, default=None
+    Workers of joblib, which are threads here; None is one, unless a context of joblib says
+    otherwise.
+""",
+    "verbose": """
+verbose : bool or int, default=False
+    Show a progress bar.
+""",
+}
+# What a value of `weights` means is asked in one order, everywhere.
+BLOCKS["weights_order"] = """
+The meanings are tried in this order: ``"random"``, ``"pretrained"``, a tag, a file.
+Anything else is an error that names near tags.
+"""
