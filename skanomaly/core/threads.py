@@ -1,5 +1,6 @@
 """Parts of the work side by side, each in one thread, instead of many threads in each product."""
 
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from functools import cache
 from threadpoolctl import ThreadpoolController
 
 _blas_is_limited = threading.Lock()
+_MOST_READING_THREADS = 8  # more than these do not decode faster than a network computes
 
 
 def map_threads(function, items, n_threads, share=1):
@@ -72,6 +74,28 @@ def map_products(function, items, n_threads):
 def blas_threads():
     """Threads that products of NumPy may use now."""
     return max((library["num_threads"] for library in _controller("blas").info()), default=1)
+
+
+def reading_threads() -> int:
+    """Threads that read and decode images ahead of the work on them.
+
+    Returns
+    -------
+    int
+        As many as the cores that this process may use, from 1 to 8. Where the system can tell,
+        cores from which the process is kept (``taskset``, the CPU sets of a container) do not
+        count.
+
+    Examples
+    --------
+    >>> from skanomaly.core.threads import reading_threads
+    >>> 1 <= reading_threads() <= 8
+    True
+    """
+    # Not on macOS and Windows.
+    cores_of = getattr(os, "sched_getaffinity", None)
+    cores = (os.cpu_count() or 1) if cores_of is None else len(cores_of(0))
+    return max(1, min(cores, _MOST_READING_THREADS))
 
 
 def limit_openmp(n_threads=1):

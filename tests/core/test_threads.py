@@ -1,5 +1,6 @@
 """Work side by side: in order, each item with its share of the threads."""
 
+import os
 import re
 import sys
 import threading
@@ -11,7 +12,13 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from skanomaly import TimmPatches
-from skanomaly.core.threads import blas_threads, limit_openmp, map_products, map_threads
+from skanomaly.core.threads import (
+    blas_threads,
+    limit_openmp,
+    map_products,
+    map_threads,
+    reading_threads,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -111,6 +118,22 @@ def test_products_run_in_their_thread_where_the_limit_is_not_theirs():
         go_on.set()
     nested = map_products(lambda number: map_products(names, range(2), 2), range(2), 2)
     assert all(inner[0] == inner[1] and inner[0][1] == 1 for inner in nested)
+
+
+@pytest.mark.parametrize("cores, threads", [(1, 1), (3, 3), (8, 8), (96, 8)])
+def test_as_many_threads_read_as_the_process_may_use_cores(cores, threads, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2 * cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert reading_threads() == threads
+
+
+@pytest.mark.parametrize("cores, threads", [(None, 1), (1, 1), (3, 3), (96, 8)])
+def test_where_the_system_does_not_say_which_cores_they_are_all_counted(
+    cores, threads, monkeypatch
+):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert reading_threads() == threads
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
