@@ -90,6 +90,7 @@ def anomalib_scope(anomalib_checkpoints, tmp_path_factory):
     }
 
 
+@pytest.mark.xdist_group("anomalib")
 def test_anomalib(anomalib_scope, tmp_path, monkeypatch):
     """All but the export, which trains on weights that would have to be downloaded."""
     monkeypatch.chdir(tmp_path)

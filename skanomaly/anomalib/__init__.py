@@ -1,5 +1,7 @@
 """Trained models of anomalib as estimators."""
 
+from __future__ import annotations
+
 import importlib
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["AnomalibDetector"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     # At first use: the registry lists the families of anomalib without importing NumPy.
     if name == "AnomalibDetector":
         return importlib.import_module("skanomaly.anomalib._detector").AnomalibDetector

@@ -193,9 +193,7 @@ def test_maps_and_scores_come_from_one_pass_without_fit():
 
 def test_fit_calibrates_on_good_images():
     greys = np.arange(1, 100)
-    detector = AnomalibDetector(inferencer=Darkness(), contamination=0.25, n_jobs=2).fit(
-        flat(*greys)
-    )
+    detector = AnomalibDetector(inferencer=Darkness(), contamination=0.25).fit(flat(*greys))
     np.testing.assert_allclose(np.sort(-detector.train_scores_), np.sort(darkness(*greys)))
     np.testing.assert_allclose(detector.offset_, -darkness(25), atol=1e-12)
     assert detector.predict(flat(24, 26)).tolist() == [-1, 1]
@@ -241,7 +239,7 @@ def test_before_fit_an_inferencer_has_no_threshold():
 
 def test_a_changed_parameter_asks_for_fit():
     detector = AnomalibDetector(inferencer=Darkness()).fit(flat(*range(20)))
-    detector.set_params(batch_size=2, n_jobs=2).predict(flat(1))
+    detector.set_params(batch_size=2).predict(flat(1))
     with pytest.raises(NotFittedError, match="contamination of this detector changed"):
         detector.set_params(contamination=0.2).predict(flat(1))
     assert detector.fit(flat(*range(20))).predict(flat(255)).tolist() == [1]
@@ -369,6 +367,20 @@ ROWS = RowsDetector(inferencer=RowDistance(), batch_size=64)
 @parametrize_with_checks([ROWS])
 def test_scikit_learn_checks_with_rows_as_images(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "contamination"])
+@pytest.mark.parametrize("value", [True, False])
+def test_bools_are_no_numbers(name, value):
+    detector = AnomalibDetector(inferencer=Darkness(), **{name: value})
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of AnomalibDetector must"):
+        detector.fit(flat(*range(20)))
+
+
+def test_reading_threads_are_no_parameter():
+    assert "n_jobs" not in AnomalibDetector().get_params()
+    with pytest.raises(TypeError, match="n_jobs"):
+        AnomalibDetector(n_jobs=2)
 
 
 def test_parameter_validation():

@@ -555,6 +555,7 @@ def test_threads(tmp_path, runtime):
     np.testing.assert_allclose(found, np.tile(-RAW, (40, 1)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_grid_search_in_other_processes(tmp_path):
     images, y = X * 3, np.where(np.tile(RAW, 3) > np.median(RAW), -1, 1)
     search = GridSearchCV(
@@ -568,6 +569,7 @@ def test_grid_search_in_other_processes(tmp_path):
     assert search.fit(images, y).cv_results_["mean_test_score"].tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_each_runtime_is_enough_alone_and_leaves_nothing_behind(tmp_path):
     for runtime, other in (("onnx", "openvino"), ("xml", "onnxruntime")):
         path = save(make_graph(), tmp_path, runtime)

@@ -263,6 +263,7 @@ def winclip():
     return scores, harmonic
 
 
+@pytest.mark.xdist_group("anomalib")
 def test_against_anomalib(winclip):
     class_scores, harmonic_aggregation = winclip
     rng = np.random.default_rng(0)

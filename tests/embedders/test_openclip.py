@@ -374,6 +374,7 @@ def test_windows_in_several_passes(zoo, monkeypatch):
         assert_close(embedder.transform(X), expected)
 
 
+@pytest.mark.xdist_group("anomalib")
 def test_windows_are_those_of_anomalib(zoo, monkeypatch):
     winclip = pytest.importorskip("anomalib.models.image.winclip.torch_model")
     clip, embedder = zoo("vit", project=True, windows=(2, 3), batch_size=2)

@@ -419,6 +419,7 @@ def anomalib_aupro():
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.xdist_group("anomalib")
 def test_against_anomalib(anomalib_aupro):
     rng = np.random.default_rng(0)
     shape = (4, 24, 31)

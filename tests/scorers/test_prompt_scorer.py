@@ -697,6 +697,7 @@ def anomalib_winclip(clip, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.xdist_group("anomalib")
 def test_winclip_against_anomalib(clip, anomalib_winclip):
     import torch
 
