@@ -95,9 +95,15 @@ def test_the_callers_arrays_are_not_touched():
     assert all(np.array_equal(a, b) for a, b in zip(X, kept, strict=True))
 
 
-@pytest.mark.parametrize("score", [0.5, np.float32(0.5), np.array([0.5]), [[0.5]]])
-@pytest.mark.parametrize("shape", [(2, 3), (1, 2, 3), (1, 1, 2, 3)])
-@pytest.mark.parametrize("as_object", [False, True])
+@pytest.mark.parametrize(
+    ("score", "shape", "as_object"),
+    [
+        (0.5, (2, 3), False),
+        (np.float32(0.5), (1, 2, 3), True),
+        (np.array([0.5]), (1, 1, 2, 3), False),
+        ([[0.5]], (2, 3), True),
+    ],
+)
 def test_accepted_results(score, shape, as_object):
     heat = np.arange(6).reshape(shape)
     result = {"pred_score": score, "anomaly_map": heat}
