@@ -222,8 +222,8 @@ def test_known_anomalies_are_left_out():
         with_y.fit(X, [-1] * 22)
 
 
-@pytest.mark.parametrize("contamination", [0.05, 0.2])
-def test_the_nominal_false_positive_rate_holds(contamination):
+def test_the_nominal_false_positive_rate_holds():
+    contamination = 0.2
     rng = np.random.default_rng(0)
     rates = []
     for _ in range(150):

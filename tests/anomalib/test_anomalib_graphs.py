@@ -1,12 +1,15 @@
 """Exported graphs, made by hand here: ONNX and OpenVINO without anomalib."""
 
+import functools
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,11 +120,22 @@ def make_graph(
 
 def save(model, folder, runtime):
     path = folder / f"model.{runtime}"
-    source = path if runtime == "onnx" else folder / "source.onnx"
-    onnx.save(model, source)
-    if runtime == "xml":
-        openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)
+    if runtime == "onnx":
+        onnx.save(model, path)
+    else:
+        for suffix, content in converted(model.SerializeToString()).items():
+            path.with_suffix(suffix).write_bytes(content)
     return path
+
+
+@functools.cache
+def converted(data):
+    """The files of a graph of ONNX in OpenVINO; most of the time of a test, and often the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, path = Path(folder) / "source.onnx", Path(folder) / "model.xml"
+        source.write_bytes(data)
+        openvino.save_model(openvino.convert_model(source), path, compress_to_fp16=False)
+        return {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")}
 
 
 def picture(seed, side=SIDE):
