@@ -392,6 +392,19 @@ def third_party():
         vit.resample_abs_pos_embed = resample
 
 
+@contextmanager
+def one_thread():
+    """So small networks cost more to share between threads than to compute."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def train(family, folder):
     """Train a small model of a family with anomalib's engine."""
     import torch
@@ -412,7 +425,7 @@ def train(family, folder):
         val_split_mode="same_as_test",
         **{"train_batch_size": 4, "eval_batch_size": 4, **_DATA.get(family, {})},
     )
-    with third_party(), random_weights(), torch.random.fork_rng(devices=[]):
+    with third_party(), random_weights(), one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = RECIPES[family](models, folder)
         engine = Engine(

@@ -1,29 +1,40 @@
 """Loading of what anomalib's training and its PyTorch export write: .ckpt and .pt files."""
 
-import inspect
+from __future__ import annotations
+
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from skanomaly._networks.loading import resolve_device
 from skanomaly._optional import import_optional
-from skanomaly.anomalib._families import FAMILIES, UNSUPPORTED, family_of_class
-from skanomaly.anomalib._modules import ModuleBackend, seen
-from skanomaly.anomalib._offline import (
+from skanomaly.anomalib._families import FAMILIES, UNSUPPORTED, Family, family_of_class
+from skanomaly.anomalib._modules import ModuleBackend, visible_share
+from skanomaly.anomalib._offline import build_untrained, same_random_state
+from skanomaly.anomalib._opening import (
     BUILDING,
-    empty_folder,
+    COMPONENTS,
+    USER,
+    image_models,
     import_anomalib,
+    is_anomalib_module,
     quiet,
-    same_random_state,
-    timm_unchanged,
-    without_downloads,
+    restore_components,
+    restore_winclip,
+    safe_globals,
+    saved_pre_processor,
+    setting_names,
 )
 
-_USER = "AnomalibDetector"
-_COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
+if TYPE_CHECKING:
+    from skanomaly._typing import PathLike
 
 
-def load_checkpoint(path, *, family=None, trust=False, device="auto"):
+def load_checkpoint(
+    path: PathLike, *, family: str | None = None, trust: bool = False, device: str = "auto"
+) -> ModuleBackend:
     """Load a ``.ckpt`` that anomalib's training wrote.
 
     Parameters
@@ -54,16 +65,18 @@ def load_checkpoint(path, *, family=None, trust=False, device="auto"):
     if family is not None and family not in FAMILIES:
         raise ValueError(f"family={family!r} is unknown; known: {', '.join(FAMILIES)}")
     device = resolve_device(device)
-    models = import_anomalib()
-    content = _read(path, models, trust)
+    import_anomalib()
+    content = _read(path, trust)
     settings = _settings(path, content)
-    family = _family(path, settings, models, family)
-    module = _build(path, content, settings, getattr(models, family.class_name), family)
+    found = find_family(path, settings, family)
+    module = _build(path, content, settings, found)
     _fill(path, content, module)
     return _ready(module, device, path)
 
 
-def load_exported_module(path, *, trust=False, device="auto"):
+def load_exported_module(
+    path: PathLike, *, trust: bool = False, device: str = "auto"
+) -> ModuleBackend:
     """Load a ``.pt`` that anomalib's PyTorch export wrote: a pickle of the whole model.
 
     Parameters
@@ -94,15 +107,15 @@ def load_exported_module(path, *, trust=False, device="auto"):
             "training wrote, or an .onnx or OpenVINO export, which run no code"
         )
     device = resolve_device(device)
-    models = import_anomalib()
-    torch = import_optional("torch", "anomalib", _USER)
+    import_anomalib()
+    torch = import_optional("torch", "anomalib", USER)
     try:
-        with timm_unchanged(), same_random_state(), quiet():
+        with same_random_state(), quiet():
             content = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as exc:
         raise ValueError(_damaged(path, exc)) from exc
     module = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(module, models.AnomalibModule):
+    if not is_anomalib_module(module):
         raise ValueError(
             f"{path} does not hold a model as anomalib exports it; export it again with "
             "engine.export(model, 'torch')"
@@ -112,28 +125,16 @@ def load_exported_module(path, *, trust=False, device="auto"):
     return _ready(module, device, path)
 
 
-def _existing(path):
+def _existing(path: PathLike) -> Path:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint_path={str(path)!r} is not an existing file")
     return path
 
 
-def image_models(models):
-    """Classes of all image models of the installed anomalib, by name."""
-    return {name: getattr(models, name) for name in models.image.__all__}
-
-
-def setting_names(model):
-    """Names of the settings that a checkpoint of a model class holds."""
-    parameters = inspect.signature(model.__init__).parameters
-    return set(parameters) - {"self", *_COMPONENTS}
-
-
-def _read(path, models, trust):
+def _read(path: Path, trust: bool) -> Any:
     """Content of the checkpoint; plain data and tensors only, unless it needs trust and has it."""
-    torch = import_optional("torch", "anomalib", _USER)
-    serialization = import_optional("anomalib.utils.serialization", "anomalib", _USER)
+    torch = import_optional("torch", "anomalib", USER)
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # PyTorch reads them all the same
@@ -141,9 +142,7 @@ def _read(path, models, trust):
         raise ValueError(_damaged(path, exc)) from exc
     if broken is not None:
         raise ValueError(f"{path} is damaged: the checksum of {broken} in it is wrong")
-    extra = [g for model in image_models(models).values() for g in model.checkpoint_safe_globals()]
-    # Registered for this load only.
-    with BUILDING, serialization.anomalib_safe_globals(extra=extra), quiet():
+    with BUILDING, safe_globals(), quiet():
         try:
             unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         except Exception as exc:
@@ -161,15 +160,17 @@ def _read(path, models, trust):
             raise ValueError(_damaged(path, exc)) from exc
 
 
-def _damaged(path, exc):
+def _damaged(path: Path, exc: Exception) -> str:
     reason = " ".join(str(exc).split())[:200]
     return f"{path} could not be read; it is damaged or incomplete ({type(exc).__name__}: {reason})"
 
 
-def _settings(path, content):
+def _settings(path: Path, content: Any) -> dict[str, Any]:
     """Arguments that the model was made with."""
     names = ("hyper_parameters", "state_dict")
-    parts = [content.get(name) for name in names] if isinstance(content, dict) else [None]
+    parts: list[Any] = [None]
+    if isinstance(content, dict):
+        parts = [content.get(name) for name in names]
     if not all(isinstance(part, dict) and all(isinstance(k, str) for k in part) for part in parts):
         raise ValueError(
             f"{path} is not a checkpoint of anomalib's training: it lacks the settings of the "
@@ -179,22 +180,42 @@ def _settings(path, content):
     return {name: value for name, value in parts[0].items() if not name.startswith("_")}
 
 
-def _family(path, settings, models, wanted):
-    """The family whose settings these are."""
-    keys = set(settings) - set(_COMPONENTS)
-    names = {name: setting_names(model) for name, model in image_models(models).items()}
-    fitting = [name for name, known in names.items() if known == keys]
+def find_family(path: PathLike, settings: Mapping[str, Any], name: str | None = None) -> Family:
+    """The family whose settings these are.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The checkpoint, for error messages.
+    settings : mapping of str to object
+        Arguments that its model was made with.
+    name : str or None, default=None
+        The family that it must be of, a key of the table of families.
+
+    Returns
+    -------
+    Family
+
+    Raises
+    ------
+    ValueError
+        When it is of another family, of one that gives no scores of images, of none, or when
+        several have the same settings.
+    """
+    keys = set(settings) - set(COMPONENTS)
+    known = {title: setting_names(model) for title, model in image_models().items()}
+    fitting = [title for title, names in known.items() if names == keys]
     # Settings that came later are missing in checkpoints of older versions.
-    fitting = fitting or [name for name, known in names.items() if keys < known]
+    fitting = fitting or [title for title, names in known.items() if keys < names]
     listed = ", ".join(sorted(keys)) or "none"
-    if wanted is not None:
-        wanted = FAMILIES[wanted]
+    if name is not None:
+        wanted = FAMILIES[name]
         if wanted.class_name in fitting:
             return wanted
         if len(fitting) == 1:
             found = family_of_class(fitting[0])
-            found = fitting[0] if found is None else found.name
-            raise ValueError(f"{path} is a checkpoint of {found!r}, not of {wanted.name!r}")
+            other = fitting[0] if found is None else found.name
+            raise ValueError(f"{path} is a checkpoint of {other!r}, not of {wanted.name!r}")
         raise ValueError(f"{path} is not a checkpoint of {wanted.name!r}; its settings: {listed}")
     if len(fitting) != 1:
         candidates = [f.name for f in FAMILIES.values() if f.class_name in fitting]
@@ -208,34 +229,24 @@ def _family(path, settings, models, wanted):
     return family
 
 
-def _refused(path, class_name):
+def _refused(path: PathLike, class_name: str) -> str:
     reason = UNSUPPORTED.get(class_name, "it is none of anomalib's image models")
     return f"{path} is a {class_name}, which cannot be used to score images: {reason}"
 
 
-def _build(path, content, settings, model, family):
+def _build(
+    path: Path, content: Mapping[str, Any], settings: Mapping[str, Any], family: Family
+) -> Any:
     """The model with its own settings and pre-processor, and random weights."""
-    pre = import_optional("anomalib.pre_processing", "anomalib", _USER)
-    spec = import_optional("anomalib.pre_processing.utils.spec", "anomalib", _USER)
     arguments = {**settings, "evaluator": False, "visualizer": False}
-    enabled = content.get("anomalib_components_enabled") or {}
-    config = content.get("anomalib_pre_processor_config")
     try:
         # Before the model is built: several constructors ask it for the size of the input.
-        if not enabled.get("pre_processor", True):
-            arguments["pre_processor"] = False
-        elif config is not None:
-            arguments["pre_processor"] = pre.PreProcessor(
-                spec.spec_to_transform(config["transform"])
-            )
-        known = inspect.signature(model.__init__).parameters
-        arguments = {name: value for name, value in arguments.items() if name in known}
-        with timm_unchanged(), without_downloads(), same_random_state(), quiet():
-            with empty_folder() as folder:
-                if family.data_folder is not None:
-                    arguments[family.data_folder] = folder
-                module = model(**arguments)
-            module.on_load_checkpoint(content)
+        pre_processor = saved_pre_processor(content)
+        if pre_processor is not None:
+            arguments["pre_processor"] = pre_processor
+        module = build_untrained(family, image_models()[family.class_name], arguments)
+        with BUILDING, same_random_state(), quiet():
+            restore_components(module, content)
     except ImportError:
         raise
     except Exception as exc:
@@ -247,7 +258,7 @@ def _build(path, content, settings, model, family):
     return module
 
 
-def _fill(path, content, module):
+def _fill(path: Path, content: Mapping[str, Any], module: Any) -> None:
     """Load the weights, all of them."""
     state = {
         name: value
@@ -271,33 +282,16 @@ def _fill(path, content, module):
         )
 
 
-def _some(names):
+def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _restore_winclip(module, path):
-    """What WinCLIP keeps elsewhere than in its weights."""
-    buffers = import_optional("anomalib.models.components.base.buffer_list", "anomalib", _USER)
-    model = module.model
-    if not model._text_embeddings.numel():
-        raise ValueError(
-            f"{path} was saved before WinCLIP knew the name of the object; run engine.validate or "
-            "engine.predict with class_name=, and save it again"
-        )
-    # It counts its reference images only when they are given to it.
-    model.k_shot = len(model._patch_embeddings)
-    # anomalib keeps these lists on a class that all models share: the latest one sets the length.
-    lists = ("masks", "_visual_embeddings")
-    own = {name: buffers.BufferListDescriptor(name, len(model.scales)) for name in lists}
-    model.__class__ = type(type(model).__name__, (type(model),), own)
-
-
-def _ready(module, device, path):
-    """A loaded model for inference; says so when it does not look at whole images."""
+def _ready(module: Any, device: Any, path: Path) -> ModuleBackend:
+    """A loaded model for inference; warns when it does not look at whole images."""
     if type(module).__name__ == "WinClip":
-        _restore_winclip(module, path)
+        restore_winclip(module, path)
     backend = ModuleBackend(module, device, str(path))
-    height, width = seen(backend.transform, (1000, 1000))
+    height, width = visible_share(backend.transform, (1000, 1000))
     if min(height, width) < 1:
         warnings.warn(
             f"the pre-processor in {path} crops: this model sees only the middle {height:.0%} of "

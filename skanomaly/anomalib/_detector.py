@@ -1,27 +1,34 @@
 """Models trained or exported with anomalib, as scikit-learn estimators."""
 
+from __future__ import annotations
+
 import os
 from copy import deepcopy
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import OutlierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._images import check_images
-from skanomaly.anomalib._files import digest_of_checkpoint
+from skanomaly._parameters import Estimator
+from skanomaly.anomalib._files import Backend, digest_of_checkpoint
+from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
-from skanomaly.anomalib._opening import open_checkpoint
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._base import normal_images
+
+if TYPE_CHECKING:
+    from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
 _PARAMS_OF_FIT = "checkpoint_path contamination inferencer family normalized interpolation".split()
 
 
-class AnomalibDetector(OutlierMixin, BaseEstimator):
+class AnomalibDetector(OutlierMixin, Estimator):
     """A model trained with anomalib, as a detector of images that is ready for use.
 
     `score_samples` and `score_maps` need no `fit`. `fit` trains nothing: it sets the threshold by
@@ -55,8 +62,6 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         or else as its family does. Other files bring their own.
     batch_size : int, default=8
         Images in memory, and in the model, at a time.
-    n_jobs : int or None, default=None
-        Threads that decode images.
     verbose : bool or int, default=False
         Show a progress bar.
 
@@ -67,10 +72,11 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
     train_scores_ : ndarray of shape (n_images,), float64
         `score_samples` of the good images given to `fit`.
     raw_scores_ : bool or None
-        Whether scores are raw. False: with `normalized`, and for a graph that holds nothing but
-        normalised scores, which also warns. None: it is an inferencer's secret.
+        Whether scores are raw: from before anomalib's post-processor, which clips them to [0, 1].
+        False with `normalized`, and for a graph of normalised scores only, which also warns. None
+        with `inferencer`, which does not say what its scores are.
     family_ : str or None
-        The kind of model, where it is known.
+        The kind of model; None where neither the file nor `family` says it.
 
     Notes
     -----
@@ -78,10 +84,8 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
     Maps keep anomalib's sign.
 
     Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
-    best F1 on anomalib's validation images, defects included.
-
-    Pickles hold the path and the digest of the file, not the model: where the file has moved or
-    changed, an error says so.
+    best F1 on anomalib's validation images, defects included. Pickles hold the path and the digest
+    of the file, not the model: where the file has moved or changed, an error says so.
 
     Images are resized as in anomalib's training, antialiased; anomalib's own inferencers resize
     inside of the exported model, without, and score a little differently.
@@ -116,25 +120,23 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         "normalized": ["boolean"],
         "interpolation": [None, StrOptions({"bilinear", "bicubic"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "n_jobs": [None, Integral],
         "verbose": ["verbose"],
     }
 
     def __init__(
         self,
-        checkpoint_path=None,
+        checkpoint_path: PathLike | None = None,
         *,
-        device="auto",
-        contamination=0.1,
-        inferencer=None,
-        family=None,
-        trust=False,
-        normalized=False,
-        interpolation=None,
-        batch_size=8,
-        n_jobs=None,
-        verbose=False,
-    ):
+        device: str = "auto",
+        contamination: float = 0.1,
+        inferencer: Any = None,
+        family: str | None = None,
+        trust: bool = False,
+        normalized: bool = False,
+        interpolation: str | None = None,
+        batch_size: int = 8,
+        verbose: bool | int = False,
+    ) -> None:
         self.checkpoint_path = checkpoint_path
         self.device = device
         self.contamination = contamination
@@ -144,10 +146,9 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         self.normalized = normalized
         self.interpolation = interpolation
         self.batch_size = batch_size
-        self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def fit(self, X, y=None):
+    def fit(self, X: Images, y: Labels = None) -> AnomalibDetector:
         """Set the threshold by the scores of good images; the model stays as it is.
 
         Parameters
@@ -160,12 +161,12 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
 
         Returns
         -------
-        self : object
+        self : AnomalibDetector
         """
         self._fit(X, y)
         return self
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X: Images, y: Labels = None) -> IntArray:
         """Set the threshold, and call each image.
 
         Parameters
@@ -180,7 +181,7 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         """
         return np.where(self._fit(X, y) < self.offset_, -1, 1)
 
-    def score_samples(self, X):
+    def score_samples(self, X: Images) -> FloatArray:
         """Score of each image: higher is more normal.
 
         Parameters
@@ -192,9 +193,11 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         ndarray of shape (n_images,), float64
             The negative of anomalib's ``pred_score``.
         """
-        return self._score(X, self._backend())[0]
+        return self._score(X, self._backend())[1]
 
-    def score_maps(self, X, *, size="image", return_scores=False):
+    def score_maps(
+        self, X: Images, *, size: str = "image", return_scores: bool = False
+    ) -> FloatArray | list[FloatArray] | tuple[FloatArray | list[FloatArray], FloatArray]:
         """Heat map of each image: higher is more anomalous; ValueError where the model has none.
 
         Parameters
@@ -214,12 +217,11 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         """
         if size not in ("image", "model"):
             raise ValueError(f"size must be 'image' or 'model', got {size!r}")
-        scores, maps = self._score(X, self._backend(), size)
-        if len({heat.shape for heat in maps}) == 1:
-            maps = np.stack(maps)
+        heats, scores = self._score(X, self._backend(), size)
+        maps = np.stack(heats) if len({heat.shape for heat in heats}) == 1 else heats
         return (maps, scores) if return_scores else maps
 
-    def decision_function(self, X):
+    def decision_function(self, X: Images) -> FloatArray:
         """``score_samples(X) - offset_``: negative for images that are called anomalous.
 
         Parameters
@@ -234,9 +236,9 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         """
         backend = self._backend()
         offset = self._offset(backend)  # raises before the work is done
-        return self._score(X, backend)[0] - offset
+        return self._score(X, backend)[1] - offset
 
-    def predict(self, X):
+    def predict(self, X: Images) -> IntArray:
         """Call each image normal (+1) or anomalous (-1).
 
         Parameters
@@ -250,8 +252,8 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def p_values(self, X):
-        """Conformal p-value of each image: how usual so low a score is among the images of `fit`.
+    def p_values(self, X: Images) -> FloatArray:
+        """Conformal p-value of each image: the share of images of `fit` with as low a score.
 
         Parameters
         ----------
@@ -266,53 +268,53 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         return conformal_p_values(self.train_scores_, self.score_samples(X))
 
     @property
-    def raw_scores_(self):
-        """Whether scores are raw; None when only the inferencer knows."""
-        raw = self._backend().raw
-        return None if raw is None else raw and not self.normalized
+    def raw_scores_(self) -> bool | None:
+        """Whether scores are raw; None with an inferencer, which does not say."""
+        unclipped = self._backend().unclipped
+        return None if unclipped is None else unclipped and not self.normalized
 
     @property
-    def family_(self):
-        """The kind of model, where it is known."""
+    def family_(self) -> str | None:
+        """The kind of model; None where neither the file nor `family` says it."""
         return self._backend().family or self.family
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def __sklearn_clone__(self):
+    def __sklearn_clone__(self) -> AnomalibDetector:
         # scikit-learn would copy the inferencer, which a compiled model refuses.
         copy = type(self)(**self.get_params(deep=False))
         if hasattr(self, "_metadata_request"):  # as scikit-learn's own clone
             copy._metadata_request = deepcopy(self._metadata_request)
         return copy
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         path = self.checkpoint_path
         if path is not None and state.get("_file", (None,))[0] != path:
             state = {**state, "_file": (path, digest_of_checkpoint(path))}
         return state
 
-    def _fit(self, X, y):
+    def _fit(self, X: Images, y: Labels) -> FloatArray:
         self._validate_params()
         items = check_images(X)
         normal = normal_images(y, len(items))
         for name in ("offset_", "train_scores_", "_file", "_fitted_params"):
             self.__dict__.pop(name, None)
-        scores = self._score(items, self._backend())[0]
+        scores = self._score(items, self._backend())[1]
         self.train_scores_ = scores[normal]
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
         self._fitted_params = {name: getattr(self, name) for name in _PARAMS_OF_FIT}
         return scores
 
-    def _backend(self):
+    def _backend(self) -> Backend:
         """The loaded model; an error when it is no longer the one that this detector belongs to."""
         self._validate_params()
         for name, value in self.__dict__.get("_fitted_params", {}).items():
@@ -321,7 +323,7 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
                 raise NotFittedError(f"{name} of this detector changed since fit; call fit again")
         if (self.checkpoint_path is None) == (self.inferencer is None):
             raise ValueError("give either checkpoint_path or inferencer, and not both")
-        if self.inferencer is not None:
+        if self.checkpoint_path is None:
             if self.normalized or self.interpolation is not None:
                 raise ValueError("normalized and interpolation are for checkpoints only")
             return InferencerBackend(self.inferencer)
@@ -332,7 +334,7 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
         self._file = self.checkpoint_path, digest
         return backend
 
-    def _offset(self, backend):
+    def _offset(self, backend: Backend) -> float:
         if hasattr(self, "offset_"):
             return self.offset_
         threshold = backend.normalized_threshold if self.normalized else backend.threshold
@@ -343,6 +345,9 @@ class AnomalibDetector(OutlierMixin, BaseEstimator):
             )
         return -float(threshold)
 
-    def _score(self, X, backend, size=None):
-        options = self.normalized, self.batch_size, self.n_jobs, self.verbose
+    def _score(
+        self, X: Images, backend: Backend, size: str | None = None
+    ) -> tuple[list[FloatArray], FloatArray]:
+        """Maps, none without a `size`, and `score_samples`."""
+        options = self.normalized, self.batch_size, self.verbose
         return score_batches(check_images(X), backend, size, *options)

@@ -1,5 +1,8 @@
 """The model families of anomalib whose checkpoints can be loaded."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -253,10 +256,10 @@ _TABLE = (
     ),
 )
 
-FAMILIES = MappingProxyType({family.name: family for family in _TABLE})
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _TABLE})
 
 # Image models of anomalib that no image detector can be made of, by class, with the reason.
-UNSUPPORTED = MappingProxyType(
+UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "CFM": "it scores an image together with a 3-D point cloud of the same scene",
         "VlmAd": "it asks a language model of another program or company and gives no scores",
@@ -264,7 +267,7 @@ UNSUPPORTED = MappingProxyType(
 )
 
 
-def family_of_class(class_name):
+def family_of_class(class_name: str) -> Family | None:
     """The family of a class of anomalib, or None.
 
     Parameters

@@ -1,28 +1,34 @@
 """Which kind of file a checkpoint is, told by its content, and what all loaded models share."""
 
+from __future__ import annotations
+
 import pickletools
 import zipfile
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skanomaly.anomalib import _onnx_file
 
+if TYPE_CHECKING:
+    from skanomaly._typing import FloatArray, PathLike
+
 _EXPORT = "export it from anomalib again, e.g. engine.export(model, 'onnx')"
 
 
 class Backend:
-    """A loaded model: batches of images in, scores and maps out.
+    """A loaded model: batches of images in, maps and scores out.
 
     Attributes
     ----------
     family : str or None
         Key of the table of families, when known.
-    raw : bool or None
+    unclipped : bool or None
         Whether :meth:`predict` can give scores from before anomalib's post-processor, which clips
-        to [0, 1]; None when nobody knows.
+        them to [0, 1]; None when the scores come from an object that does not say.
     threshold : float or None
         The checkpoint's own image threshold, on the scale of the scores of ``predict(images)``;
         None when it has none, or NaN.
@@ -30,13 +36,15 @@ class Backend:
         The same on the scale of ``predict(images, normalized=True)``.
     """
 
-    family = None
-    raw = True
-    threshold = None
-    normalized_threshold = None
+    family: str | None = None
+    unclipped: bool | None = True
+    threshold: float | None = None
+    normalized_threshold: float | None = None
 
-    def predict(self, images, normalized=False):
-        """Scores and maps of one batch of images.
+    def predict(
+        self, images: list[FloatArray], normalized: bool = False
+    ) -> tuple[list[FloatArray] | None, FloatArray]:
+        """Maps and scores of one batch of images.
 
         Parameters
         ----------
@@ -47,15 +55,15 @@ class Backend:
 
         Returns
         -------
-        scores : ndarray of shape (n,), float64
-            Higher is more anomalous.
         maps : list of ndarray of shape (h, w), float32, or None
             Each covers its whole image; None when the model gives no maps.
+        scores : ndarray of shape (n,), float64
+            Higher is more anomalous.
         """
         raise NotImplementedError
 
 
-def uncrop(heat, size):
+def uncrop(heat: FloatArray, size: tuple[int, int]) -> FloatArray:
     """The map of a whole image from the map of its central crop.
 
     Parameters
@@ -76,7 +84,7 @@ def uncrop(heat, size):
     return np.pad(heat, around, constant_values=heat.min())
 
 
-def checkpoint_kind(path):
+def checkpoint_kind(path: PathLike) -> str:
     """Tell by its content what an anomalib file is; nothing in it is run.
 
     Parameters
@@ -106,7 +114,7 @@ def checkpoint_kind(path):
 
 
 @lru_cache(maxsize=64)
-def _kind_of_file(path, size, changed):
+def _kind_of_file(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
@@ -139,7 +147,7 @@ def _kind_of_file(path, size, changed):
     )
 
 
-def _kind_of_zip(path):
+def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -167,7 +175,7 @@ def _kind_of_zip(path):
     )
 
 
-def pickle_strings(data):
+def pickle_strings(data: bytes) -> set[str]:
     """All strings in a pickle, and ``module.name`` of all its globals, without unpickling it.
 
     Parameters
@@ -194,7 +202,7 @@ def pickle_strings(data):
     return strings
 
 
-def file_digest(path, kind):
+def file_digest(path: PathLike, kind: str) -> str:
     """sha256 of a checkpoint, with the files that belong to it.
 
     Parameters
@@ -223,7 +231,7 @@ def file_digest(path, kind):
     return digest.hexdigest()
 
 
-def weights_of_openvino(path):
+def weights_of_openvino(path: Path) -> Path:
     """The .bin file of an OpenVINO graph: beside it, or beside what it is a link to."""
     candidates = [place.with_suffix(".bin") for place in (path, path.resolve())]
     for file in candidates:
@@ -236,7 +244,7 @@ def weights_of_openvino(path):
 
 
 @lru_cache(maxsize=64)
-def _digest_of_file(path, size, changed):
+def _digest_of_file(path: str, size: int, changed: int) -> bytes:
     digest = sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -244,7 +252,7 @@ def _digest_of_file(path, size, changed):
     return digest.digest()
 
 
-def digest_of_checkpoint(path):
+def digest_of_checkpoint(path: PathLike) -> str:
     """sha256 of a checkpoint, with the files that belong to it; see :func:`file_digest`."""
     path = Path(path).expanduser()
     return file_digest(path, checkpoint_kind(path))

@@ -1,15 +1,23 @@
 """Scores of images, batch by batch, from any backend; injected inferencers; checks of both."""
 
+from __future__ import annotations
+
 import os
 import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from skanomaly._images import image_size, load_image
 from skanomaly.anomalib._files import Backend
 from skanomaly.core.maps import upsample_map
+from skanomaly.core.threads import map_threads, reading_threads
+
+if TYPE_CHECKING:
+    from skanomaly._typing import FloatArray, ImageLike
 
 # Inferencers are called by one thread at a time: most keep a single request or module.
 _lock = threading.RLock()
@@ -25,13 +33,18 @@ class InferencerBackend(Backend):
         ``pred_score`` and ``anomaly_map``.
     """
 
-    raw = None
+    unclipped = None
 
-    def __init__(self, inferencer):
+    def __init__(self, inferencer: Any) -> None:
         self.inferencer = inferencer
 
-    def predict(self, images, normalized=False, names=None):
-        """Scores and maps of images, one call each.
+    def predict(
+        self,
+        images: Sequence[Any],
+        normalized: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> tuple[list[Any], FloatArray]:
+        """Maps and scores of images, one call each.
 
         Parameters
         ----------
@@ -39,16 +52,16 @@ class InferencerBackend(Backend):
             What ``predict`` of the inferencer is called with.
         normalized : bool
             Ignored: the inferencer gives what it gives.
-        names : list of str
+        names : list of str or None
             Of the images, for messages.
 
         Returns
         -------
-        scores : ndarray of shape (n,), float64
         maps : list of (ndarray of shape (h, w), float32, or None)
+        scores : ndarray of shape (n,), float64
         """
         names = names or [f"image {i}" for i in range(len(images))]
-        scores, maps = np.empty(len(images)), []
+        maps, scores = [], np.empty(len(images))
         for i, (image, name) in enumerate(zip(images, names, strict=True)):
             try:
                 with _lock:
@@ -60,11 +73,18 @@ class InferencerBackend(Backend):
                 ) from exc
             scores[i] = _score_of(_entry(result, "pred_score"), name)
             maps.append(_map_of(_entry(result, "anomaly_map"), name))
-        return scores, maps
+        return maps, scores
 
 
-def score_batches(items, backend, size, normalized, batch_size, n_jobs, verbose):
-    """Scores of images, and their maps, from one pass.
+def score_batches(
+    items: Sequence[ImageLike],
+    backend: Backend,
+    size: str | None,
+    normalized: bool,
+    batch_size: int,
+    verbose: bool | int,
+) -> tuple[list[FloatArray], FloatArray]:
+    """Maps of images, and their scores, from one pass.
 
     Parameters
     ----------
@@ -76,15 +96,15 @@ def score_batches(items, backend, size, normalized, batch_size, n_jobs, verbose)
         Give no maps, maps of each image's size, or maps of the model's size.
     normalized : bool
         Ask for anomalib's normalised scores.
-    batch_size, n_jobs, verbose
+    batch_size, verbose
         As for :class:`skanomaly.AnomalibDetector`.
 
     Returns
     -------
-    scores : ndarray of shape (n,), float64
-        Higher is more normal.
     maps : list of ndarray of shape (height, width), float32
         Higher is more anomalous; empty without `size`.
+    scores : ndarray of shape (n,), float64
+        Higher is more normal.
 
     Raises
     ------
@@ -92,39 +112,43 @@ def score_batches(items, backend, size, normalized, batch_size, n_jobs, verbose)
         When an image has no finite score, or no map where one is asked for; it is named.
     """
     injected = isinstance(backend, InferencerBackend)
-    pool = Parallel(n_jobs=n_jobs, prefer="threads")
-    scores, maps = [], []
+    maps: list[FloatArray] = []
+    scores = []
     with tqdm(total=len(items), desc="score", unit="image", disable=not verbose) as bar:
         for start in range(0, len(items), batch_size):
             part = list(enumerate(items[start : start + batch_size], start))
             names = [_name(i, item) for i, item in part]
-            images = pool(delayed(_read)(i, item, injected) for i, item in part)
-            options = {"names": names} if injected else {"normalized": normalized}
-            found, heats = _check_output(*backend.predict(images, **options), names)
+            images = map_threads(partial(_read, keep_paths=injected), part, reading_threads())
+            options: dict[str, Any] = {"names": names} if injected else {"normalized": normalized}
+            heats, found = _check_output(*backend.predict(images, **options), names)
             scores.append(-found)
             if size is not None:
                 for (i, item), image, heat, name in zip(part, images, heats, names, strict=True):
                     if heat is None:
                         raise ValueError(f"{name}: this model gives scores, but no anomaly_map")
                     if size == "image":
-                        known = isinstance(image, np.ndarray)
-                        whole = image.shape[:2] if known else image_size(item, i)
-                        heat = upsample_map(heat, whole, sigma=0)
+                        read = isinstance(image, np.ndarray)
+                        own_size = image.shape[:2] if read else image_size(item, i)
+                        heat = upsample_map(heat, own_size, sigma=0)
                     maps.append(heat)
             bar.update(len(part))
-    return np.concatenate(scores), maps
+    return maps, np.concatenate(scores)
 
 
-def _name(index, item):
-    path = isinstance(item, (str, os.PathLike))
-    return f"image {index} ({os.fsdecode(item)!r})" if path else f"image {index}"
+def _name(index: int, item: object) -> str:
+    if isinstance(item, (str, os.PathLike)):
+        return f"image {index} ({os.fsdecode(item)!r})"
+    return f"image {index}"
 
 
-def _read(index, item, keep_paths):
+def _read(numbered: tuple[int, Any], keep_paths: bool) -> Any:
+    index, item = numbered
     return item if keep_paths and isinstance(item, (str, os.PathLike)) else load_image(item, index)
 
 
-def _check_output(scores, maps, names):
+def _check_output(
+    maps: Any, scores: Any, names: list[str]
+) -> tuple[list[FloatArray | None], FloatArray]:
     """Raise where a model has returned something else than finite scores and maps."""
     scores = np.asarray(scores, dtype=np.float64)
     maps = [None] * len(names) if maps is None else list(maps)
@@ -138,14 +162,14 @@ def _check_output(scores, maps, names):
             raise ValueError(f"{name}: the model's pred_score is {score}, not a finite number")
         if heat is not None and not np.isfinite(heat).all():
             raise ValueError(f"{name}: the model's anomaly_map is not finite")
-    return scores, maps
+    return maps, scores
 
 
-def _entry(result, key):
+def _entry(result: Any, key: str) -> Any:
     return result.get(key) if hasattr(result, "get") else getattr(result, key, None)
 
 
-def _score_of(value, name):
+def _score_of(value: Any, name: str) -> float:
     if value is None:
         raise ValueError(
             f"{name}: the inferencer returned no pred_score; its predict must return a dict or an "
@@ -160,7 +184,7 @@ def _score_of(value, name):
     return float(array.reshape(()))
 
 
-def _map_of(value, name):
+def _map_of(value: Any, name: str) -> FloatArray | None:
     if value is None:
         return None
     array = _to_numpy(value, "anomaly_map", name)
@@ -173,7 +197,7 @@ def _map_of(value, name):
         return array.reshape(array.shape[-2:]).astype(np.float32)  # a copy: memory may be shared
 
 
-def _to_numpy(value, what, name):
+def _to_numpy(value: Any, what: str, name: str) -> Any:
     try:
         if hasattr(value, "detach"):  # a tensor of torch, of whatever type, on whatever device
             value = value.detach().cpu()

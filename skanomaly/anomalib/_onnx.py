@@ -1,7 +1,10 @@
 """Run anomalib's ONNX graphs with onnxruntime alone."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,19 +12,23 @@ from skanomaly._optional import import_optional
 from skanomaly.anomalib import _onnx_file
 from skanomaly.anomalib._families import family_of_class
 from skanomaly.anomalib._graphs import GraphBackend, run_error
+from skanomaly.anomalib._opening import MODEL_NOTE
 from skanomaly.anomalib._raw_scores import Graph
+
+if TYPE_CHECKING:
+    from skanomaly._typing import FloatArray, PathLike
 
 
 class OnnxBackend(GraphBackend):
     """An ONNX graph in onnxruntime."""
 
-    def __init__(self, path, device, interpolation):
+    def __init__(self, path: Path, device: str, interpolation: tuple[str | None, str]) -> None:
         ort = import_optional("onnxruntime", "onnx", "AnomalibDetector")
         data, parsed = _onnx_file.read_graph(path)
         graph = Graph(parsed.nodes, parsed.constants)
         folder = _onnx_file.external_folder(path)
-        family = re.search(rb"anomalib\.models\.image\.\w+\.lightning_model\.(\w+)", data)
-        family = family and family_of_class(family[1].decode())  # torch notes what made each node
+        note = re.search(MODEL_NOTE, data)
+        family = note and family_of_class(note[1].decode())
         if family is not None:
             self.family, interpolation = family.name, (interpolation[0], family.interpolation)
         options = ort.SessionOptions()
@@ -31,7 +38,7 @@ class OnnxBackend(GraphBackend):
         )
         providers = _onnx_providers(ort, device)
 
-        def session(content):
+        def session(content: bytes) -> Any:
             try:
                 return ort.InferenceSession(content, options, providers=providers)
             except Exception as exc:  # onnxruntime has a class of its own for each reason
@@ -56,8 +63,8 @@ class OnnxBackend(GraphBackend):
             shapes.get("anomaly_map"),
             interpolation,
         )
-        self._outputs, self._raw_outputs, found = self._choose_outputs(graph, list(shapes))
-        hidden = [name for name in self._raw_outputs if name and name not in shapes]
+        self._outputs, self._unclipped_outputs, found = self._choose_outputs(graph, list(shapes))
+        hidden = [name for name in self._unclipped_outputs if name and name not in shapes]
         if hidden:
             # Two protobuf messages in a row are one with the fields of both, so that these bytes
             # add outputs to the graph. ValueInfoProto.name is field 1, GraphProto.output 12, and
@@ -68,18 +75,18 @@ class OnnxBackend(GraphBackend):
             self._session = session(data + _onnx_file.encode(7, added))
         self._try_out(found)
 
-    def _infer(self, batch, normalized):
-        names = self._outputs if normalized or not self.raw else self._raw_outputs
+    def _infer(self, batch: FloatArray, normalized: bool) -> list[Any]:
+        names = self._outputs if normalized or not self.unclipped else self._unclipped_outputs
         asked = [name for name in names if name]
         try:
             found = self._session.run(asked, {self._input: batch.astype(self._dtype, copy=False)})
         except Exception as exc:
             raise run_error(self.path, batch, exc) from exc
         values = dict(zip(asked, found, strict=True))
-        return [values.get(name) for name in names]
+        return [values[name] if name else None for name in names]
 
 
-def _onnx_providers(ort, device):
+def _onnx_providers(ort: Any, device: str) -> list[Any]:
     available = ort.get_available_providers()
     if device == "cpu" or (device == "auto" and "CUDAExecutionProvider" not in available):
         return ["CPUExecutionProvider"]
@@ -94,11 +101,17 @@ def _onnx_providers(ort, device):
     raise ValueError(f"device={device!r}: ONNX graphs run on 'auto', 'cpu', 'cuda' or 'cuda:N'")
 
 
-def _static(side):
+def _static(side: Any) -> int | None:
     return side if isinstance(side, int) else None
 
 
-def load_onnx(path, *, device="auto", interpolation=None, usual="bilinear"):
+def load_onnx(
+    path: PathLike,
+    *,
+    device: str = "auto",
+    interpolation: str | None = None,
+    default_interpolation: str = "bilinear",
+) -> OnnxBackend:
     """Load an ONNX graph.
 
     Parameters
@@ -109,7 +122,7 @@ def load_onnx(path, *, device="auto", interpolation=None, usual="bilinear"):
         "cpu", "cuda", "cuda:N"; "auto" is CUDA where onnxruntime has it.
     interpolation : {"bilinear", "bicubic"} or None, default=None
         How images are resized; None: as the graph resizes.
-    usual : {"bilinear", "bicubic"}, default="bilinear"
+    default_interpolation : {"bilinear", "bicubic"}, default="bilinear"
         The filter where the graph does not resize either.
 
     Returns
@@ -121,4 +134,4 @@ def load_onnx(path, *, device="auto", interpolation=None, usual="bilinear"):
     ValueError
         When it is damaged, no export of anomalib, or cannot run on that device.
     """
-    return OnnxBackend(Path(path), device, (interpolation, usual))
+    return OnnxBackend(Path(path), device, (interpolation, default_interpolation))

@@ -1,7 +1,10 @@
 """Run anomalib's OpenVINO graphs with openvino alone."""
 
+from __future__ import annotations
+
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +12,9 @@ from skanomaly._optional import import_optional
 from skanomaly.anomalib._files import weights_of_openvino
 from skanomaly.anomalib._graphs import OUTPUTS, GraphBackend, run_error
 from skanomaly.anomalib._raw_scores import Graph
+
+if TYPE_CHECKING:
+    from skanomaly._typing import FloatArray, PathLike
 
 # ONNX's names of OpenVINO's operators.
 _NAMES = {
@@ -28,7 +34,7 @@ _NAMES = {
 class OpenVINOBackend(GraphBackend):
     """An OpenVINO graph in openvino."""
 
-    def __init__(self, path, device, interpolation):
+    def __init__(self, path: Path, device: str, interpolation: tuple[str | None, str]) -> None:
         openvino = import_optional("openvino", "openvino", "AnomalibDetector")
         core = openvino.Core()
         name = "CPU" if device == "auto" else device.upper()
@@ -56,8 +62,10 @@ class OpenVINOBackend(GraphBackend):
             None if heat is None else _shape(heat),
             interpolation,
         )
-        self._outputs, self._raw_outputs, found = self._choose_outputs(graph, list(outputs))
-        hidden = [name for name in dict.fromkeys(self._raw_outputs) if name and name not in outputs]
+        self._outputs, self._unclipped_outputs, found = self._choose_outputs(graph, list(outputs))
+        hidden = [
+            name for name in dict.fromkeys(self._unclipped_outputs) if name and name not in outputs
+        ]
         if hidden:
             model.add_outputs([tensors[name] for name in hidden])
         self._numbers = {name: i for i, name in enumerate([*outputs, *hidden])}
@@ -72,8 +80,8 @@ class OpenVINOBackend(GraphBackend):
         self._lock = threading.Lock()
         self._try_out(found)
 
-    def _infer(self, batch, normalized):
-        names = self._outputs if normalized or not self.raw else self._raw_outputs
+    def _infer(self, batch: FloatArray, normalized: bool) -> list[Any]:
+        names = self._outputs if normalized or not self.unclipped else self._unclipped_outputs
         with self._lock:
             try:
                 found = self._model({0: batch})
@@ -82,9 +90,10 @@ class OpenVINOBackend(GraphBackend):
             return [None if name is None else found[self._numbers[name]].copy() for name in names]
 
 
-def _graph_of_openvino(model):
+def _graph_of_openvino(model: Any) -> tuple[Graph, dict[str, Any]]:
     """The graph, and its tensors by key."""
-    nodes, constants, tensors = [], {}, {}
+    nodes, constants = [], {}
+    tensors: dict[str, Any] = {}
     for op in model.get_ordered_ops():
         kind = op.get_type_name()
         outputs = [_key(output) for output in op.outputs()]
@@ -107,18 +116,24 @@ def _graph_of_openvino(model):
     return Graph(nodes, constants), tensors
 
 
-def _key(output):
+def _key(output: Any) -> str:
     names = output.get_names()
     known = next((name for name in (*OUTPUTS, "pred_label") if name in names), None)
     return known or f"{output.get_node().get_friendly_name()}:{output.get_index()}"
 
 
-def _shape(output):
+def _shape(output: Any) -> list[int | None]:
     sides = list(output.get_partial_shape())
     return [side.get_length() if side.is_static else None for side in sides]
 
 
-def load_openvino(path, *, device="auto", interpolation=None, usual="bilinear"):
+def load_openvino(
+    path: PathLike,
+    *,
+    device: str = "auto",
+    interpolation: str | None = None,
+    default_interpolation: str = "bilinear",
+) -> OpenVINOBackend:
     """Load an OpenVINO graph.
 
     Parameters
@@ -129,7 +144,7 @@ def load_openvino(path, *, device="auto", interpolation=None, usual="bilinear"):
         A device of OpenVINO, such as "cpu" or "gpu.1"; "auto" is the CPU.
     interpolation : {"bilinear", "bicubic"} or None, default=None
         How images are resized; None: as the graph resizes.
-    usual : {"bilinear", "bicubic"}, default="bilinear"
+    default_interpolation : {"bilinear", "bicubic"}, default="bilinear"
         The filter where the graph does not resize either.
 
     Returns
@@ -141,4 +156,4 @@ def load_openvino(path, *, device="auto", interpolation=None, usual="bilinear"):
     ValueError
         When it is damaged, no export of anomalib, or cannot run on that device.
     """
-    return OpenVINOBackend(Path(path), device, (interpolation, usual))
+    return OpenVINOBackend(Path(path), device, (interpolation, default_interpolation))

@@ -5,7 +5,10 @@ The unclipped tensor is still in the graph, and the threshold with it. The funct
 any graph given as a :class:`Graph`, whatever library read it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -27,18 +30,22 @@ class Graph:
         Tensor -> ``(operator, inputs)`` of the node that makes it.
     """
 
-    nodes: list
-    constants: dict
-    producer: dict = field(init=False)
+    nodes: list[tuple[str, list[str], list[str], str]]
+    constants: dict[str, Any]
+    producer: dict[str, tuple[str, list[str]]] = field(init=False)
 
-    def __post_init__(self):
-        self.producer = {name: node[:2] for node in self.nodes for name in node[2]}
+    def __post_init__(self) -> None:
+        self.producer = {
+            name: (operator, inputs)
+            for operator, inputs, outputs, _ in self.nodes
+            for name in outputs
+        }
 
-    def node(self, name):
+    def node(self, name: str) -> tuple[str, list[str]]:
         """Operator and inputs that make a tensor; empty for inputs and constants."""
         return self.producer.get(name, ("", []))
 
-    def scalar(self, name):
+    def scalar(self, name: str) -> float | None:
         """Value of a constant of one element, else None."""
         array = self.constants.get(name)
         return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
@@ -62,7 +69,7 @@ class Normalization:
     shift: float = 0.0
 
 
-def find_normalization(graph, output):
+def find_normalization(graph: Graph, output: str) -> Normalization | None:
     """What an output of an exported graph was before its post-processor.
 
     Parameters
@@ -94,7 +101,7 @@ def find_normalization(graph, output):
     return _affine(graph, name, source) or Normalization(name)
 
 
-def _clip_of(graph, name):
+def _clip_of(graph: Graph, name: str) -> str | None:
     """The clipped tensor among those that an output is selected from."""
     operator, inputs = graph.node(name)
     if operator == "Clip":
@@ -105,9 +112,10 @@ def _clip_of(graph, name):
     return None
 
 
-def _affine(graph, name, source):
+def _affine(graph: Graph, name: str, source: str | None) -> Normalization | None:
     """A tensor as the scaled and shifted `source`, or as what anomalib's three steps start from."""
-    scale, shift, steps = 1.0, 0.0, []
+    scale, shift = 1.0, 0.0
+    steps: list[str] = []
     while name != source and (source is not None or len(steps) < 3):
         operator, inputs = graph.node(name)
         value = graph.scalar(inputs[1]) if len(inputs) == 2 else None
@@ -124,7 +132,7 @@ def _affine(graph, name, source):
     return Normalization(name, scale, shift)
 
 
-def threshold_of(graph, label):
+def threshold_of(graph: Graph, label: str) -> float | None:
     """The normalised threshold an exported graph compares its ``pred_label`` with, or None."""
     operator, inputs = graph.node(label)
     return graph.scalar(inputs[1]) if operator == "Greater" else None
@@ -144,12 +152,12 @@ class InputStep:
         Whether it then takes a crop.
     """
 
-    size: tuple
+    size: tuple[int, int]
     interpolation: str
     cropped: bool
 
 
-def find_resize(graph, input_name):
+def find_resize(graph: Graph, input_name: str) -> InputStep | None:
     """The resizing, and the crop, that an exported graph begins with.
 
     Parameters
@@ -164,7 +172,8 @@ def find_resize(graph, input_name):
     InputStep or None
         None when it begins otherwise.
     """
-    same, resized, step = {input_name}, set(), None
+    same, resized = {input_name}, set()
+    step: InputStep | None = None
     for operator, inputs, outputs, mode in graph.nodes:
         if not inputs:
             continue
@@ -178,16 +187,17 @@ def find_resize(graph, input_name):
             resized.add(outputs[0])
         elif operator in _RESHAPES and inputs[0] in resized:
             resized.add(outputs[0])
-        elif operator in _CROPS and inputs[0] in resized:
+        elif step is not None and operator in _CROPS and inputs[0] in resized:
             return InputStep(step.size, step.interpolation, True)
     return step
 
 
-def _sides(graph, name):
+def _sides(graph: Graph, name: str) -> tuple[int, int] | None:
     array = graph.constants.get(name)
     operator, inputs = graph.node(name)
     if array is None and operator == "Concat":
         array = graph.constants.get(inputs[-1])
     if array is None or array.size < 2:
         return None
-    return tuple(int(side) for side in array.reshape(-1)[-2:])
+    height, width = (int(side) for side in array.reshape(-1)[-2:])
+    return height, width

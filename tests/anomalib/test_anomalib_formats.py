@@ -16,16 +16,18 @@ from skanomaly import AnomalibDetector, anomaly_maps  # noqa: E402
 from skanomaly.anomalib._checkpoints import load_exported_module  # noqa: E402
 
 SUFFIXES = {"ckpt": ".ckpt", "torch": ".pt", "onnx": ".onnx", "openvino": ".xml"}
-# Making a graph takes seconds; the other families are tested as .ckpt.
-EXPORTED = {
-    "padim": ("ckpt", "torch", "onnx", "openvino"),
-    "stfpm": ("ckpt", "torch", "onnx", "openvino"),
-    "patchcore": ("ckpt", "torch", "onnx", "openvino"),
-    "efficient_ad": ("ckpt", "torch", "onnx", "openvino"),
-    "cflow": ("ckpt", "torch", "onnx", "openvino"),
-    "dfkde": ("ckpt", "torch", "onnx"),
-    "draem": ("ckpt", "torch"),
-}
+# Making a graph takes seconds. The other families, and all of them as .ckpt, are tested in
+# test_anomalib_checkpoints.py.
+QUICK = [("padim", "ckpt"), ("padim", "torch"), ("padim", "onnx")]
+SLOW = [
+    ("padim", "openvino"),
+    ("patchcore", "torch"),
+    ("patchcore", "onnx"),
+    ("patchcore", "openvino"),
+    ("efficient_ad", "onnx"),
+    ("cflow", "onnx"),  # whose scores depend on the batch
+    ("dfkde", "onnx"),  # which has no map
+]
 
 
 def detector(anomalib_checkpoints, family, kind, **options):
@@ -39,7 +41,7 @@ def detector(anomalib_checkpoints, family, kind, **options):
 
 
 @pytest.mark.parametrize(
-    ("family", "kind"), [(family, kind) for family, kinds in EXPORTED.items() for kind in kinds]
+    ("family", "kind"), [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW)]
 )
 def test_every_format_gives_anomalibs_raw_scores(anomalib_checkpoints, family, kind):
     if kind in ("onnx", "openvino"):
@@ -52,6 +54,7 @@ def test_every_format_gives_anomalibs_raw_scores(anomalib_checkpoints, family, k
     scale = max(1, np.abs(trained.scores).max())
     np.testing.assert_allclose(-scores, trained.scores, rtol=0, atol=tolerance * scale)
     assert model.raw_scores_
+    assert model.family_ == (None if kind == "openvino" else family)
     if trained.maps is not None:
         maps = model.score_maps(trained.images, size="model")
         scale = max(1, np.abs(trained.maps).max())
@@ -63,6 +66,7 @@ def test_every_format_gives_anomalibs_raw_scores(anomalib_checkpoints, family, k
     np.testing.assert_array_equal(model.predict(trained.images)[clear], expected[clear])
 
 
+@pytest.mark.slow
 def test_graph_in_which_steps_were_merged_keeps_the_order(anomalib_checkpoints):
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
@@ -87,7 +91,7 @@ def test_images_are_resized_as_in_training(anomalib_checkpoints, kind):
     assert np.abs(exported + scores).max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_graphs_get_images_resized_as_in_training(anomalib_checkpoints, kind):
     images = tiny.textures(2, 1, side=200)
     trained = anomalib_checkpoints.get("padim")
@@ -105,7 +109,9 @@ def test_exported_module_needs_trust_and_sets_no_variable(anomalib_checkpoints):
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize("family", ["anomaly_dino", "winclip"])
+@pytest.mark.parametrize(
+    "family", ["anomaly_dino", pytest.param("winclip", marks=pytest.mark.slow)]
+)
 def test_exported_modules_of_other_families(anomalib_checkpoints, family):
     trained = anomalib_checkpoints.get(family)
     model = detector(anomalib_checkpoints, family, "torch")
@@ -134,6 +140,7 @@ def test_alias_of_another_family_refuses(anomalib_checkpoints, kind):
         model.score_samples(tiny.textures(1))
 
 
+@pytest.mark.slow
 def test_calibration_on_held_out_good_images(anomalib_checkpoints):
     rng = np.random.default_rng(5)
     good = tiny.textures(240, seed=rng.integers(1000), side=32)
@@ -158,6 +165,7 @@ def test_pickles_are_small(anomalib_checkpoints):
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_crops_warns_once(anomalib_checkpoints):
     trained = anomalib_checkpoints.get("dinomaly")
     model = AnomalibDetector(trained.path, device="cpu", batch_size=5)
