@@ -14,6 +14,8 @@ _PLACEHOLDER = re.compile(r"^( *)%\((\w+)\)s$", re.MULTILINE)
 def document(blocks: Mapping[str, str]) -> Callable[[_T], _T]:
     """Decorator that replaces each line ``%(name)s`` of a docstring by the block of that name.
 
+    Of a class, the docstrings of its methods are filled in too.
+
     Parameters
     ----------
     blocks : mapping of str to str
@@ -41,6 +43,9 @@ def document(blocks: Mapping[str, str]) -> Callable[[_T], _T]:
     """
 
     def fill(target: _T) -> _T:
+        if inspect.isclass(target):
+            for method in filter(inspect.isfunction, vars(target).values()):
+                fill(method)
         if target.__doc__ is not None:  # python -OO drops docstrings
 
             def block(match: re.Match[str]) -> str:

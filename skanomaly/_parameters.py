@@ -6,7 +6,8 @@ from numbers import Integral
 from typing import Any
 
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import InvalidParameterError
+
+from skanomaly._sklearn import InvalidParameterError
 
 DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 

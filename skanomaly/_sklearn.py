@@ -5,7 +5,8 @@ Seen in scikit-learn 1.6 to 1.9; `tests/test_sklearn_door.py` says which of them
 
 from __future__ import annotations
 
-from sklearn.base import _fit_context
+from typing import TYPE_CHECKING, TypeVar
+
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -24,3 +25,13 @@ __all__ = [
     "_BaseComposition",
     "_fit_context",
 ]
+
+if TYPE_CHECKING:  # scikit-learn's own says nothing of what it returns
+    from collections.abc import Callable
+
+    _Method = TypeVar("_Method", bound=Callable[..., object])
+
+    def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]: ...
+
+else:
+    from sklearn.base import _fit_context

@@ -20,7 +20,7 @@ _FORMS = (
 class PatchTokens:
     """Patch tokens of several images, one token a row.
 
-    Attributes
+    Parameters
     ----------
     values : ndarray of shape (n_tokens, dim), float32 or float64
         C-contiguous. The tokens of image `i` are the rows ``offsets[i]`` to ``offsets[i + 1]``,
@@ -31,7 +31,7 @@ class PatchTokens:
         Where the rows of each image start, and the number of rows at the end.
     grids : list of tuple
         Shape of each image's patches: ``(grid_h, grid_w)``, ``(patches,)`` or ``()``.
-    n_views : int
+    n_views : int, default=1
         Views of each image; the first is the image itself.
 
     Examples
@@ -62,19 +62,53 @@ class PatchTokens:
         return self.values.shape[1]
 
     def rows(self, image: int) -> slice:
-        """Slice of the rows of one image."""
+        """Slice of the rows of one image.
+
+        Parameters
+        ----------
+        image : int
+            Its number.
+
+        Returns
+        -------
+        slice
+            Of the rows of `values`.
+        """
         return slice(self.offsets[image], self.offsets[image + 1])
 
     def valid_values(self) -> FloatArray:
-        """The tokens that are not masked; no copy where none is."""
+        """The tokens that are not masked.
+
+        Returns
+        -------
+        ndarray of shape (n_valid_tokens, dim)
+            No copy where none is masked.
+        """
         return self.values if self.valid.all() else self.values[self.valid]
 
     def image_of_row(self) -> IntArray:
-        """Number of the image of each row."""
+        """Number of the image of each row.
+
+        Returns
+        -------
+        ndarray of shape (n_tokens,), int
+            From 0 to ``n_images - 1``, ascending.
+        """
         return np.repeat(np.arange(self.n_images), np.diff(self.offsets))
 
     def select(self, images: ArrayLike) -> PatchTokens:
-        """The tokens of some images, in that order."""
+        """The tokens of some images, in that order.
+
+        Parameters
+        ----------
+        images : array-like of int
+            Their numbers.
+
+        Returns
+        -------
+        PatchTokens
+            Itself where these are all images in their own order.
+        """
         images = np.asarray(images, dtype=np.intp)
         if np.array_equal(images, np.arange(self.n_images)):
             return self
@@ -85,7 +119,18 @@ class PatchTokens:
         return PatchTokens(self.values[rows], self.valid[rows], offsets, grids, self.n_views)
 
     def select_view(self, view: int) -> PatchTokens:
-        """The tokens of one view of every image."""
+        """The tokens of one view of every image.
+
+        Parameters
+        ----------
+        view : int
+            Its number; 0 is the image itself.
+
+        Returns
+        -------
+        PatchTokens
+            Of one view.
+        """
         if self.n_views == 1:
             return self
         lengths = np.diff(self.offsets) // self.n_views
@@ -95,17 +140,34 @@ class PatchTokens:
         return PatchTokens(self.values[rows], self.valid[rows], offsets, self.grids)
 
     def mask(self, masked: NDArray[np.bool_]) -> PatchTokens:
-        """The same tokens with the rows `masked` (bool) masked too."""
+        """The same tokens, more of them masked.
+
+        Parameters
+        ----------
+        masked : ndarray of shape (n_tokens,), bool
+            True for the rows to mask.
+
+        Returns
+        -------
+        PatchTokens
+            With the same values.
+        """
         return PatchTokens(
             self.values, self.valid & ~masked, self.offsets, self.grids, self.n_views
         )
 
     def restore(self, scores: FloatArray) -> np.ndarray:
-        """One number a token back in the images' own shapes, float32; 0 for masked patches.
+        """One number a token, back in the images' own shapes.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n_tokens,)
+            In the order of the rows.
 
         Returns
         -------
-        ndarray of shape (n_images, *grid) where all grids agree, else a 1-D object array
+        ndarray of shape (n_images, *grid), float32
+            0 for masked patches. A 1-D object array of such grids where they differ.
         """
         scores = np.where(self.valid, scores, 0).astype(np.float32)
         if len(set(self.grids)) == 1:

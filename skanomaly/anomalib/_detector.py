@@ -5,29 +5,31 @@ from __future__ import annotations
 import os
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from skanomaly._docstrings import document
 from skanomaly._images import check_images
 from skanomaly._parameters import Estimator
+from skanomaly._sklearn import HasMethods, Interval, StrOptions
+from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike
 from skanomaly.anomalib._files import Backend, digest_of_checkpoint
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.scorers._base import normal_images
-
-if TYPE_CHECKING:
-    from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
 _PARAMS_OF_FIT = "checkpoint_path contamination inferencer family normalized interpolation".split()
+_MapsAndScores = tuple[list[FloatArray], FloatArray]  # no maps without a size
 
 
+@document(EMBEDDER_DOCS)
 class AnomalibDetector(OutlierMixin, Estimator):
     """A model trained with anomalib, as a detector of images that is ready for use.
 
@@ -62,8 +64,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
         or else as its family does. Other files bring their own.
     batch_size : int, default=8
         Images in memory, and in the model, at a time.
-    verbose : bool or int, default=False
-        Show a progress bar.
+    %(verbose)s
 
     Attributes
     ----------
@@ -71,12 +72,6 @@ class AnomalibDetector(OutlierMixin, Estimator):
         Threshold of `score_samples`, after `fit`.
     train_scores_ : ndarray of shape (n_images,), float64
         `score_samples` of the good images given to `fit`.
-    raw_scores_ : bool or None
-        Whether scores are raw: from before anomalib's post-processor, which clips them to [0, 1].
-        False with `normalized`, and for a graph of normalised scores only, which also warns. None
-        with `inferencer`, which does not say what its scores are.
-    family_ : str or None
-        The kind of model; None where neither the file nor `family` says it.
 
     Notes
     -----
@@ -162,6 +157,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
         Returns
         -------
         self : AnomalibDetector
+            Itself.
         """
         self._fit(X, y)
         return self
@@ -171,7 +167,8 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
         Parameters
         ----------
-        X, y
+        %(X)s
+        y : array-like of shape (n_images,), optional
             As for :meth:`fit`.
 
         Returns
@@ -186,7 +183,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        %(X)s
 
         Returns
         -------
@@ -202,7 +199,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        %(X)s
         size : {"image", "model"}, default="image"
             Size of the maps: each image's own, or as the model gives them, of the whole image too.
         return_scores : bool, default=False
@@ -211,7 +208,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
         Returns
         -------
         maps : ndarray of shape (n_images, height, width), or list of ndarray of (height, width)
-            float32. One array where the sizes agree.
+            One float32 array where the sizes agree.
         scores : ndarray of shape (n_images,), float64
             Only with `return_scores`.
         """
@@ -226,7 +223,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        %(X)s
 
         Returns
         -------
@@ -235,7 +232,8 @@ class AnomalibDetector(OutlierMixin, Estimator):
             where it has none.
         """
         backend = self._backend()
-        offset = self._offset(backend)  # raises before the work is done
+        # Before the work is done: a model without a threshold raises.
+        offset = self.offset_ if hasattr(self, "offset_") else backend.offset(self.normalized)
         return self._score(X, backend)[1] - offset
 
     def predict(self, X: Images) -> IntArray:
@@ -243,7 +241,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        %(X)s
 
         Returns
         -------
@@ -257,7 +255,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
         Parameters
         ----------
-        X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
+        %(X)s
 
         Returns
         -------
@@ -269,7 +267,11 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
     @property
     def raw_scores_(self) -> bool | None:
-        """Whether scores are raw; None with an inferencer, which does not say."""
+        """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
+
+        False with `normalized`, and for a graph of normalised scores only, which also warns. None
+        with `inferencer`, which does not say what its scores are.
+        """
         unclipped = self._backend().unclipped
         return None if unclipped is None else unclipped and not self.normalized
 
@@ -334,20 +336,6 @@ class AnomalibDetector(OutlierMixin, Estimator):
         self._file = self.checkpoint_path, digest
         return backend
 
-    def _offset(self, backend: Backend) -> float:
-        if hasattr(self, "offset_"):
-            return self.offset_
-        threshold = backend.normalized_threshold if self.normalized else backend.threshold
-        if threshold is None:
-            raise NotFittedError(
-                "This detector is not fitted yet, and its model brings no threshold of its own: "
-                "call fit with good images, or rank by score_samples"
-            )
-        return -float(threshold)
-
-    def _score(
-        self, X: Images, backend: Backend, size: str | None = None
-    ) -> tuple[list[FloatArray], FloatArray]:
-        """Maps, none without a `size`, and `score_samples`."""
+    def _score(self, X: Images, backend: Backend, size: str | None = None) -> _MapsAndScores:
         options = self.normalized, self.batch_size, self.verbose
         return score_batches(check_images(X), backend, size, *options)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
 from skanomaly.anomalib import _onnx_file
 
@@ -40,6 +41,16 @@ class Backend:
     unclipped: bool | None = True
     threshold: float | None = None
     normalized_threshold: float | None = None
+
+    def offset(self, normalized: bool) -> float:
+        """The model's own threshold in scikit-learn's sign; NotFittedError where it has none."""
+        threshold = self.normalized_threshold if normalized else self.threshold
+        if threshold is None:
+            raise NotFittedError(
+                "This detector is not fitted yet, and its model brings no threshold of its own: "
+                "call fit with good images, or rank by score_samples"
+            )
+        return -float(threshold)
 
     def predict(
         self, images: list[FloatArray], normalized: bool = False

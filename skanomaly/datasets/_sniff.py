@@ -199,6 +199,7 @@ def read_dataset(
     Returns
     -------
     split : DatasetSplit
+        Its training and test images.
 
     Raises
     ------

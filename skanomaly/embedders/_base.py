@@ -21,7 +21,7 @@ from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import Images, PathLike
 from skanomaly.core.threads import reading_threads
 from skanomaly.embedders._batches import VIEWS, check_tokens_of_image, read_ahead, stack_tokens
-from skanomaly.embedders._docstrings import BLOCKS
+from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 
 # No output is wrapped: tokens are arrays of more dimensions than a DataFrame has.
@@ -93,7 +93,7 @@ class BasePatchEmbedder(
 
     # What it gets.
 
-    @document(BLOCKS)
+    @document(EMBEDDER_DOCS)
     def fit(self, X: Images, y: Any = None) -> BasePatchEmbedder:
         """Check the parameters and the container; nothing is learned.
 
@@ -111,7 +111,7 @@ class BasePatchEmbedder(
         check_images(X)
         return self
 
-    @document(BLOCKS)
+    @document(EMBEDDER_DOCS)
     def transform(self, X: Images) -> np.ndarray:
         """Embed images.
 
@@ -128,7 +128,7 @@ class BasePatchEmbedder(
         self._validate_params()
         return stack_tokens([views[0] for views in self._embed(X, VIEWS[None])])
 
-    @document(BLOCKS)
+    @document(EMBEDDER_DOCS)
     def fit_transform(self, X: Images, y: Any = None) -> np.ndarray:
         """Embed training images, with their augmented views.
 

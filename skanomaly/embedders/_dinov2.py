@@ -10,11 +10,11 @@ from skanomaly._networks.network import LoadedModel, Network
 from skanomaly._networks.runtimes import runtime_device
 from skanomaly._sklearn import StrOptions
 from skanomaly._typing import PathLike
-from skanomaly.embedders._docstrings import BLOCKS
+from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._timm import TimmPatches
 
 
-@document(BLOCKS)
+@document(EMBEDDER_DOCS)
 class DinoV2Patches(TimmPatches):
     """Patch tokens of DINOv2 [1]_, with or without registers [2]_, and of DINOv3 [3]_.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BLOCKS = {
+EMBEDDER_DOCS = {
     "X": """
 X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
     Paths, bytes, PIL images or arrays.
@@ -71,7 +71,7 @@ verbose : bool or int, default=False
 """,
 }
 # What a value of `weights` means is asked in one order, everywhere.
-BLOCKS["weights_order"] = """
+EMBEDDER_DOCS["weights_order"] = """
 The meanings are tried in this order: ``"random"``, ``"pretrained"``, a tag, a file.
 Anything else is an error that names near tags.
 """

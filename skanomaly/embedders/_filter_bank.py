@@ -12,14 +12,14 @@ from skanomaly._docstrings import document
 from skanomaly._typing import PathLike
 from skanomaly.core.filter_bank import filter_bank_features
 from skanomaly.embedders._base import BasePatchEmbedder
-from skanomaly.embedders._docstrings import BLOCKS
+from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 STRIDE = 8  # side of a patch in pixels
 # Stands for the weights in the keys of cached tokens: to be raised whenever a feature changes.
 FILTERS_VERSION = 1
 
 
-@document(BLOCKS)
+@document(EMBEDDER_DOCS)
 class FilterBankPatches(BasePatchEmbedder):
     """Patch tokens of colour, texture and edges from a fixed bank of filters.
 
@@ -40,15 +40,15 @@ class FilterBankPatches(BasePatchEmbedder):
     %(n_jobs)s
     %(verbose)s
 
+    See Also
+    --------
+    skanomaly.core.filter_bank.filter_bank_features : The features themselves.
+
     Notes
     -----
     The features are centred, and the strength of an edge or a colour is in the length of a token,
     which the cosine distance ignores: use :class:`~skanomaly.PatchGaussianScorer`, or
     ``PatchKNNScorer(metric="euclidean")``.
-
-    See Also
-    --------
-    skanomaly.core.filter_bank.filter_bank_features : The features themselves.
 
     Examples
     --------

@@ -17,10 +17,10 @@ from skanomaly._sklearn import HasMethods
 from skanomaly._typing import Images
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
-from skanomaly.embedders._docstrings import BLOCKS
+from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 
-@document(BLOCKS)
+@document(EMBEDDER_DOCS)
 class FunctionPatches(BasePatchEmbedder):
     """Patch tokens from a function of one's own.
 

@@ -13,11 +13,11 @@ from skanomaly._networks.runtimes import Plan, make_plan, runtime_device
 from skanomaly._optional import import_optional
 from skanomaly._sklearn import Interval
 from skanomaly._typing import PathLike
-from skanomaly.embedders._docstrings import BLOCKS
+from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._torch_base import TorchPatches
 
 
-@document(BLOCKS)
+@document(EMBEDDER_DOCS)
 class OpenClipPatches(TorchPatches):
     """Patch tokens of the image towers of open_clip: CLIP [1]_, SigLIP, CoCa, EVA02, and more.
 

@@ -12,11 +12,11 @@ from skanomaly._networks.network import LoadedModel, Network, layer_numbers, pat
 from skanomaly._networks.runtimes import runtime_device
 from skanomaly._networks.timm import fast_forward, forward, load_timm
 from skanomaly._typing import PathLike
-from skanomaly.embedders._docstrings import BLOCKS
+from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._torch_base import TorchPatches
 
 
-@document(BLOCKS)
+@document(EMBEDDER_DOCS)
 class TimmPatches(TorchPatches):
     """Patch tokens of any backbone of timm.
 

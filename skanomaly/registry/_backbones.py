@@ -94,5 +94,8 @@ def weight_file(embedder: Any) -> WeightFile | None:
         _, kind, tag = check_names(embedder.model_name, embedder.weights, "its weights")
         return open_clip_file(embedder.model_name, tag) if kind == "tag" else None
     if isinstance(embedder, skanomaly.TimmPatches):
-        return timm_file(embedder._timm_name())
+        from skanomaly._networks.timm import resolve_weights
+
+        name, source = resolve_weights(embedder._timm_name(), embedder.weights, "its weights")
+        return timm_file(name) if source == "pretrained" else None
     return None

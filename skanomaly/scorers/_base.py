@@ -8,13 +8,13 @@ from numbers import Integral, Real
 from typing import Literal, TypeVar, overload
 
 import numpy as np
-from sklearn.base import OutlierMixin, _fit_context
+from sklearn.base import OutlierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skanomaly._docstrings import document
 from skanomaly._parameters import Estimator
+from skanomaly._sklearn import Interval, RealNotInt, StrOptions, _fit_context
 from skanomaly._tokens import PatchTokens, check_tokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 from skanomaly.core.aggregation import aggregate_patch_scores

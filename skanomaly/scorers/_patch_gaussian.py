@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from skanomaly._docstrings import document
+from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._tokens import PatchTokens
 from skanomaly._typing import FloatArray
 from skanomaly.core.gaussian import (

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 
 from skanomaly._docstrings import document
+from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._tokens import PatchTokens
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.aggregation import highest_scores, n_decisive
@@ -174,10 +174,12 @@ class PatchKNNScorer(CrossFittedScorer):
 
     @property
     def bank_(self) -> FloatArray:
+        """The memory bank, (n_bank, dim); unit vectors for the cosine."""
         return self._model.index.bank
 
     @property
     def coverage_radius_(self) -> float:
+        """Distance within which every training patch has a patch of the bank."""
         return self._model.coverage_radius
 
     def _fit_model(self, tokens: PatchTokens) -> _MemoryBank:

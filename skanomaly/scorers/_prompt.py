@@ -9,9 +9,9 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from skanomaly._docstrings import document
+from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import ArrayLike, PathLike
 from skanomaly.core.prompts import MODES, average_texts, prompt_patch_scores
 from skanomaly.scorers._base import BasePatchScorer

@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.metaestimators import _BaseComposition
 
 from skanomaly._docstrings import document
+from skanomaly._pipelines import check_patch_scorer
+from skanomaly._sklearn import Interval, StrOptions, _BaseComposition
 from skanomaly._typing import ArrayLike
 from skanomaly.scorers._base import SINGLE_IMAGE, BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
@@ -138,6 +138,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         Returns
         -------
         dict of str to object
+            Values by name.
         """
         return self._get_params("scorers", deep=deep)
 
@@ -254,13 +255,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise TypeError(f"scorers[{i}] must be a tuple (name, scorer), got {pair!r}")
             name, scorer = pair
-            if isinstance(scorer, type) or not all(
-                hasattr(scorer, method) for method in ("fit", "score_patches")
-            ):
-                raise TypeError(
-                    f"scorer {name!r} must be a scorer of patch tokens, with fit and "
-                    f"score_patches, got {scorer!r}"
-                )
+            check_patch_scorer(scorer, f"scorer {name!r}")
         self._validate_names([name for name, _ in self.scorers])
 
 
