@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-# Uses that a type checker reads and nobody runs, and helpers of tests, which hold no doctest.
+# Uses that a type checker reads and nobody runs, and fixtures and helpers, which hold no doctest.
 # No glob: its stars match folders too, and would leave out tests/_images and tests/_networks.
-collect_ignore = ["typing", *(path.name for path in Path(__file__).parent.glob("_*.py"))]
+collect_ignore = [
+    "typing",
+    "conftest.py",
+    "anomalib/conftest.py",
+    *(path.name for path in Path(__file__).parent.glob("_*.py")),
+]
 
 MOST_WORKERS = 8  # each imports torch, and takes a gigabyte with it
 

@@ -131,7 +131,7 @@ def converting(
     """
     torch = import_optional("torch", "torch", "a conversion")
 
-    class Maps(torch.nn.Module):  # type: ignore[name-defined, misc]
+    class Maps(torch.nn.Module):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             # Held so that the converter finds its weights.

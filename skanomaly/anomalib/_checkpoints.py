@@ -64,14 +64,14 @@ def load_checkpoint(
     path = _existing(path)
     if family is not None and family not in FAMILIES:
         raise ValueError(f"family={family!r} is unknown; known: {', '.join(FAMILIES)}")
-    device = resolve_device(device)
+    target = resolve_device(device)
     import_anomalib()
     content = _read(path, trust)
     settings = _settings(path, content)
     found = find_family(path, settings, family)
     module = _build(path, content, settings, found)
     _fill(path, content, module)
-    return _ready(module, device, path)
+    return _ready(module, target, path)
 
 
 def load_exported_module(
@@ -106,7 +106,7 @@ def load_exported_module(
             "Pass trust=True if you made it yourself or know who did; better give the .ckpt that "
             "training wrote, or an .onnx or OpenVINO export, which run no code"
         )
-    device = resolve_device(device)
+    target = resolve_device(device)
     import_anomalib()
     torch = import_optional("torch", "anomalib", USER)
     try:
@@ -122,7 +122,7 @@ def load_exported_module(
         )
     if family_of_class(type(module).__name__) is None:
         raise ValueError(_refused(path, type(module).__name__))
-    return _ready(module, device, path)
+    return _ready(module, target, path)
 
 
 def _existing(path: PathLike) -> Path:

@@ -22,7 +22,7 @@ from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
-from skanomaly.scorers._base import normal_images
+from skanomaly.scorers._training_images import normal_images
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
 _PARAMS_OF_FIT = "checkpoint_path contamination inferencer family normalized interpolation".split()

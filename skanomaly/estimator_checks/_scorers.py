@@ -266,6 +266,7 @@ def check_patch_scorer_maps(estimator: Any) -> None:
     steps = [("emb", FilterBankPatches(image_size=32)), ("scorer", prepared(estimator))]
     pipe = Pipeline(steps).fit(images[:12])
     maps, scores = anomaly_maps(pipe, images[10:], return_scores=True)
+    assert isinstance(maps, np.ndarray), "one array where the sizes of the images agree"
     assert maps.shape == (4, 32, 40) and np.isfinite(maps).all(), "maps of the images' sizes"
     assert_same(scores, pipe.score_samples(images[10:]), "scores that come with maps", 1e-12)
 

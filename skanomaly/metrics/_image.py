@@ -9,21 +9,22 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 
+from skanomaly._docstrings import document
 from skanomaly._parameters import check_integer
+from skanomaly.metrics._docstrings import METRIC_DOCS
 from skanomaly.metrics._validation import threshold_between
 
 Metric = Callable[[ArrayLike, ArrayLike], float]
 
 
+@document(METRIC_DOCS)
 def image_auroc(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve: the chance that an anomalous image scores below a normal one.
 
     Parameters
     ----------
-    y_true : array-like of shape (n_images,)
-        +1 normal, -1 anomalous.
-    scores : array-like of shape (n_images,)
-        Higher is more normal.
+    %(y_true)s
+    %(scores)s
 
     Returns
     -------
@@ -32,8 +33,7 @@ def image_auroc(y_true: ArrayLike, scores: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        When only one class is present, or a score is not finite.
+    %(image_errors)s
 
     Examples
     --------
@@ -45,15 +45,14 @@ def image_auroc(y_true: ArrayLike, scores: ArrayLike) -> float:
     return float(roc_auc_score(anomalous, -values))
 
 
+@document(METRIC_DOCS)
 def image_average_precision(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Average precision of the anomalous images (area under the step-wise PR curve).
 
     Parameters
     ----------
-    y_true : array-like of shape (n_images,)
-        +1 normal, -1 anomalous.
-    scores : array-like of shape (n_images,)
-        Higher is more normal.
+    %(y_true)s
+    %(scores)s
 
     Returns
     -------
@@ -62,8 +61,7 @@ def image_average_precision(y_true: ArrayLike, scores: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        When only one class is present, or a score is not finite.
+    %(image_errors)s
 
     Examples
     --------
@@ -75,15 +73,14 @@ def image_average_precision(y_true: ArrayLike, scores: ArrayLike) -> float:
     return float(average_precision_score(anomalous, -values))
 
 
+@document(METRIC_DOCS)
 def image_f1_max(y_true: ArrayLike, scores: ArrayLike) -> float:
     """The best F1 of the anomalous images over all thresholds.
 
     Parameters
     ----------
-    y_true : array-like of shape (n_images,)
-        +1 normal, -1 anomalous.
-    scores : array-like of shape (n_images,)
-        Higher is more normal.
+    %(y_true)s
+    %(scores)s
 
     Returns
     -------
@@ -92,8 +89,7 @@ def image_f1_max(y_true: ArrayLike, scores: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        When only one class is present, or a score is not finite.
+    %(image_errors)s
 
     Examples
     --------
@@ -108,15 +104,14 @@ def image_f1_max(y_true: ArrayLike, scores: ArrayLike) -> float:
     return float(f1[:-1].max())
 
 
+@document(METRIC_DOCS)
 def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
     """The threshold of the best F1: an image is called anomalous where ``score < threshold``.
 
     Parameters
     ----------
-    y_true : array-like of shape (n_images,)
-        +1 normal, -1 anomalous.
-    scores : array-like of shape (n_images,)
-        Higher is more normal.
+    %(y_true)s
+    %(scores)s
 
     Returns
     -------
@@ -129,8 +124,7 @@ def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        When only one class is present, or a score is not finite.
+    %(image_errors)s
 
     Examples
     --------
@@ -152,15 +146,14 @@ def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
     return float(np.nextafter(kind(levels[best]), kind(np.inf)))
 
 
+@document(METRIC_DOCS)
 def image_recall_at_zero_fpr(y_true: ArrayLike, scores: ArrayLike) -> float:
     """Share of the anomalous images found without flagging a single normal one ("zero overkill").
 
     Parameters
     ----------
-    y_true : array-like of shape (n_images,)
-        +1 normal, -1 anomalous.
-    scores : array-like of shape (n_images,)
-        Higher is more normal.
+    %(y_true)s
+    %(scores)s
 
     Returns
     -------
@@ -169,8 +162,7 @@ def image_recall_at_zero_fpr(y_true: ArrayLike, scores: ArrayLike) -> float:
 
     Raises
     ------
-    ValueError
-        When only one class is present, or a score is not finite.
+    %(image_errors)s
 
     Examples
     --------
@@ -182,15 +174,14 @@ def image_recall_at_zero_fpr(y_true: ArrayLike, scores: ArrayLike) -> float:
     return float((values[anomalous] < values[~anomalous].min()).mean())
 
 
+@document(METRIC_DOCS)
 def image_fpr_at_recall(y_true: ArrayLike, scores: ArrayLike, recall: float = 0.95) -> float:
     """Share of the normal images flagged where at least the share `recall` of anomalous ones is.
 
     Parameters
     ----------
-    y_true : array-like of shape (n_images,)
-        +1 normal, -1 anomalous.
-    scores : array-like of shape (n_images,)
-        Higher is more normal.
+    %(y_true)s
+    %(scores)s
     recall : float, default=0.95
         In (0, 1].
 
@@ -220,6 +211,7 @@ def image_fpr_at_recall(y_true: ArrayLike, scores: ArrayLike, recall: float = 0.
     return float((values[~anomalous] <= threshold).mean())
 
 
+@document(METRIC_DOCS)
 def bootstrap_interval(
     metric: Metric,
     y_true: ArrayLike,
@@ -238,10 +230,8 @@ def bootstrap_interval(
     ----------
     metric : callable
         ``metric(y_true, scores) -> float``, for example :func:`image_auroc`.
-    y_true : array-like of shape (n_images,)
-        +1 normal, -1 anomalous.
-    scores : array-like of shape (n_images,)
-        Higher is more normal.
+    %(y_true)s
+    %(scores)s
     confidence : float, default=0.95
         Nominal coverage, in (0, 1).
     n_resamples : int, default=1000

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from skanomaly._docstrings import document
 from skanomaly._typing import FloatArray
+from skanomaly.metrics._docstrings import METRIC_DOCS
 from skanomaly.metrics._ranking import count_normal, measure, rank_pixels, threshold_at
 from skanomaly.metrics._validation import (
     check_limits,
@@ -17,6 +19,7 @@ from skanomaly.metrics._validation import (
 )
 
 
+@document(METRIC_DOCS)
 def pixel_metrics(
     masks: Iterable[ArrayLike],
     maps: Iterable[ArrayLike],
@@ -26,10 +29,8 @@ def pixel_metrics(
 
     Parameters
     ----------
-    masks : sequence of array-like of shape (height, width), bool
-        True where there is a defect; all False for a good image.
-    maps : sequence of array-like of shape (height, width)
-        Anomaly maps; higher is more anomalous. Sizes may differ between images.
+    %(masks)s
+    %(maps)s
     max_fpr : float or sequence of float, default=(0.3, 0.05)
         Limits of the false-positive rate, in (0, 1], one AUPRO for each.
 
@@ -41,10 +42,7 @@ def pixel_metrics(
 
     Raises
     ------
-    ValueError
-        When a metric is undefined, as no pixel or every pixel lies in a mask; when a map has NaN
-        or infinity; when sizes differ, a mask is None or not bool, such as where masks and maps
-        are swapped. The error names the image.
+    %(pixel_errors)s
 
     Examples
     --------
@@ -68,18 +66,23 @@ def pixel_metrics(
     }
 
 
+@document(METRIC_DOCS)
 def pixel_auroc(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     """Area under the ROC curve of pixels: the chance that a defect pixel outscores a normal one.
 
     Parameters
     ----------
-    masks, maps : sequence of array-like of shape (height, width)
-        See :func:`pixel_metrics`, which also lists the errors.
+    %(masks)s
+    %(maps)s
 
     Returns
     -------
     float
         In [0, 1], over all pixels of all images; ties count one half.
+
+    Raises
+    ------
+    %(pixel_errors)s
 
     Examples
     --------
@@ -90,18 +93,23 @@ def pixel_auroc(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     return measure(rank_pixels(masks, maps, regions=False)).auroc
 
 
+@document(METRIC_DOCS)
 def pixel_average_precision(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     """Average precision of defect pixels (area under the step-wise precision-recall curve).
 
     Parameters
     ----------
-    masks, maps : sequence of array-like of shape (height, width)
-        See :func:`pixel_metrics`, which also lists the errors.
+    %(masks)s
+    %(maps)s
 
     Returns
     -------
     float
         In (0, 1], over all pixels of all images, as scikit-learn's.
+
+    Raises
+    ------
+    %(pixel_errors)s
 
     Examples
     --------
@@ -112,18 +120,23 @@ def pixel_average_precision(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike
     return measure(rank_pixels(masks, maps, regions=False)).average_precision
 
 
+@document(METRIC_DOCS)
 def pixel_f1_max(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     """The best F1 of defect pixels over all thresholds.
 
     Parameters
     ----------
-    masks, maps : sequence of array-like of shape (height, width)
-        See :func:`pixel_metrics`, which also lists the errors.
+    %(masks)s
+    %(maps)s
 
     Returns
     -------
     float
         In (0, 1]. It knows the masks: a bound on what a threshold can do, not a result.
+
+    Raises
+    ------
+    %(pixel_errors)s
 
     Examples
     --------
@@ -134,13 +147,14 @@ def pixel_f1_max(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float
     return measure(rank_pixels(masks, maps, regions=False)).f1_max
 
 
+@document(METRIC_DOCS)
 def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]) -> float:
     """The threshold of the best F1 of defect pixels: a defect is where ``map >= threshold``.
 
     Parameters
     ----------
-    masks, maps : sequence of array-like of shape (height, width)
-        See :func:`pixel_metrics`, which also lists the errors.
+    %(masks)s
+    %(maps)s
 
     Returns
     -------
@@ -148,6 +162,10 @@ def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
         In the unit of the maps: midway between the lowest score that is still called a defect and
         the next lower score of any pixel, the former itself where there is none. Of equally good
         ones the highest. It knows the masks, as :func:`pixel_f1_max` does.
+
+    Raises
+    ------
+    %(pixel_errors)s
 
     Examples
     --------
@@ -159,6 +177,7 @@ def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
     return threshold_at(ranked, measure(ranked).f1_lowest)
 
 
+@document(METRIC_DOCS)
 def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float = 0.3) -> float:
     """Area under the per-region overlap curve up to a false-positive rate, divided by it.
 
@@ -169,8 +188,8 @@ def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float 
 
     Parameters
     ----------
-    masks, maps : sequence of array-like of shape (height, width)
-        See :func:`pixel_metrics`, which also lists the errors.
+    %(masks)s
+    %(maps)s
     max_fpr : float, default=0.3
         The limit, in (0, 1]; MVTec AD reports 0.3, MVTec AD 2 0.05.
 
@@ -185,6 +204,10 @@ def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float 
        A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", International
        Journal of Computer Vision 129, 2021.
 
+    Raises
+    ------
+    %(pixel_errors)s
+
     Examples
     --------
     >>> from skanomaly.metrics import aupro
@@ -196,6 +219,7 @@ def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float 
     return measure(rank_pixels(masks, maps), [check_max_fpr(max_fpr)]).aupro[0]
 
 
+@document(METRIC_DOCS)
 def pro_curve(
     masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -203,8 +227,8 @@ def pro_curve(
 
     Parameters
     ----------
-    masks, maps : sequence of array-like of shape (height, width)
-        See :func:`pixel_metrics`, which also lists the errors.
+    %(masks)s
+    %(maps)s
 
     Returns
     -------
@@ -214,6 +238,10 @@ def pro_curve(
         Share of a region with ``map >= threshold``, averaged over the regions; from 0 to 1.
     thresholds : ndarray of shape (n_points,), float64
         Decreasing, from infinity. Points on a straight line between their neighbours are left out.
+
+    Raises
+    ------
+    %(pixel_errors)s
 
     Examples
     --------
@@ -240,13 +268,14 @@ def pro_curve(
     return np.append(fpr, end), np.append(pro, end), np.append(thresholds, lowest)
 
 
+@document(METRIC_DOCS)
 def pixel_iou(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], threshold: float) -> float:
     """Intersection over union of the masks and the pixels at or above a threshold.
 
     Parameters
     ----------
-    masks, maps : sequence of array-like of shape (height, width)
-        See :func:`pixel_metrics`, which also lists the errors.
+    %(masks)s
+    %(maps)s
     threshold : float
         A pixel is called a defect where ``map >= threshold``, as by
         :func:`pixel_f1_max_threshold`. NaN is an error.
@@ -255,6 +284,10 @@ def pixel_iou(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], threshold: 
     -------
     float
         In [0, 1], over all pixels of all images; ``F1 / (2 - F1)`` at the same threshold.
+
+    Raises
+    ------
+    %(pixel_errors)s
 
     Examples
     --------

@@ -92,7 +92,7 @@ def weight_file(embedder: Any) -> WeightFile | None:
         from skanomaly._networks.openclip_weights import check_names
 
         _, kind, tag = check_names(embedder.model_name, embedder.weights, "its weights")
-        return open_clip_file(embedder.model_name, tag) if kind == "tag" else None
+        return open_clip_file(embedder.model_name, str(tag)) if kind == "tag" else None
     if isinstance(embedder, skanomaly.TimmPatches):
         from skanomaly._networks.timm import resolve_weights
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from numbers import Integral, Real
-from typing import Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from sklearn.base import OutlierMixin
@@ -98,7 +98,7 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
     # Set by the constructor of a subclass.
     topk: float
     aggregation: str | float
-    contamination: str | float
+    contamination: Any  # a share; a word where the subclass has a `_fixed_offset` for it
 
     _needs_fit = True
 

@@ -151,7 +151,7 @@ class CrossFittedScorer(BasePatchScorer):
             scores[rows] = score_new(self._model, tokens.select(new), known[new])
         for i in np.flatnonzero(has_held_out):
             rows = np.arange(tokens.offsets[i], tokens.offsets[i + 1])
-            rows = rows[tokens.valid[rows]][self._fingerprints.order(tokens, i)]
+            rows = rows[tokens.valid[rows]][self._fingerprints.order(tokens, int(i))]
             scores[rows] = self._held_out_scores[known[i]]
         return scores
 

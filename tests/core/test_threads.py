@@ -12,6 +12,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from skanomaly import TimmPatches
+from skanomaly._networks import timm
 from skanomaly.core.threads import (
     blas_threads,
     limit_openmp,
@@ -36,17 +37,17 @@ def threads(request):
 def test_images_share_the_threads(threads, n_images, monkeypatch):
     together, seen = threading.Barrier(min(n_images, threads), timeout=60), []
 
-    def forward(self, model, x, layers):
+    def forward(model, x, layers):
         if len(seen) < together.parties:
             mkl = re.search(r"mkl_get_max_threads\(\) : (\d+)", torch.__config__.parallel_info())
             count = torch.get_num_threads()
             # MKL is not in every build of torch.
             seen.append((count, int(mkl[1]) if mkl else count, torch.is_inference_mode_enabled()))
             together.wait()  # for as many as there are to be side by side
-        return real(self, model, x, layers)
+        return real(model, x, layers)
 
-    real = TimmPatches._forward
-    monkeypatch.setattr(TimmPatches, "_forward", forward)
+    real = timm.forward
+    monkeypatch.setattr("skanomaly.embedders._timm.forward", forward)
     embedder = TimmPatches("resnet18", weights="random", image_size=64, device="cpu")
     embedder.transform(np.zeros((n_images, 64, 64, 3), dtype=np.uint8))
     share = threads // min(n_images, threads)

@@ -1,0 +1,32 @@
+"""Entries that the docstrings of several metrics share."""
+
+from __future__ import annotations
+
+METRIC_DOCS = {
+    "y_true": """
+y_true : array-like of shape (n_images,)
+    +1 normal, -1 anomalous.
+""",
+    "scores": """
+scores : array-like of shape (n_images,)
+    Higher is more normal.
+""",
+    "image_errors": """
+ValueError
+    When only one class is present, or a score is not finite.
+""",
+    "masks": """
+masks : sequence of array-like of shape (height, width), bool
+    True where there is a defect; all False for a good image.
+""",
+    "maps": """
+maps : sequence of array-like of shape (height, width)
+    Anomaly maps; higher is more anomalous. Sizes may differ between images.
+""",
+    "pixel_errors": """
+ValueError
+    When the metric is undefined, as no pixel or every pixel lies in a mask; when a map has NaN or
+    infinity; when sizes differ, a mask is None or not bool, such as where masks and maps are
+    swapped. The error names the image.
+""",
+}
