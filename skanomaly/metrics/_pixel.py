@@ -198,15 +198,15 @@ def aupro(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float 
     float
         In [0, 1]. A constant map has ``max_fpr / 2``.
 
+    Raises
+    ------
+    %(pixel_errors)s
+
     References
     ----------
     .. [1] Bergmann, Batzner, Fauser, Sattlegger and Steger, "The MVTec Anomaly Detection Dataset:
        A Comprehensive Real-World Dataset for Unsupervised Anomaly Detection", International
        Journal of Computer Vision 129, 2021.
-
-    Raises
-    ------
-    %(pixel_errors)s
 
     Examples
     --------
