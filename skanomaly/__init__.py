@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from skanomaly._version import __version__
+
 if TYPE_CHECKING:
     # For type checkers and editors, which cannot follow `__getattr__`.
     from skanomaly import (
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AnomalibDetector",

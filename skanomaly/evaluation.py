@@ -15,11 +15,11 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-import skanomaly
 from skanomaly import metrics
 from skanomaly._images import image_size
 from skanomaly._pipelines import contamination_of, offset_of, parameters_as_text, split_detector
 from skanomaly._typing import FloatArray
+from skanomaly._version import __version__
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import DatasetSplit
 from skanomaly.inspection import score_images
@@ -277,7 +277,8 @@ def evaluate_split(
         parameters=parameters_as_text(fitted),
         versions={
             "python": platform.python_version(),
-            **{lib.__name__: lib.__version__ for lib in (skanomaly, sklearn, np, scipy)},
+            "skanomaly": __version__,
+            **{lib.__name__: lib.__version__ for lib in (sklearn, np, scipy)},
         },
         y=test.y,
         scores=scores,
