@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import skanomaly
 from skanomaly._networks.hub import WeightFile, open_clip_file, timm_file
 from skanomaly._optional import import_optional, require_optional
 from skanomaly.registry._plugins import import_installed_plugins
@@ -36,9 +35,11 @@ def backbone(name: str) -> Any:
         raise _unknown(name, None, None)
     if name in EMBEDDERS:
         return EMBEDDERS[name]()
+    from skanomaly.embedders import DinoV2Patches, OpenClipPatches, TimmPatches
+
     if name.startswith(("dinov2_", "dinov3_")):
         require_optional("timm", "torch", f"the backbone {name!r}")
-        step = skanomaly.DinoV2Patches(name)
+        step = DinoV2Patches(name)
         step._timm_name()  # raises for an unknown name
         return step
     if "/" in name:
@@ -46,7 +47,7 @@ def backbone(name: str) -> Any:
 
         model, _, tag = name.partition("/")
         check_names(model, tag, f"the backbone {name!r}")  # raises for an unknown name
-        return skanomaly.OpenClipPatches(model, weights=tag)
+        return OpenClipPatches(model, weights=tag)
     timm, without_timm = None, None
     if not name.startswith("vision_"):  # names of ours: not looked for in a library that is slow
         try:
@@ -54,7 +55,7 @@ def backbone(name: str) -> Any:
         except ImportError as exc:
             without_timm = exc
     if timm is not None and timm.is_model(name):
-        return skanomaly.TimmPatches(name)
+        return TimmPatches(name)
     import_installed_plugins()
     if name in EMBEDDERS:
         return EMBEDDERS[name]()
@@ -88,12 +89,14 @@ def weight_file(embedder: Any) -> WeightFile | None:
     WeightFile or None
         None for an embedder without weights.
     """
-    if isinstance(embedder, skanomaly.OpenClipPatches):
+    from skanomaly.embedders import OpenClipPatches, TimmPatches
+
+    if isinstance(embedder, OpenClipPatches):
         from skanomaly._networks.openclip_weights import check_names
 
         _, kind, tag = check_names(embedder.model_name, embedder.weights, "its weights")
         return open_clip_file(embedder.model_name, str(tag)) if kind == "tag" else None
-    if isinstance(embedder, skanomaly.TimmPatches):
+    if isinstance(embedder, TimmPatches):
         from skanomaly._networks.timm import resolve_weights
 
         name, source = resolve_weights(embedder._timm_name(), embedder.weights, "its weights")

@@ -12,7 +12,7 @@ from skanomaly.registry._table import models
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    import skanomaly
+    from skanomaly.anomalib import AnomalibDetector
 
 # The module by which an extra is recognised.
 _MODULES = {
@@ -32,7 +32,7 @@ def create_model(
     embedder: Any = None,
     scorer: Any = None,
     **params: Any,
-) -> Pipeline | skanomaly.AnomalibDetector:
+) -> Pipeline | AnomalibDetector:
     """Make a model by its name.
 
     Parameters

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
-import skanomaly
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import SCORERS, similar
@@ -31,9 +31,15 @@ def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
     for step, make, params in steps:
         if "scorers" in params:
             params = {**params, "scorers": make_steps(params["scorers"])}
-        estimator = getattr(skanomaly, make)(**params) if isinstance(make, str) else make(**params)
+        estimator = (_our_class(make) if isinstance(make, str) else make)(**params)
         made.append((step, as_transformer(estimator) if step == "emb" else estimator))
     return made
+
+
+def _our_class(name):
+    """One of our estimators; what defines it is imported only now."""
+    rooms = map(import_module, ("skanomaly.embedders", "skanomaly.scorers", "skanomaly.anomalib"))
+    return getattr(next(room for room in rooms if name in room.__all__), name)
 
 
 def as_transformer(embedder: Any) -> Any:
@@ -50,7 +56,7 @@ def as_transformer(embedder: Any) -> Any:
             )
         return embedder
     if hasattr(embedder, "embed") or callable(embedder):
-        return skanomaly.FunctionPatches(embedder)
+        return _our_class("FunctionPatches")(embedder)
     raise TypeError(
         "embedder must be a name, a transformer, an object with embed(path), or a function of an "
         f"image, got {embedder!r}"

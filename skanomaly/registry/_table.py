@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-import skanomaly
 from skanomaly.registry._models import MODELS, Entry
 
 # A class, or a function without arguments: what it returns is an estimator that is not fitted.
@@ -171,18 +170,24 @@ def _entry(factory):
 
 def _knn():
     """Distance to the nearest normal patches, wherever they lie."""
-    return skanomaly.PatchKNNScorer()
+    from skanomaly.scorers import PatchKNNScorer
+
+    return PatchKNNScorer()
 
 
 def _gaussian():
     """Distance to a Gaussian of the normal patches at each position."""
+    from skanomaly.scorers import PatchGaussianScorer
+
     # Its components are drawn at random: seeded, so that a named model repeats its results.
-    return skanomaly.PatchGaussianScorer(random_state=0)
+    return PatchGaussianScorer(random_state=0)
 
 
 def _filter_bank():
     """Filter bank of edges, spots and colours."""
-    return skanomaly.FilterBankPatches()
+    from skanomaly.embedders import FilterBankPatches
+
+    return FilterBankPatches()
 
 
 register_scorer("knn", _knn)
