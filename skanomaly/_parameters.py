@@ -35,6 +35,11 @@ def _words(constraints):
     return {constraint for constraint in constraints if isinstance(constraint, str)}
 
 
+def is_integer(value: object) -> bool:
+    """Whether it is an integer of Python or NumPy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_integer(value: Any, name: str, minimum: int) -> int:
     """An argument of a function as an integer; True and False are no numbers.
 

@@ -78,6 +78,9 @@ def benchmark(
     if len(set(names)) < len(names):
         raise ValueError(f"names of the data sets must differ, got {names}")
     check_integer(seeds, "seeds", 1)
+    shots = list(shots)
+    if len(set(shots)) < len(shots):
+        raise ValueError(f"numbers of shots must differ, got {shots}: their runs would be the same")
     for model in models.values():
         split_detector(model)
     done = {} if path is None else _read_runs(Path(path))

@@ -119,6 +119,7 @@ def test_errors_are_raised_before_the_first_run(splits, models, counted):
         benchmark(models, [splits[0], splits[0]])
     for wrong, message in [
         ({"shots": (2, 9)}, "there are 8"),
+        ({"shots": (2, 2)}, "numbers of shots must differ"),
         ({"shots": (2,), "seeds": 5}, "there are 8"),
         ({"shots": (2, True)}, "n_shots must be an integer"),
         ({"shots": (2,), "seeds": True}, "seeds must be an integer"),

@@ -8,12 +8,12 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skanomaly._optional import import_optional
+from skanomaly._parameters import is_integer
 
 if TYPE_CHECKING:
     import torch
@@ -228,11 +228,6 @@ def layer_numbers(
     if not numbers or not all(is_integer(i) and -count <= i < count for i in numbers):
         raise ValueError(f"layers={layers!r}: {name} has layers 0 to {count - 1}")
     return tuple(sorted({int(i) % count for i in numbers}))
-
-
-def is_integer(value: object) -> bool:
-    """Whether it is an integer of Python or NumPy; True and False are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def patchcore_stages(reductions: Sequence[int]) -> list[int]:

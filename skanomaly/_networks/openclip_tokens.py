@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.fusion import fuse_layers, join_unit_parts
-from skanomaly._networks.network import Network, is_integer, layer_numbers, patchcore_stages
+from skanomaly._networks.network import Network, layer_numbers, patchcore_stages
 from skanomaly._networks.openclip import OpenClipModel
 from skanomaly._networks.openclip_joint import (
     family,
@@ -19,6 +19,7 @@ from skanomaly._networks.openclip_joint import (
     window_embeddings,
 )
 from skanomaly._networks.openclip_towers import embed_patches, final_normalisation, intermediates
+from skanomaly._parameters import is_integer
 
 if TYPE_CHECKING:
     import torch

@@ -269,16 +269,21 @@ class AnomalibDetector(OutlierMixin, Estimator):
     def raw_scores_(self) -> bool | None:
         """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
 
-        False with `normalized`, and for a graph of normalised scores only, which also warns. None
-        with `inferencer`, which does not say what its scores are.
+        False also for a graph of normalised scores only, which warns; None with `inferencer`.
         """
-        unclipped = self._backend().unclipped
+        unclipped = self._facts()[0]
         return None if unclipped is None else unclipped and not self.normalized
 
     @property
     def family_(self) -> str | None:
         """The kind of model; None where neither the file nor `family` says it."""
-        return self._backend().family or self.family
+        return self._facts()[1] or self.family
+
+    def _facts(self) -> tuple[bool | None, str | None]:
+        # Nothing is loaded here: whatever shows an estimator reads its properties.
+        if "_loaded" not in self.__dict__:
+            raise AttributeError("known once the model was loaded, to fit or to score images")
+        return self._loaded
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -324,16 +329,19 @@ class AnomalibDetector(OutlierMixin, Estimator):
             if now is not value and (name == "inferencer" or now != value):
                 raise NotFittedError(f"{name} of this detector changed since fit; call fit again")
         if (self.checkpoint_path is None) == (self.inferencer is None):
-            raise ValueError("give either checkpoint_path or inferencer, and not both")
+            given = "neither" if self.inferencer is None else "both"
+            raise ValueError(f"give checkpoint_path or inferencer; this detector has {given}")
         if self.checkpoint_path is None:
             if self.normalized or self.interpolation is not None:
                 raise ValueError("normalized and interpolation are for checkpoints only")
+            self._loaded: tuple[bool | None, str | None] = None, None
             return InferencerBackend(self.inferencer)
         options = self.device, self.family, self.trust, self.interpolation
         path, digest = self.__dict__.get("_file", (None, None))
         expected = digest if path == self.checkpoint_path else None
         backend, digest = open_checkpoint(self.checkpoint_path, *options, expected)
         self._file = self.checkpoint_path, digest
+        self._loaded = backend.unclipped, backend.family
         return backend
 
     def _score(self, X: Images, backend: Backend, size: str | None = None) -> _MapsAndScores:

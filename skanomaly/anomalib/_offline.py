@@ -198,6 +198,19 @@ def _untrained_open_clip(open_clip: Any) -> Any:
 
 
 def _untrained_anomaly_vfm(original: Any) -> Any:
+    thread = threading.get_ident()
+
+    kind: Any = type(original)
+
+    class ForThisThread(kind):  # type: ignore[misc]
+        """Other threads get the original, by whatever they do with the name."""
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return make() if threading.get_ident() == thread else original(*args, **kwargs)
+
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, original)
+
     class Untrained(original):
         def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
             # The constructor loads what load_file gives: None, see _UNTRAINED.
@@ -209,7 +222,7 @@ def _untrained_anomaly_vfm(original: Any) -> Any:
         model.__class__ = original
         return model
 
-    return _other_function(original, make)
+    return ForThisThread(original.__name__, (original,), {})
 
 
 def _returns_none(original: Callable[..., Any]) -> Any:

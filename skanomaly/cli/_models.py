@@ -27,7 +27,7 @@ def models(
     ] = None,
     plugin: Plugin = None,
 ) -> None:
-    """List the models and the scorers that have a name, or what one takes."""
+    """List the models and the scorers that have a name, or what one of the models takes."""
     with one_line_errors():
         import_plugins(plugin)
         import_installed_plugins()

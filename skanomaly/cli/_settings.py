@@ -109,7 +109,7 @@ def make_model(
 
 def _parse_value(text):
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return _home(text)
     return value if isinstance(value, _LITERALS) else _home(text)

@@ -91,7 +91,7 @@ def _fetch(name):
         raise ValueError(f"{name} has no weights to download")
     # Loaded as it will be loaded: what works now works offline.
     timm = import_optional("skanomaly._networks.timm", "torch", user)
-    timm.build_timm(embedder._timm_name(), "pretrained", None, False, user)
+    timm.build_timm(embedder._timm_name(), embedder.weights, None, False, user)
     return file.cached()
 
 

@@ -20,7 +20,13 @@ from skanomaly._parameters import Estimator
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import Images, PathLike
 from skanomaly.core.threads import reading_threads
-from skanomaly.embedders._batches import VIEWS, check_tokens_of_image, read_ahead, stack_tokens
+from skanomaly.embedders._batches import (
+    VIEWS,
+    check_batch,
+    check_tokens_of_image,
+    read_ahead,
+    stack_tokens,
+)
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 
@@ -83,7 +89,6 @@ class BasePatchEmbedder(
         """What ``image_size=None`` stands for, in pixels."""
         raise NotImplementedError
 
-    @property
     def _interpolation(self) -> str:
         """Filter by which images are resized."""
         return "bicubic"
@@ -282,6 +287,7 @@ class BasePatchEmbedder(
             for start in range(0, len(entries), self.batch_size):
                 part = entries[start : start + self.batch_size]
                 batch = self._embed_batch(np.stack([image for *_, image in part]))
+                check_batch(batch, len(part), type(self).__name__)
                 for (i, v, key, _), array in zip(part, batch, strict=True):
                     yield i, v, key, check_tokens_of_image(array, i)
 
@@ -297,7 +303,7 @@ class BasePatchEmbedder(
         return self._resize(image, size)
 
     def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return resize_image(image, size, self._interpolation)
+        return resize_image(image, size, self._interpolation())
 
     def _side(self) -> int:
         return int(self.image_size or self._default_image_size())

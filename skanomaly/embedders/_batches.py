@@ -46,6 +46,16 @@ def read_ahead(
                 future.cancel()
 
 
+def check_batch(batch: Any, n_images: int, owner: str) -> None:
+    """ValueError unless an embedder made tokens, with their grid, of each image of a batch."""
+    shapes = [np.shape(tokens) for tokens in batch] if hasattr(batch, "__len__") else None
+    if shapes is None or len(shapes) != n_images or any(len(shape) != 3 for shape in shapes):
+        raise ValueError(
+            f"_embed_batch of {owner} must return tokens of shape (grid_h, grid_w, dim) for each "
+            f"of {n_images} images, got {type(batch).__name__} with the shapes {shapes}"
+        )
+
+
 def check_tokens_of_image(tokens: Any, index: int, masked: bool = False) -> np.ndarray:
     """Tokens of one image as float32, all of them finite.
 

@@ -99,7 +99,7 @@ class FilterBankPatches(BasePatchEmbedder):
             "weights": FILTERS_VERSION,
             "image_size": self._side(),
             "resize": self.resize,
-            "interpolation": self._interpolation,
+            "interpolation": self._interpolation(),
         }
 
     def _embed_batch(self, images: np.ndarray) -> Sequence[np.ndarray]:

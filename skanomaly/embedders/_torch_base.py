@@ -70,12 +70,11 @@ class TorchPatches(BasePatchEmbedder):
     def _default_image_size(self) -> int:
         return self._model().preprocessing.image_size
 
-    @property
     def _interpolation(self) -> str:
         return self._model().preprocessing.interpolation
 
     def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return fast_resize(image, size, self._interpolation, type(self).__name__)
+        return fast_resize(image, size, self._interpolation(), type(self).__name__)
 
     def _start_reading(self) -> None:
         limit_openmp()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from skanomaly._optional import require_optional
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._steps import as_scorer_step, as_transformer, make_steps, set_params
-from skanomaly.registry._table import models
+from skanomaly.registry._table import EMBEDDERS, models
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -102,9 +102,12 @@ def create_model(
         if embedder is None:
             _require_extras(name, entry, params)
         steps = make_steps(entry.steps)
+    own = steps[-1][0]
     if embedder is not None:
         steps[0] = ("emb", as_transformer(embedder))
-    if scorer is not None and scorer != steps[-1][0]:
+        if name in EMBEDDERS and scorer is None:
+            scorer = own  # whose settings there are for the embedder that is replaced
+    if scorer is not None and (scorer != own or name in EMBEDDERS and embedder is not None):
         steps[-1] = as_scorer_step(scorer)
     set_params(name, steps, params)
     return steps[0][1] if len(steps) == 1 else Pipeline(steps)

@@ -43,7 +43,12 @@ def _our_class(name):
 
 
 def as_transformer(embedder: Any) -> Any:
-    """The transformer that a person means by an embedder; see `create_model` for what it may be."""
+    """The transformer that a person means by an embedder; see `create_model` for what it may be.
+
+    It is a clone: parameters are set on it, and the person may use theirs elsewhere.
+    """
+    from sklearn.base import clone
+
     if isinstance(embedder, str):
         return as_transformer(backbone(embedder))
     if isinstance(embedder, type):
@@ -54,7 +59,7 @@ def as_transformer(embedder: Any) -> Any:
                 f"embedder has a transform, but {type(embedder).__name__} is no scikit-learn "
                 "estimator: derive it from TransformerMixin and BaseEstimator"
             )
-        return embedder
+        return clone(embedder)
     if hasattr(embedder, "embed") or callable(embedder):
         return _our_class("FunctionPatches")(embedder)
     raise TypeError(
@@ -65,11 +70,13 @@ def as_transformer(embedder: Any) -> Any:
 
 def as_scorer_step(scorer: Any) -> tuple[str, Any]:
     """Name and estimator of the step that a scorer, or the name of one, makes."""
+    from sklearn.base import clone
+
     from skanomaly._pipelines import check_patch_scorer, split_pipeline
 
     if not isinstance(scorer, str):
         check_patch_scorer(split_pipeline(scorer).scorer)
-        return "scorer", scorer
+        return "scorer", clone(scorer)
     if scorer not in SCORERS:
         import_installed_plugins()
     if scorer not in SCORERS:
@@ -79,7 +86,7 @@ def as_scorer_step(scorer: Any) -> tuple[str, Any]:
         )
     made = SCORERS[scorer]()
     check_patch_scorer(split_pipeline(made).scorer, f"the scorer {scorer!r}")
-    return scorer, made
+    return scorer, clone(made)
 
 
 def set_params(name: str, steps: list[tuple[str, Any]], params: Mapping[str, Any]) -> None:

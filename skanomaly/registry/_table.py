@@ -141,10 +141,10 @@ def similar(name: object, known: Iterable[str]) -> str:
 
 def _register(table, kind, name, factory, overwrite):
     if not isinstance(name, str):
-        raise TypeError(f"the name of a {kind} must be text, got {name!r}")
+        raise TypeError(f"a {kind} must be named by text, got {name!r}")
     if not name.isidentifier() or "__" in name:
         raise ValueError(
-            f"the name of a {kind} must be letters, digits and single underscores, got {name!r}"
+            f"a {kind} must be named by an identifier of Python without '__', got {name!r}"
         )
     if not callable(factory):
         raise TypeError(

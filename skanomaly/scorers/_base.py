@@ -21,7 +21,7 @@ from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._fitted_params import copy_of_param, equal_params
-from skanomaly.scorers._training_images import normal_images
+from skanomaly.scorers._training_images import check_scores, normal_images
 
 SINGLE_IMAGE = "calibrated on a single image"
 
@@ -149,6 +149,8 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
         self : object
             The fitted scorer.
         """
+        for name in ("train_scores_", "offset_"):
+            self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
         tokens = tokens.select(normal_images(y, tokens.n_images))
         if tokens.n_images < self._min_images:
@@ -156,12 +158,11 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
                 f"{type(self).__name__} needs at least {self._min_images} normal images, got "
                 f"n_samples = {tokens.n_images}"
             )
-        train_scores = self._fit_tokens(tokens)
-        fixed = self._fixed_offset
-        self.train_scores_ = train_scores
-        self.offset_ = (
-            contamination_offset(train_scores, self.contamination) if fixed is None else fixed
-        )
+        train_scores = check_scores(self._fit_tokens(tokens), None, type(self).__name__)
+        offset = self._fixed_offset
+        if offset is None:
+            offset = contamination_offset(train_scores, self.contamination)
+        self.train_scores_, self.offset_ = train_scores, offset
         self._params_at_fit = {
             name: copy_of_param(value) for name, value in self.get_params(deep=True).items()
         }
@@ -187,7 +188,8 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
         ndarray of shape (n_images,), float64
             The negative aggregate of the image's patch scores.
         """
-        return self._score_images(self._check_tokens(X, reset=False))
+        tokens = self._check_tokens(X, reset=False)
+        return check_scores(self._score_images(tokens), tokens.n_images, type(self).__name__)
 
     @document(SCORER_DOCS)
     def decision_function(self, X: ArrayLike) -> FloatArray:
@@ -267,6 +269,7 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
         """
         tokens = self._check_tokens(X, reset=False)
         row_scores, scores = self._score_tokens(tokens)
+        check_scores(scores, tokens.n_images, type(self).__name__)
         return (tokens.restore(row_scores), scores) if return_scores else tokens.restore(row_scores)
 
     @document(SCORER_DOCS)
@@ -333,12 +336,9 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
     def _check_calibrated(self) -> None:
         """Raise where what was learned and the threshold are not those of the parameters."""
         check_is_fitted(self, "train_scores_")
-        changed = self._changed_params()
-        if changed:
-            raise NotFittedError(
-                f"{', '.join(changed)} of this {type(self).__name__} changed since fit; "
-                "call fit again"
-            )
+        if changed := ", ".join(self._changed_params()):
+            name = type(self).__name__
+            raise NotFittedError(f"{changed} of this {name} changed since fit; call fit again")
 
     def _changed_params(self) -> list[str]:
         """Names of the parameters that are not what they were in `fit`."""

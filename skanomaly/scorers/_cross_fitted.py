@@ -148,7 +148,8 @@ class CrossFittedScorer(BasePatchScorer):
         new = np.flatnonzero(~has_held_out)
         if new.size:
             rows = ~has_held_out[tokens.image_of_row()]
-            scores[rows] = score_new(self._model, tokens.select(new), known[new])
+            part = tokens.select(new)
+            scores[rows] = check_rows(score_new(self._model, part, known[new]), part)
         for i in np.flatnonzero(has_held_out):
             rows = np.arange(tokens.offsets[i], tokens.offsets[i + 1])
             rows = rows[tokens.valid[rows]][self._fingerprints.order(tokens, int(i))]
@@ -186,16 +187,26 @@ def cross_fit(
     scores = np.full(len(base.values), np.nan)
     if tokens.n_images == 1:
         for train, held_out_rows in _parts_of_one_image(tokens):
-            scores[held_out_rows] = score_model(fit_model(train), base, _unknown(base))[
-                held_out_rows
-            ]
+            row_scores = score_model(fit_model(train), base, _unknown(base))
+            scores[held_out_rows] = check_rows(row_scores, base)[held_out_rows]
         return scores
     folds = calibration_folds(tokens.n_images, n_folds)
     fold_of_row = folds[base.image_of_row()]
     for fold in range(folds.max() + 1):
         model = fit_model(tokens.select(np.flatnonzero(folds != fold)))
         held_out = base.select(np.flatnonzero(folds == fold))
-        scores[fold_of_row == fold] = score_model(model, held_out, _unknown(held_out))
+        row_scores = score_model(model, held_out, _unknown(held_out))
+        scores[fold_of_row == fold] = check_rows(row_scores, held_out)
+    return scores
+
+
+def check_rows(scores: FloatArray, tokens: PatchTokens) -> FloatArray:
+    """What `_score_model` returned; an error unless it is one number for each row."""
+    if np.shape(scores) != (len(tokens.values),):
+        raise ValueError(
+            f"_score_model returned scores of shape {np.shape(scores)} for {len(tokens.values)} "
+            "rows of tokens: it must return one for each"
+        )
     return scores
 
 

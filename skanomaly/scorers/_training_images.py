@@ -6,11 +6,46 @@ import numpy as np
 from sklearn.utils import check_consistent_length
 
 from skanomaly._tokens import PatchTokens
-from skanomaly._typing import IntArray, Labels
+from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 
 # Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
 # more, images are taken at even steps, which bounds the cost of calibration.
 MAX_CALIBRATION_PATCHES = 2**17
+
+
+def check_scores(scores: ArrayLike, n_images: int | None, owner: str) -> FloatArray:
+    """The scores of images as a scorer made them; an error where they could call none anomalous.
+
+    Parameters
+    ----------
+    scores : array-like
+        What a scorer returned.
+    n_images : int or None
+        How many there must be; None for any number.
+    owner : str
+        The scorer, for the message.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), float64
+
+    Raises
+    ------
+    ValueError
+        When there are more or fewer, or one is not a finite number.
+    """
+    values = np.asarray(scores, dtype=np.float64)  # None becomes NaN
+    if values.ndim != 1 or not len(values) or n_images not in (None, len(values)):
+        wanted = "one for each image" if n_images is None else f"{n_images}, one for each image"
+        raise ValueError(f"{owner} made scores of shape {values.shape}: there must be {wanted}")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise ValueError(
+            f"{owner} gave image {bad[0]} the score {values[bad[0]]}, which is below no threshold: "
+            "scores must be finite. Look for tokens that are too large, or for a fault of the "
+            "scorer"
+        )
+    return values
 
 
 def normal_images(y: Labels, n_images: int) -> IntArray:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 
 import numpy as np
 
+from skanomaly._parameters import is_integer
 from skanomaly._tokens import PatchTokens
 from skanomaly._typing import FloatArray
 from skanomaly.core.prompts import (
@@ -22,16 +22,12 @@ def check_windows(windows: Sequence[int]) -> tuple[int, ...]:
     if (
         not sides
         or len(set(sides)) < len(sides)
-        or not all(_is_integer(side) and side >= 1 for side in sides)
+        or not all(is_integer(side) and side >= 1 for side in sides)
     ):
         raise ValueError(
             f"windows must be different sides in patches, such as (2, 3), got {windows!r}"
         )
     return sides
-
-
-def _is_integer(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_token_dim(token_dim: int, text_dim: int, windows: tuple[int, ...] | None) -> None:

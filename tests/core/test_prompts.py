@@ -103,7 +103,7 @@ def test_finite_at_any_length(mode, size):
 @given(
     angles=st.lists(st.floats(0, math.pi), min_size=2, max_size=8, unique=True),
     away=st.floats(-1, 1),
-    scale=st.floats(0.5, 20),
+    scale=st.floats(0.5, 10),
 )
 def test_monotone_in_the_similarity_to_the_anomaly(mode, angles, away, scale):
     # Patches of one similarity to the normal text (the third axis), by that to the anomalous one.

@@ -470,6 +470,15 @@ def test_one_model_serves_every_size(fresh):
     assert len(fresh) == 1
 
 
+@pytest.mark.parametrize("name", ["dinov2_vits14", "dinov2_vits14_reg"])
+def test_low_precision_keeps_directions_and_lengths(name):
+    X = random_images((56, 56))
+    full, low = make(name).transform(X), make(name, dtype="bfloat16").transform(X)
+    assert low.dtype == np.float32
+    # Two rounds of bfloat16, of 2**-9 each, in every one of 12 blocks, were they all to add up.
+    assert 0 < np.linalg.norm(low - full) < 24 * 2**-9 * np.linalg.norm(full)
+
+
 def test_default_size_is_448():
     assert make(image_size=DinoV2Patches().image_size)._input_size(10, 99) == (448, 448)
     assert make(image_size=None)._input_size(10, 99) == (518, 518)

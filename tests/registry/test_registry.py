@@ -369,7 +369,8 @@ def test_scorers_of_ones_own():
         assert type(model[name]) is step and model[name].contamination == 0.3
         assert isinstance(model["emb"], FilterBankPatches)
     mine = PatchKNNScorer(topk=5)
-    assert create_model("filterbank", scorer=mine)["scorer"] is mine
+    model = create_model("filterbank", scorer=mine)
+    assert model["scorer"].get_params() == mine.get_params()
 
 
 @pytest.mark.parametrize("name", ["vision_patchcore", "filterbank"])
@@ -377,9 +378,12 @@ def test_gaussians_of_a_backbone_are_the_scorers_own(name):
     """Those of the filter bank are for the filter bank's model alone."""
     own = {**PatchGaussianScorer().get_params(), "random_state": 0}
     assert own["n_components"] == 128 and own["neighborhood"] == 1 and own["topk"] == 0.01
+    for scorer in ("gaussian", None) if name == "filterbank" else ("gaussian",):
+        model = create_model(name, embedder=Tokens(), scorer=scorer)
+        assert model["gaussian"].get_params() == own
     bank = {**own, "n_components": None, "neighborhood": 3, "topk": 0.005}
-    model = create_model(name, embedder=Tokens(), scorer="gaussian")
-    assert model["gaussian"].get_params() == (bank if name == "filterbank" else own)
+    for scorer in ("gaussian", None):
+        assert create_model("filterbank", scorer=scorer)["gaussian"].get_params() == bank
 
 
 def test_gaussians_of_a_named_backbone():
@@ -549,6 +553,14 @@ def test_listing_imports_nothing_heavy():
         "print([m for m in ('numpy', 'scipy', 'sklearn', 'torch') if m in sys.modules])"
     )
     assert _run(code).stdout.strip() == "[]"
+
+
+def test_what_is_passed_in_stays_as_it_is():
+    scorer, embedder = PatchKNNScorer(), FilterBankPatches()
+    first = create_model("filterbank", embedder=embedder, scorer=scorer, topk=0.3, image_size=32)
+    second = create_model("filterbank", embedder=embedder, scorer=scorer, topk=0.5)
+    assert (first[-1].topk, second[-1].topk, scorer.topk) == (0.3, 0.5, PatchKNNScorer().topk)
+    assert (first[0].image_size, second[0].image_size, embedder.image_size) == (32, 256, 256)
 
 
 # Every model works

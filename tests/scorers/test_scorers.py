@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from skanomaly import PatchGaussianScorer, PatchKNNScorer
+from skanomaly.base import CrossFittedScorer
 
 SCORERS = [
     PatchKNNScorer(),
@@ -33,6 +34,56 @@ def _tokens(n=12, grid=(4, 5), dim=6, seed=0):
 
 def _flat(patch_scores):
     return np.asarray(patch_scores).reshape(len(patch_scores), -1)
+
+
+class Given(CrossFittedScorer):
+    """Gives all rows of an image what was asked for."""
+
+    def __init__(self, result=0.0, *, topk=0.01, aggregation="topk_mean", contamination=0.1):
+        self.result = result
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+
+    def _fit_model(self, tokens):
+        return None
+
+    def _score_model(self, model, tokens, known):
+        if isinstance(self.result, Exception):
+            raise self.result
+        shape = len(tokens.values) + self.result if isinstance(self.result, int) else None
+        return np.full(len(tokens.values), self.result) if shape is None else np.zeros(shape)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_are_refused(bad):
+    with pytest.raises(ValueError, match="Given gave image 0 the score .*: scores must be finite"):
+        Given(bad).fit(_tokens())
+
+
+@pytest.mark.parametrize("more", [1, -1])
+def test_scores_of_other_rows_are_refused(more):
+    with pytest.raises(ValueError, match="_score_model returned scores of shape"):
+        Given(more).fit(_tokens())
+
+
+def test_tokens_too_large_for_their_distances_are_refused():
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="scores must be finite"):
+        PatchGaussianScorer(covariance="shared").fit(_tokens().astype(np.float64) * 1e200)
+
+
+def test_a_fit_that_fails_leaves_no_fitted_scorer():
+    scorer = Given().fit(_tokens())
+    with pytest.raises(RuntimeError, match="no more"):
+        scorer.set_params(result=RuntimeError("no more")).fit(_tokens())
+    with pytest.raises(NotFittedError):
+        scorer.set_params(result=0.0).predict(_tokens())
+
+
+@each_scorer
+def test_the_exact_share_of_training_images_is_flagged(scorer):
+    flagged = clone(scorer).set_params(contamination=0.3).fit_predict(_tokens(20)) == -1
+    assert flagged.sum() == 6
 
 
 @each_scorer
