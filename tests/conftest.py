@@ -1,5 +1,6 @@
 """Fixtures that several test modules share, and how tests share the processor."""
 
+import importlib.util
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 collect_ignore = [
     "typing",
     "conftest.py",
-    "anomalib/conftest.py",
+    "anomalib_models/conftest.py",
     *(path.name for path in Path(__file__).parent.glob("_*.py")),
 ]
 
@@ -49,10 +50,27 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            family = re.match(r"tests/anomalib/.*\[([a-z]\w+)[-\]]", nodeid)
+            family = re.match(r"tests/anomalib_models/.*\[([a-z]\w+)[-\]]", nodeid)
             return f"anomalib {family[1]}" if family else super()._split_scope(nodeid)
 
     return Scheduling(config, log)
+
+
+# What the examples of docstrings need, by their modules; without it they are skipped.
+EXAMPLES_NEED = {
+    "skanomaly.embedders._dinov2": ("torch", "timm"),
+    "skanomaly.embedders._openclip": ("torch", "open_clip"),
+    "skanomaly.embedders._timm": ("torch", "timm"),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the examples that need an extra which is not installed."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            for library in EXAMPLES_NEED.get(item.name.rpartition(".")[0], ()):
+                if importlib.util.find_spec(library) is None:
+                    item.add_marker(pytest.mark.skip(reason=f"needs {library}"))
 
 
 @pytest.fixture(scope="session")

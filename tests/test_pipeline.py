@@ -1,5 +1,7 @@
 """Embedder and scorer in scikit-learn's own machinery."""
 
+import importlib.util
+
 import joblib
 import numpy as np
 import pytest
@@ -30,8 +32,11 @@ def surfaces():
 EMBEDDERS = [
     FilterBankPatches(image_size=64),
     FunctionPatches(mean_colours),
-    TimmPatches("vit_tiny_patch16_224", image_size=64, layers=3, weights="random"),
 ]
+if importlib.util.find_spec("timm") is not None:
+    EMBEDDERS += [
+        TimmPatches("vit_tiny_patch16_224", image_size=64, layers=3, weights="random"),
+    ]
 PIPELINES = [
     Pipeline([("emb", embedder), ("scorer", scorer)])
     for embedder in EMBEDDERS

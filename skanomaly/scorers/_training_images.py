@@ -56,6 +56,8 @@ def normal_images(y: Labels, n_images: int) -> IntArray:
     check_consistent_length(y, np.empty(n_images))
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
+    if y.dtype.kind in "US":
+        y = y.astype(object)  # NumPy 1.24 warns where an array of text is compared with numbers
     plus_or_minus = np.isin(y, (-1, 1))
     if y.ndim != 1 or not plus_or_minus.all():
         if y.ndim == 1 and np.isin(y, -1).any():

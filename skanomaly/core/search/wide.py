@@ -36,7 +36,8 @@ class WideSearch:
     def __init__(self, blocks: Blocks) -> None:
         self.blocks, self.tuning, bank = blocks, blocks.tuning, blocks.bank
         steps = [slice(start, start + 4096) for start in range(0, len(bank), 4096)]
-        mean = sum(bank[step].sum(axis=0, dtype=np.float64) for step in steps) / len(bank)
+        total = np.asarray(sum(bank[step].sum(axis=0, dtype=np.float64) for step in steps))
+        mean = total / len(bank)
         self.center = mean.astype(bank.dtype)
         squared = np.concatenate(
             [squared_norms(bank[step].astype(np.float64) - self.center) for step in steps]
