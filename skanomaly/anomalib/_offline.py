@@ -202,7 +202,7 @@ def _untrained_anomaly_vfm(original: Any) -> Any:
 
     kind: Any = type(original)
 
-    class ForThisThread(kind):  # type: ignore[misc]
+    class ForThisThread(kind):
         """Other threads get the original, by whatever they do with the name."""
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
