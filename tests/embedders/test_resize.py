@@ -122,7 +122,7 @@ def test_who_resizes_with_torch(monkeypatch):
     marked = np.zeros((32, 32, 3), dtype=np.uint8)
     monkeypatch.setattr("skanomaly.embedders._torch_base.fast_resize", lambda *args: marked)
     for kind in (TimmPatches, OpenClipPatches):
-        monkeypatch.setattr(kind, "_interpolation", "bicubic")
+        monkeypatch.setattr(kind, "_interpolation", lambda self: "bicubic")
         assert kind()._resize(image, (32, 32)) is marked
     expected = by_pillow(image, (32, 32), "bicubic")
     np.testing.assert_array_equal(FilterBankPatches()._resize(image, (32, 32)), expected)
