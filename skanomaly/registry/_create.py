@@ -103,12 +103,13 @@ def create_model(
             _require_extras(name, entry, params)
         steps = make_steps(entry.steps)
     own = steps[-1][0]
+    keeps_scorer = scorer is None or scorer == own
     if embedder is not None:
         steps[0] = ("emb", as_transformer(embedder))
-        if name in EMBEDDERS and scorer is None:
-            scorer = own  # whose settings there are for the embedder that is replaced
-    if scorer is not None and (scorer != own or name in EMBEDDERS and embedder is not None):
-        steps[-1] = as_scorer_step(scorer)
+        # The settings of the scorer of a model named after its embedder are for that embedder.
+        keeps_scorer = keeps_scorer and name not in EMBEDDERS
+    if not keeps_scorer:
+        steps[-1] = as_scorer_step(own if scorer is None else scorer)
     set_params(name, steps, params)
     return steps[0][1] if len(steps) == 1 else Pipeline(steps)
 

@@ -37,7 +37,7 @@ def _flat(patch_scores):
 
 
 class Given(CrossFittedScorer):
-    """Gives all rows of an image what was asked for."""
+    """Gives each row the float it was made with; with an int so many rows more; or raises."""
 
     def __init__(self, result=0.0, *, topk=0.01, aggregation="topk_mean", contamination=0.1):
         self.result = result
@@ -51,8 +51,9 @@ class Given(CrossFittedScorer):
     def _score_model(self, model, tokens, known):
         if isinstance(self.result, Exception):
             raise self.result
-        shape = len(tokens.values) + self.result if isinstance(self.result, int) else None
-        return np.full(len(tokens.values), self.result) if shape is None else np.zeros(shape)
+        if isinstance(self.result, int):
+            return np.zeros(len(tokens.values) + self.result)
+        return np.full(len(tokens.values), self.result)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
