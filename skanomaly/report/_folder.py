@@ -7,13 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from skanomaly._images import load_image
 from skanomaly._typing import FloatArray
 from skanomaly.datasets import ImageSet
-from skanomaly.inspection import overlay_map
+from skanomaly.report._picture import part_picture
 
 _COLUMNS = ("image", "heat_map", "defect_type", "score", "threshold", "verdict")
 
@@ -70,12 +67,12 @@ class HeatMapFolder:
         if self._file is None:
             self._open()
         path, kind = self.images.images[index], self.images.defect_types[index]
-        image = load_image(path)
-        plain = overlay_map(image, np.zeros_like(heat_map), (0, 1))
-        painted = overlay_map(image, heat_map, limits, self.images.load_mask(index))
+        picture = part_picture(
+            load_image(path), heat_map, self.images.load_mask(index), score, threshold, limits
+        )
         target = self.folder / kind / f"{path.stem}.png"
         target.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.hstack([plain, painted])).save(target)
+        picture.save(target)
         verdict = "anomalous" if score < threshold else "normal"
         name = target.relative_to(self.folder).as_posix()
         csv.writer(self._file).writerow([path, name, kind, score, threshold, verdict])

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from numbers import Integral, Real
-from typing import Any, Literal, TypeVar, overload
+from typing import Literal, TypeVar, overload
 
 import numpy as np
 from sklearn.base import OutlierMixin
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skanomaly._docstrings import document
-from skanomaly._parameters import Estimator
-from skanomaly._sklearn import Interval, RealNotInt, StrOptions, _fit_context
-from skanomaly._tokens import PatchTokens, check_tokens
+from skanomaly._sklearn import _fit_context
+from skanomaly._tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.scorers._checked import CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._fitted_params import copy_of_param, equal_params
 from skanomaly.scorers._training_images import check_scores, normal_images
 
 SINGLE_IMAGE = "calibrated on a single image"
@@ -28,7 +24,7 @@ SINGLE_IMAGE = "calibrated on a single image"
 _Scorer = TypeVar("_Scorer", bound="BasePatchScorer")
 
 
-class BasePatchScorer(OutlierMixin, Estimator, ABC):
+class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
     """Base of the scorers of patch tokens.
 
     It validates tokens and labels, aggregates patch scores to image scores, sets the threshold
@@ -83,25 +79,6 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
     array([-1])
     """
 
-    _parameter_constraints: dict = {
-        "topk": [
-            Interval(Integral, 1, None, closed="left"),
-            Interval(RealNotInt, 0, 1, closed="right"),
-        ],
-        "aggregation": [
-            StrOptions({"topk_mean", "max", "mean"}),
-            Interval(Real, 0, 1, closed="both"),
-        ],
-        "contamination": [Interval(Real, 0, 0.5, closed="right")],
-    }
-
-    # Set by the constructor of a subclass.
-    topk: float
-    aggregation: str | float
-    contamination: Any  # a share; a word where the subclass has a `_fixed_offset` for it
-
-    _needs_fit = True
-
     @abstractmethod
     def _fit_tokens(self, tokens: PatchTokens) -> FloatArray:
         """Learn from normal images, and return held-out `score_samples` to calibrate on."""
@@ -125,11 +102,6 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
     def _min_images(self) -> int:
         """How many normal images `fit` needs."""
         return 1
-
-    @property
-    def _fixed_offset(self) -> float | None:
-        """Threshold that needs no training image."""
-        return None
 
     @_fit_context(prefer_skip_nested_validation=True)
     @document(SCORER_DOCS)
@@ -163,9 +135,7 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
         if offset is None:
             offset = contamination_offset(train_scores, self.contamination)
         self.train_scores_, self.offset_ = train_scores, offset
-        self._params_at_fit = {
-            name: copy_of_param(value) for name, value in self.get_params(deep=True).items()
-        }
+        self._remember_params()
         if tokens.n_images == 1:
             problem = self._single_image_warning(tokens)
             if problem is not None:
@@ -289,12 +259,6 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
         self._check_calibrated()
         return conformal_p_values(self.train_scores_, self.score_samples(X))
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = self._needs_fit
-        tags.input_tags.three_d_array = True
-        return tags
-
     def _aggregate(self, tokens: PatchTokens, scores: FloatArray) -> FloatArray:
         """Image scores, higher for more anomalous images, from the score of each row."""
         out = np.empty(tokens.n_images)
@@ -307,44 +271,3 @@ class BasePatchScorer(OutlierMixin, Estimator, ABC):
             except ValueError as exc:
                 raise ValueError(f"image {i}: {exc}") from exc
         return out
-
-    def _check_tokens(self, X: ArrayLike, *, reset: bool, views: bool | None = None) -> PatchTokens:
-        """Valid tokens; those to be scored go with those of `fit`, if there was one."""
-        fitted = hasattr(self, "train_scores_")
-        if not reset and self._needs_fit:
-            self._check_calibrated()
-        if reset or fitted:
-            # Only the names of a DataFrame's columns: the number of features is checked below.
-            validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
-        tokens = check_tokens(X, views=reset if views is None else views, estimator=self)
-        if reset:
-            self.n_features_in_ = tokens.dim
-        elif fitted and tokens.dim != self.n_features_in_:
-            raise ValueError(
-                f"X has {tokens.dim} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input."
-            )
-        return tokens
-
-    def _offset(self) -> float:
-        """The threshold; an error where it belongs to other parameters, or there is none."""
-        if self._fixed_offset is not None:
-            return self._fixed_offset
-        self._check_calibrated()
-        return self.offset_
-
-    def _check_calibrated(self) -> None:
-        """Raise where what was learned and the threshold are not those of the parameters."""
-        check_is_fitted(self, "train_scores_")
-        if changed := ", ".join(self._changed_params()):
-            name = type(self).__name__
-            raise NotFittedError(f"{changed} of this {name} changed since fit; call fit again")
-
-    def _changed_params(self) -> list[str]:
-        """Names of the parameters that are not what they were in `fit`."""
-        params = self.get_params(deep=True)
-        return [
-            name
-            for name, value in self._params_at_fit.items()
-            if not (name in params and equal_params(params[name], value))
-        ]

@@ -1,0 +1,99 @@
+"""What a scorer accepts: patch tokens of the form it was fitted on, and parameters as in `fit`."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skanomaly._parameters import Estimator
+from skanomaly._sklearn import Interval, RealNotInt, StrOptions
+from skanomaly._tokens import PatchTokens, check_tokens
+from skanomaly._typing import ArrayLike
+from skanomaly.scorers._fitted_params import copy_of_param, equal_params
+
+
+class CheckedScorer(Estimator):
+    """Base of the scorers, as far as it checks what they are given and that they are fitted.
+
+    :class:`skanomaly.base.BasePatchScorer` is the class to derive from.
+    """
+
+    _parameter_constraints: dict = {
+        "topk": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
+        "aggregation": [
+            StrOptions({"topk_mean", "max", "mean"}),
+            Interval(Real, 0, 1, closed="both"),
+        ],
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+    }
+
+    # Set by the constructor of a subclass.
+    topk: float
+    aggregation: str | float
+    contamination: Any  # a share; a word where the subclass has a `_fixed_offset` for it
+
+    _needs_fit = True
+
+    @property
+    def _fixed_offset(self) -> float | None:
+        """Threshold that needs no training image."""
+        return None
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = self._needs_fit
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _check_tokens(self, X: ArrayLike, *, reset: bool, views: bool | None = None) -> PatchTokens:
+        """Valid tokens; those to be scored go with those of `fit`, if there was one."""
+        fitted = hasattr(self, "train_scores_")
+        if not reset and self._needs_fit:
+            self._check_calibrated()
+        if reset or fitted:
+            # Only the names of a DataFrame's columns: the number of features is checked below.
+            validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
+        tokens = check_tokens(X, views=reset if views is None else views, estimator=self)
+        if reset:
+            self.n_features_in_ = tokens.dim
+        elif fitted and tokens.dim != self.n_features_in_:
+            raise ValueError(
+                f"X has {tokens.dim} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        return tokens
+
+    def _offset(self) -> float:
+        """The threshold; an error where it belongs to other parameters, or there is none."""
+        if self._fixed_offset is not None:
+            return self._fixed_offset
+        self._check_calibrated()
+        return self.offset_
+
+    def _check_calibrated(self) -> None:
+        """Raise where what was learned and the threshold are not those of the parameters."""
+        check_is_fitted(self, "train_scores_")
+        if changed := ", ".join(self._changed_params()):
+            name = type(self).__name__
+            raise NotFittedError(f"{changed} of this {name} changed since fit; call fit again")
+
+    def _changed_params(self) -> list[str]:
+        """Names of the parameters that are not what they were in `fit`."""
+        params = self.get_params(deep=True)
+        return [
+            name
+            for name, value in self._params_at_fit.items()
+            if not (name in params and equal_params(params[name], value))
+        ]
+
+    def _remember_params(self) -> None:
+        """Keep the parameters of `fit`, to notice a change."""
+        self._params_at_fit = {
+            name: copy_of_param(value) for name, value in self.get_params(deep=True).items()
+        }
