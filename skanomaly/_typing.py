@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ArrayLike", "FloatArray", "ImageLike", "Images", "IntArray", "Labels", "PathLike"]
+__all__ = [
+    "ArrayLike",
+    "FloatArray",
+    "ImageLike",
+    "Images",
+    "IntArray",
+    "Labels",
+    "PathLike",
+    "ValueRange",
+]
 
 PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
 # One image: a path, the bytes of a file, an array of pixels, or a PIL image. The last is not named,
@@ -17,6 +26,8 @@ PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
 ImageLike: TypeAlias = PathLike | bytes | NDArray[Any] | Any
 # Several: a list, a tuple, a 1-D array or a Series of them, or one 4-D uint8 array.
 Images: TypeAlias = Collection[ImageLike] | NDArray[Any]
+# White, black being 0; or black and white: the numbers in images that stand for them.
+ValueRange: TypeAlias = float | Sequence[float]
 # +1 for normal, -1 for anomalous images.
 Labels: TypeAlias = ArrayLike | None
 FloatArray: TypeAlias = NDArray[np.floating[Any]]

@@ -151,8 +151,9 @@ class DoublePrecision(OwnEmbedder):
 
 
 class TokensByBatch(OwnEmbedder):
-    def _embed(self, X, views):
-        return [[tokens * len(X) for tokens in of_image] for of_image in super()._embed(X, views)]
+    def _embed(self, X, views, spans=None):
+        embedded = super()._embed(X, views, spans)
+        return [[tokens * len(X) for tokens in of_image] for of_image in embedded]
 
 
 class WithoutPillow(OwnEmbedder):

@@ -1,21 +1,29 @@
 """Anything a person calls an image, as an array."""
 
+from skanomaly._images.containers import check_images
 from skanomaly._images.files import ImageReadError
 from skanomaly._images.reading import (
-    check_images,
     content_digest,
     image_size,
     load_image,
+    load_with_span,
     read_item,
+    viewable_image,
 )
 from skanomaly._images.resizing import resize_image
+from skanomaly._images.values import check_value_range, small_range_message, warn_of_small_range
 
 __all__ = [
     "ImageReadError",
     "check_images",
+    "check_value_range",
     "content_digest",
     "image_size",
     "load_image",
+    "load_with_span",
     "read_item",
     "resize_image",
+    "small_range_message",
+    "viewable_image",
+    "warn_of_small_range",
 ]

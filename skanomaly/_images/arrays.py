@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, ImageCms
 
-from skanomaly._images.files import ACCEPTED, ImageReadError, orientation
+from skanomaly._images.deep_colour import join_bytes, loses_bits, raw_mode
+from skanomaly._images.files import ACCEPTED, ImageReadError
+from skanomaly._images.headers import orientation
+from skanomaly._images.values import Span, to_unit
 
 # What shows through transparent pixels, in [0, 1]. White is what image viewers and paper show.
 BACKGROUND = 1.0
 
 DTYPES = "uint8, uint16, bool, or float in [0, 1]"
+# Formats whose greys of mode "I" are of 16 bits.
+_SIXTEEN_BITS = ("PNG", "PPM")
+_WHITE = {"u1": 255, "u2": 65535}
 
 # EXIF orientation -> the array operation that makes the image upright.
 _UPRIGHT = {
@@ -28,7 +34,18 @@ _UPRIGHT = {
 }
 
 
-def pil_to_rgb(im: Image.Image, where: str) -> NDArray[Any]:
+class Meaning(NamedTuple):
+    """How the numbers of an image are to be read."""
+
+    given: tuple[float, float] | None = None  # black and white, as a person gave them
+    white: float | None = None  # where it is not that of the type
+    inverted: bool = False
+    stretch: bool = False  # for the eye
+
+
+def pil_to_rgb(
+    im: Image.Image, where: str, meaning: Meaning, low: Image.Image | None = None
+) -> tuple[NDArray[Any], Span | None]:
     """Turn a PIL image, whose header was checked, into an upright RGB array.
 
     Parameters
@@ -36,37 +53,59 @@ def pil_to_rgb(im: Image.Image, where: str) -> NDArray[Any]:
     im : PIL.Image.Image
     where : str
         The start of error messages, as from :func:`skanomaly._images.files.where_of`.
+    meaning : Meaning
+        What a person said of the numbers.
+    low : PIL.Image.Image, optional
+        The same picture, of which Pillow is to decode the low bytes.
 
     Returns
     -------
-    ndarray of shape (H, W, 3), uint8 or float32 in [0, 1]
+    rgb : ndarray of shape (H, W, 3), uint8 or float32 in [0, 1]
         New, C-contiguous.
+    span : Span or None
+        The numbers of an image of more than 8 bits.
 
     Raises
     ------
     ImageReadError
-        When the pixels are out of range.
+        When the pixels are out of range, or Pillow cannot give them as they are in the file.
     """
-    key = _transparent_key(im)
+    key = _transparent_key(im, whole=low is not None)
+    if low is None and meaning.given is not None and loses_bits(im):
+        raise ImageReadError(
+            f"{where}: Pillow reads its 16 bits as 8, to which value_range cannot be applied; pass "
+            "a path or bytes of RGB or RGBA in one plane, or an array."
+        )
     im.load()
-    rgb = array_to_rgb(_pixels(im, key, where), where)
-    return np.ascontiguousarray(_UPRIGHT[orientation(im.getexif)](rgb))
+    if low is None:
+        pixels, meaning = _pixels(im, key, meaning)
+    else:
+        low.load()
+        pixels = _with_key(join_bytes(np.asarray(im), np.asarray(low)), key)
+    rgb, span = array_to_rgb(pixels, where, meaning)
+    return np.ascontiguousarray(_UPRIGHT[orientation(im.getexif)](rgb)), span
 
 
-def array_to_rgb(array: ArrayLike, where: str) -> NDArray[Any]:
+def array_to_rgb(
+    array: ArrayLike, where: str, meaning: Meaning
+) -> tuple[NDArray[Any], Span | None]:
     """Turn any accepted image array into an RGB array.
 
     Parameters
     ----------
     array : array-like of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
-        uint8, uint16, bool, or float in [0, 1].
+        uint8, uint16, bool, or float in [0, 1]; any numbers where black and white are given.
     where : str
         The start of error messages.
+    meaning : Meaning
+        What is known of the numbers, besides their type.
 
     Returns
     -------
-    ndarray of shape (H, W, 3), uint8 or float32 in [0, 1]
+    rgb : ndarray of shape (H, W, 3), uint8 or float32 in [0, 1]
         New, C-contiguous.
+    span : Span or None
+        The numbers of an image of more than 8 bits.
 
     Raises
     ------
@@ -77,10 +116,16 @@ def array_to_rgb(array: ArrayLike, where: str) -> NDArray[Any]:
     check_layout(pixels, where)
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
-    pixels = _scale(pixels, where)
+    if pixels.dtype == bool:
+        pixels = pixels * np.uint8(255)
+    span = None
+    if pixels.dtype != np.uint8 or meaning.given is not None:
+        eight_bits = pixels.dtype == np.uint8
+        pixels, span = _to_unit(pixels, where, meaning)
+        span = None if eight_bits else span
     if pixels.shape[2] == 4:
         pixels = _composite(pixels)
-    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
+    return np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C"), span
 
 
 def check_layout(array: NDArray[Any], where: str) -> None:
@@ -98,7 +143,7 @@ def check_layout(array: NDArray[Any], where: str) -> None:
         For a dtype or a shape that is not accepted.
     """
     dtype, shape = array.dtype, array.shape
-    if dtype.kind not in "bf" and not (dtype.kind == "u" and dtype.itemsize <= 2):
+    if dtype.kind not in "bfiu":
         raise ImageReadError(f"{where}: dtype {dtype} is not supported; accepted: {DTYPES}.")
     if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)):
         if 0 in shape:
@@ -112,23 +157,24 @@ def check_layout(array: NDArray[Any], where: str) -> None:
     raise ImageReadError(f"{where}: it has {shape[2]} channels; {hint}")
 
 
-def _scale(array, where):
-    """Bring an image array to uint8, or float32 in [0, 1]."""
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array * np.uint8(255)
-    if array.dtype.kind == "u":
-        return np.divide(array, 65535, dtype=np.float32)
-    low, high = array.min(), array.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageReadError(f"{where}: it contains NaN or infinity; replace these values.")
-    if low < 0 or high > 1:
+def _to_unit(pixels, where, meaning):
+    """Bring an array (H, W, C) to float32 in [0, 1]: colour by its range, alpha by its type."""
+    given, white, inverted, stretch = meaning
+    if white is None:
+        white = 1 if pixels.dtype.kind == "f" else _WHITE.get(pixels.dtype.str[1:])
+    options = {"given": given, "white": white, "inverted": inverted, "stretch": stretch}
+    if pixels.shape[2] != 4:
+        return to_unit(pixels, pixels, where, **options)
+    if white is None:
         raise ImageReadError(
-            f"{where}: its float values span {low:.6g}..{high:.6g}, but must lie in [0, 1]; divide "
-            "values of 0..255 by 255, or np.clip small overshoots."
+            f"{where}: alpha of dtype {pixels.dtype} has no known scale; pass uint8, uint16 or "
+            "float arrays, or the colour alone."
         )
-    return array.astype(np.float32)
+    alpha, _ = to_unit(pixels[:, :, 3:], pixels[:, :, 3:], where, given=None, white=white)
+    colour = pixels[:, :, :3]
+    # What is fully transparent may hold anything, and counts for nothing.
+    unit, span = to_unit(colour, colour[alpha[:, :, 0] > 0], where, **options)
+    return np.concatenate([np.where(alpha > 0, unit, 0), alpha], axis=2), span
 
 
 def _composite(rgba):
@@ -143,55 +189,68 @@ def _composite(rgba):
     return colour * alpha + back * (1 - alpha)  # in this form, exact where alpha is 0 or 1
 
 
-def _transparent_key(im):
+def _transparent_key(im, whole):
     """The pixel value that stands for "transparent", in the units of the decoded pixels.
 
     To be called before ``im.load()``. Pillow stretches 2- and 4-bit greys to 8 bits and cuts
-    16-bit colours down to 8, but leaves the key of such PNG files as it is in the file.
+    16-bit colours down to 8, unless they are taken whole, but leaves the key of such PNG files as
+    it is in the file.
     """
     key = im.info.get("transparency")
-    raw = im.tile[0][3] if im.format == "PNG" and im.tile else None
+    raw = raw_mode(im) if im.format == "PNG" else ""
     if raw in ("L;2", "L;4") and isinstance(key, int):
         return key * (85 if raw == "L;2" else 17)
-    if raw == "RGB;16B" and isinstance(key, tuple):
+    if raw == "RGB;16B" and isinstance(key, tuple) and not whole:
         return tuple(value >> 8 for value in key)
     return key
 
 
-def _pixels(im, key, where):
-    """The pixels of a loaded PIL image as an array for :func:`array_to_rgb`."""
+def _pixels(im, key, meaning):
+    """The pixels of a loaded PIL image as an array for :func:`array_to_rgb`, and their meaning."""
+    tags = getattr(im, "tag_v2", {})
+    # Pillow inverts greys of up to 8 bits itself, and leaves the others to its callers.
+    inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0  # WhiteIsZero
     if im.mode == "F":
-        return np.asarray(im)
+        return np.asarray(im), meaning._replace(inverted=inverted)
     if im.mode == "I" or im.mode.startswith("I;16"):  # convert("RGB") would clip these at 255
-        return _with_key(_wide_grey(im, where), key)
+        white = 4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535
+        meaning = meaning._replace(inverted=inverted, white=white)
+        values, white = _in_type_of_file(np.asarray(im), tags, white)
+        if im.mode == "I" and im.format in _SIXTEEN_BITS:  # of Pillow before 11
+            values = values.astype(np.uint16)
+        return _with_key(values, key), meaning._replace(white=white)
     if im.mode in ("1", "L", "RGB"):
-        return _with_key(np.asarray(im.convert("L") if im.mode == "1" else im), key)
+        values = np.asarray(im.convert("L") if im.mode == "1" else im)
+        if im.mode == "L":
+            values, _ = _in_type_of_file(values, tags, 255)
+            if inverted and meaning.given is not None:  # as they are in the file
+                values, meaning = 255 - values, meaning._replace(inverted=True)
+        return _with_key(values, key), meaning
     if im.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return np.asarray(ImageCms.profileToProfile(im, lab, srgb, outputMode="RGB"))
+        return np.asarray(ImageCms.profileToProfile(im, lab, srgb, outputMode="RGB")), meaning
     if im.mode == "P":
         im = im.copy()  # convert() writes the transparency into the palette
         if key is None:  # and fails on an entry that is None
             im.info.pop("transparency", None)
     elif im.mode == "La":  # premultiplied; has no direct conversion
         im = im.convert("LA")
-    return np.asarray(im.convert("RGBA" if im.has_transparency_data else "RGB"))
+    return np.asarray(im.convert("RGBA" if im.has_transparency_data else "RGB")), meaning
 
 
-def _wide_grey(im, where):
-    values = np.asarray(im)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageReadError(
-            f"{where}: its pixels (mode {im.mode}) span {values.min()}..{values.max()}, beyond the "
-            "16-bit range 0..65535; scale them, or pass a float array in [0, 1]."
-        )
-    tags = getattr(im, "tag_v2", {})
-    # Two things that Pillow leaves to its callers for TIFF images of this depth.
-    if tags.get(ExifTags.Base.BitsPerSample) == (12,):
-        values = np.rint(values * (65535 / 4095))
-    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # WhiteIsZero
-        values = 65535 - values.astype(np.int64)
-    return values.astype(np.uint16)
+def _in_type_of_file(values, tags, white):
+    """Greys in the type that a TIFF file says, and white, if that says it.
+
+    Pillow reads signed bytes as unsigned ones, and 32 unsigned bits as signed ones.
+    """
+    bits, sample = tags.get(ExifTags.Base.BitsPerSample), tags.get(ExifTags.Base.SampleFormat)
+    if sample == (2,) and bits == (8,):
+        return values.view(np.int8), None
+    if sample == (2,) and bits == (16,):
+        return values.astype(np.int16), None
+    if sample in (None, (1,)) and bits == (32,):
+        return values.view(np.uint32), white
+    return values, white
 
 
 def _with_key(pixels, key):
@@ -200,6 +259,6 @@ def _with_key(pixels, key):
         return pixels  # none, or left over from another mode by a conversion
     channels = np.atleast_3d(pixels)
     opaque = (channels != key).any(axis=2, keepdims=True)
-    alpha = opaque * pixels.dtype.type(np.iinfo(pixels.dtype).max)
+    alpha = opaque * pixels.dtype.type(min(np.iinfo(pixels.dtype).max, 65535))
     rgb = np.broadcast_to(channels, (*pixels.shape[:2], 3))
     return np.concatenate([rgb, alpha], axis=2)

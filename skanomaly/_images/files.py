@@ -1,4 +1,4 @@
-"""Open the items of an image collection with Pillow, and read what their headers say.
+"""Open the items of an image collection with Pillow.
 
 Everything raised here, by Pillow or on the way to it, is an :class:`ImageReadError`.
 """
@@ -6,17 +6,16 @@ Everything raised here, by Pillow or on the way to it, is an :class:`ImageReadEr
 from __future__ import annotations
 
 import os
-import struct
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from skanomaly._typing import PathLike
 
@@ -28,13 +27,9 @@ ACCEPTED = (
 )
 
 _BOMB_HINT = (
-    "If the image is trusted, raise PIL.Image.MAX_IMAGE_PIXELS (None removes the limit) or shrink "
-    "it first."
+    "If the image is trusted, raise PIL.Image.MAX_IMAGE_PIXELS (None removes the limit), on the "
+    "command line --max-pixels, or shrink it first."
 )
-
-# Formats whose further "frames" are not pictures of their own: an MPO is a camera's JPEG followed
-# by previews or depth maps, and Pillow counts the layers of a PSD but opens the merged picture.
-_ONE_PICTURE_FORMATS = {"MPO", "PSD"}
 
 
 class ImageReadError(OSError, ValueError):
@@ -156,99 +151,12 @@ def opened(item: Any, where: str) -> Iterator[Image.Image]:
             with Image.open(fp) as im:
                 pixels, limit = im.size[0] * im.size[1], Image.MAX_IMAGE_PIXELS
                 if limit is not None and pixels > limit:
-                    raise ImageReadError(
-                        f"{where}: it has {pixels} pixels, more than the limit of {limit} against "
-                        f"decompression bombs. {_BOMB_HINT}"
-                    )
+                    raise ImageReadError(f"{where}: {_too_many_pixels(pixels)}")
                 yield im
     else:
         raise ImageReadError(
             f"{where}: {type(item).__name__} is not an image; accepted are {ACCEPTED}."
         )
-
-
-def check_header(im: Image.Image, where: str) -> None:
-    """Refuse a PIL image without pixels or with several frames.
-
-    Parameters
-    ----------
-    im : PIL.Image.Image
-    where : str
-        The start of error messages.
-
-    Raises
-    ------
-    ImageReadError
-        For such an image.
-    """
-    if 0 in im.size:
-        raise ImageReadError(f"{where}: it has no pixels (width x height is {im.size}).")
-    if im.format not in _ONE_PICTURE_FORMATS and getattr(im, "is_animated", False):
-        raise ImageReadError(
-            f"{where}: it is animated or has several pages, and only single images are accepted; "
-            "pick a frame, e.g. im = PIL.Image.open(...); im.seek(k); im = im.copy()."
-        )
-
-
-def upright_size(im: Image.Image, opened_here: bool) -> tuple[int, int]:
-    """Width and height of a PIL image after EXIF orientation, from its header.
-
-    Parameters
-    ----------
-    im : PIL.Image.Image
-    opened_here : bool
-        Whether it was opened by this package, so that only the header of its file is read yet.
-
-    Returns
-    -------
-    width, height : int
-    """
-    picture: Any = im  # of a class of Pillow with more attributes, by format
-    width, height = im.size
-    getexif: Callable[[], Any] = im.getexif
-    if im.format == "TIFF" and ExifTags.Base.Orientation in getattr(im, "tag_v2", ()):
-        # Pillow swaps `size` itself, at a moment that depends on its version.
-        width = picture.tag_v2[ExifTags.Base.ImageWidth]
-        height = picture.tag_v2[ExifTags.Base.ImageLength]
-    elif im.format == "PNG" and opened_here and not _png_has_late_metadata(picture.fp):
-        # The method of PNG images decodes everything in search of late metadata.
-        getexif = partial(Image.Image.getexif, im)
-    return (height, width) if orientation(getexif) >= 5 else (width, height)
-
-
-def orientation(getexif: Callable[[], Any]) -> int:
-    """EXIF orientation of an image.
-
-    Parameters
-    ----------
-    getexif : callable
-        The method of a PIL image.
-
-    Returns
-    -------
-    int
-        1 to 8; 1 means upright.
-    """
-    # As image viewers do, take an image whose EXIF data are damaged as upright.
-    try:
-        value = getexif().get(ExifTags.Base.Orientation, 1)
-        return value if value in range(1, 9) else 1
-    except Exception:
-        return 1
-
-
-def _png_has_late_metadata(fp):
-    """Whether chunks that may hold an orientation follow the pixels of a PNG file."""
-    start = fp.tell()
-    fp.seek(8)
-    found = behind_pixels = False
-    while not found and len(head := fp.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        behind_pixels = behind_pixels or kind == b"IDAT"
-        found = behind_pixels and kind in (b"eXIf", b"iTXt", b"zTXt")
-        fp.seek(length + 4, os.SEEK_CUR)
-    fp.seek(start)
-    return found
 
 
 @contextmanager
@@ -264,9 +172,18 @@ def _errors(where):
         raise ImageReadError(f"{where}: {_explain(exc)}") from exc
 
 
+def _too_many_pixels(pixels):
+    return (
+        f"it has {pixels} pixels, more than the limit of {Image.MAX_IMAGE_PIXELS} against "
+        f"decompression bombs. {_BOMB_HINT}"
+    )
+
+
 def _explain(exc):
     if isinstance(exc, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
-        return f"{exc} {_BOMB_HINT}"
+        # Pillow's own text tells twice the limit where it raises.
+        pixels = re.search(r"\((\d+) pixels\)", str(exc))
+        return _too_many_pixels(pixels[1]) if pixels else f"{exc} {_BOMB_HINT}"
     if isinstance(exc, UnidentifiedImageError):
         return (
             "this is not an image, or not in a format that Pillow reads; check that it is an "

@@ -8,131 +8,52 @@ below hold everywhere:
 * EXIF orientation is applied, once.
 * Transparent pixels are composited on white (:data:`BACKGROUND`).
 * Colour profiles are not applied: RGB values are taken as they are stored.
+* Black and white are those of the type, or those of ``value_range``.
 * Every failure is an :class:`ImageReadError` that says which image, what is wrong and what to do.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from skanomaly._images.arrays import BACKGROUND, DTYPES, array_to_rgb, check_layout, pil_to_rgb
+from skanomaly._images.arrays import (
+    BACKGROUND,
+    Meaning,
+    array_to_rgb,
+    check_layout,
+    pil_to_rgb,
+)
+from skanomaly._images.deep_colour import has_low_bytes, keep_low_bytes, loses_bits
 from skanomaly._images.files import (
     BYTES,
     PATH,
     EncodedImage,
     ImageReadError,
-    check_header,
     encoded_bytes,
     opened,
     read_file,
-    upright_size,
     where_of,
 )
-from skanomaly._typing import Images
+from skanomaly._images.headers import check_end, check_header, upright_size
+from skanomaly._images.values import Span, check_value_range
+from skanomaly._typing import ValueRange
 
 __all__ = [
     "BACKGROUND",
     "EncodedImage",
     "ImageReadError",
-    "check_images",
     "content_digest",
     "image_size",
     "load_image",
+    "load_with_span",
     "read_item",
+    "viewable_image",
 ]
-
-
-def check_images(X: Images) -> list[Any]:
-    """Validate a collection of images and return its items as a list.
-
-    Only the container is checked: the items are checked when they are read.
-
-    Parameters
-    ----------
-    X : list, tuple, 1-D ndarray of objects or strings, pandas Series, or uint8 ndarray of shape \
-(n, H, W, C) with C in {1, 3, 4}
-        The images. Items of the sequences may be anything that :func:`load_image` accepts.
-
-    Returns
-    -------
-    items : list of length n
-        The items. For a 4-D array they are views of it.
-
-    Raises
-    ------
-    TypeError
-        If `X` is not such a collection, e.g. a single path or PIL image, a DataFrame, a dict, a
-        set or a generator.
-    ValueError
-        If `X` is an array of the wrong shape or dtype, or has no items.
-    """
-    if isinstance(X, np.ndarray):
-        items = _items_of_array(X)
-    elif isinstance(X, (list, tuple)) or _is_pandas(X, "Series"):
-        items = list(X)
-    elif isinstance(X, (*PATH, *BYTES, Image.Image, EncodedImage)):
-        raise TypeError(
-            f"Expected a collection of images, got a single {type(X).__name__}; wrap it in a "
-            "list: [X]."
-        )
-    elif _is_pandas(X, "DataFrame"):
-        raise TypeError(
-            "Expected a collection of images, got a DataFrame; pass the column that holds the "
-            "images, e.g. X['path']."
-        )
-    else:
-        raise TypeError(
-            f"Expected a list, tuple, 1-D array or pandas Series of images, or a uint8 array of "
-            f"shape (n, H, W, C), got {type(X).__name__}; make it a list, e.g. list(X), with one "
-            "image per item and in a fixed order."
-        )
-    if not items:
-        raise ValueError("Found an input with 0 sample(s) while a minimum of 1 is required.")
-    return items
-
-
-def _is_pandas(X, name):
-    # A pandas object can only exist if pandas was imported, so there is no need to import it.
-    kind = getattr(sys.modules.get("pandas"), name, None)
-    return kind is not None and isinstance(X, kind)
-
-
-def _items_of_array(X):
-    got = f"got an array of shape {X.shape} and dtype {X.dtype}"
-    if X.dtype.kind in "OUT":
-        if X.ndim != 1:
-            raise ValueError(
-                f"Expected a 1-D array of images, {got}; try list(X.ravel()) for paths, and a list "
-                "of uint8 or float arrays for images."
-            )
-        return X.tolist()
-    if X.ndim == 4:
-        if X.dtype != np.uint8:
-            raise ValueError(
-                f"A 4-D array of images must be uint8, {got}; pass a list of arrays, list(X), for "
-                f"other types ({DTYPES})."
-            )
-        if X.shape[-1] not in (1, 3, 4):
-            hint = "1 (grey), 3 (RGB) or 4 (RGBA) channels are accepted."
-            if X.shape[1] in (1, 3, 4):
-                hint = "the channels come last: try np.moveaxis(X, 1, -1)."
-            raise ValueError(f"Expected images of shape (n, H, W, C), {got}; {hint}")
-        return list(X)
-    if X.ndim == 3:
-        raise ValueError(
-            f"Expected a collection of images, {got}; wrap a single image in a list: [X], or "
-            "split a stack of greyscale images into a list: list(X)."
-        )
-    raise ValueError(
-        f"Expected images, not a table of numbers: {got}; pass a list of paths, PIL images or "
-        "image arrays, or a uint8 array of shape (n, H, W, C)."
-    )
 
 
 def read_item(item: Any, index: int | None = None) -> Any:
@@ -158,7 +79,9 @@ def read_item(item: Any, index: int | None = None) -> Any:
     return read_file(item, where_of(item, index)) if isinstance(item, PATH) else item
 
 
-def content_digest(item: Any, index: int | None = None) -> str:
+def content_digest(
+    item: Any, index: int | None = None, value_range: ValueRange | None = None
+) -> str:
     """Hash the content of an image, wherever it is stored.
 
     Parameters
@@ -167,6 +90,8 @@ def content_digest(item: Any, index: int | None = None) -> str:
         See :func:`load_image`.
     index : int, optional
         The item's index in the input, for error messages.
+    value_range : float, (float, float) or None, default=None
+        See :func:`load_image`; for PIL images, which are decoded.
 
     Returns
     -------
@@ -188,30 +113,36 @@ def content_digest(item: Any, index: int | None = None) -> str:
         array = item
         check_layout(array, where_of(item, index))
     else:
-        array = load_image(item, index)
+        array = load_image(item, index, value_range)
     digest = hashlib.sha256(f"{type(item).__name__}{array.shape}{array.dtype.str}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def load_image(item: Any, index: int | None = None) -> NDArray[Any]:
+def load_image(
+    item: Any, index: int | None = None, value_range: ValueRange | None = None
+) -> NDArray[Any]:
     """Decode one image into an RGB array.
 
     Parameters
     ----------
     item : str, os.PathLike, bytes, bytearray, memoryview, EncodedImage, PIL.Image.Image or ndarray
         A path, the bytes of an image file, a PIL image, or an array of shape (H, W), (H, W, 1),
-        (H, W, 3) or (H, W, 4) and dtype uint8, uint16 (0..65535), bool, or float in [0, 1].
+        (H, W, 3) or (H, W, 4) and dtype uint8, uint16 (0..65535), bool, or float in [0, 1]; with
+        `value_range`, of any integer or float dtype.
     index : int, optional
         The item's index in the input, for error messages.
+    value_range : float, (float, float) or None, default=None
+        The number in the file, or array, that is white, black being 0; or the numbers of black and
+        white. None: the whole range of the type.
 
     Returns
     -------
     image : ndarray of shape (H, W, 3), C-contiguous
-        ``uint8``, or ``float32`` in [0, 1] for inputs of more than 8 bits per channel: uint16 and
-        float arrays, 16-bit greyscale files and PIL images (modes "I;16", "I" and "F"). Always a
-        new array: it never shares memory with `item`, which is not modified (a PIL image that is
-        not loaded yet is loaded, as by any use of it).
+        ``uint8``, or ``float32`` in [0, 1] with `value_range` and for inputs of more than 8 bits
+        per channel: uint16 and float arrays, files of 16 bits, and PIL images of modes "I;16", "I"
+        and "F". Always a new array: it never shares memory with `item`, which is not modified (a
+        PIL image that is not loaded yet is loaded, as by any use of it).
 
     Raises
     ------
@@ -220,15 +151,29 @@ def load_image(item: Any, index: int | None = None) -> NDArray[Any]:
         dtype, has values out of range, has more than one frame, or is a file of more than
         ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (Pillow's guard against decompression bombs; raise
         that limit, or set it to None, to read bigger files).
+    ValueError
+        If `value_range` is none.
 
     Notes
     -----
     EXIF orientation is applied to files and PIL images; EXIF data that cannot be parsed count as
     upright. Alpha is composited on white.
 
-    Pillow has no mode for colour at 16 bits per channel and reads the high byte only: files of
-    16-bit RGB, RGBA, or grey with alpha come out as ``uint8``, right to one grey level. Pixels of
-    modes "I" and "F" must lie within 0..65535 and [0, 1]; anything else has no known white.
+    Pixels of modes "I" and "F" must lie within 0..65535 and [0, 1], or within `value_range`, and
+    signed integers need one: nothing else says what is white. TIFF files of 12 bits have their
+    white at 4095; PGM and JPEG 2000 files say themselves how many bits they use, and Pillow
+    stretches them to 16.
+
+    `value_range` is in the numbers of the file, for grey and each colour; alpha keeps its own
+    scale, and fully transparent pixels may hold anything. Of a TIFF whose white is 0, the range is
+    that of the file too, turned around. Bits are the numbers 0 and 255, and so are greys of less
+    than 8 bits stretched to them; palettes, CMYK, YCbCr, HSV and LAB are the 8-bit colours that
+    they stand for. A white beyond the type, such as 4095 for 8 bits, is an error.
+
+    Pillow has no mode for colour at 16 bits per channel. RGB and RGBA in PNG and TIFF files are
+    decoded twice, for the high and the low bytes. Of the rest (PIL images that were opened
+    elsewhere, grey with alpha, premultiplied alpha, CMYK, TIFF with compressed planes, JPEG 2000,
+    AVIF, PPM) come the high bytes: ``uint8``, right to one grey level.
 
     A truncated file is an error even where ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` is set, as some
     libraries do: the made-up grey part of such an image would be scored as if it were the part.
@@ -240,13 +185,76 @@ def load_image(item: Any, index: int | None = None) -> NDArray[Any]:
     >>> from skanomaly._images import load_image
     >>> load_image(np.array([[0, 255]], dtype=np.uint8)).tolist()
     [[[0, 0, 0], [255, 255, 255]]]
+    >>> load_image(np.array([[0, 4095]], dtype=np.uint16), value_range=4095)[0, :, 0].tolist()
+    [0.0, 1.0]
     """
+    return load_with_span(item, index, value_range)[0]
+
+
+def load_with_span(
+    item: Any, index: int | None = None, value_range: ValueRange | None = None
+) -> tuple[NDArray[Any], Span | None]:
+    """Decode one image, and say which numbers it holds.
+
+    Parameters
+    ----------
+    item, index, value_range
+        See :func:`load_image`.
+
+    Returns
+    -------
+    image : ndarray of shape (H, W, 3), C-contiguous
+        As from :func:`load_image`.
+    span : Span or None
+        ``low``, ``high`` and its range in force, ``black`` and ``white``, in the numbers of the
+        file; None for images of 8 bits. See :func:`skanomaly._images.values.small_range_message`.
+
+    Raises
+    ------
+    ImageReadError, ValueError
+        As from :func:`load_image`.
+    """
+    return _load(item, index, Meaning(given=check_value_range(value_range)))
+
+
+def viewable_image(item: Any, index: int | None = None) -> NDArray[Any]:
+    """Decode one image for the eye.
+
+    Parameters
+    ----------
+    item, index
+        See :func:`load_image`.
+
+    Returns
+    -------
+    image : ndarray of shape (H, W, 3), uint8 or float32 in [0, 1]
+        As from :func:`load_image`. But what has more than 8 bits, and no range, another one, or
+        uses a quarter of it at most, is stretched from its own least to its own greatest value:
+        numbers of 12 bits in a file of 16 are not nearly black, and temperatures can be seen.
+
+    Raises
+    ------
+    ImageReadError
+        When it cannot be read.
+    """
+    return _load(item, index, Meaning(stretch=True))[0]
+
+
+def _load(item, index, meaning):
     where = where_of(item, index)
     if isinstance(item, np.ndarray):
-        return array_to_rgb(item, where)
-    with opened(read_item(item, index), where) as im:
+        return array_to_rgb(item, where, meaning)
+    item = read_item(item, index)
+    with ExitStack() as files:
+        im = files.enter_context(opened(item, where))
         check_header(im, where)
-        return pil_to_rgb(im, where)
+        low = None
+        if im is not item:
+            check_end(im, encoded_bytes(item), where)
+            if loses_bits(im) and has_low_bytes(im):
+                low = files.enter_context(opened(item, where))
+                keep_low_bytes(low)
+        return pil_to_rgb(im, where, meaning, low)
 
 
 def image_size(item: Any, index: int | None = None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,18 @@ from tqdm.auto import tqdm
 
 from skanomaly._cache import TokenCache, cache_key
 from skanomaly._docstrings import document
-from skanomaly._images import check_images, content_digest, load_image, read_item, resize_image
+from skanomaly._images import (
+    check_images,
+    check_value_range,
+    content_digest,
+    load_with_span,
+    read_item,
+    resize_image,
+    warn_of_small_range,
+)
 from skanomaly._parameters import Estimator
 from skanomaly._sklearn import Interval, StrOptions
-from skanomaly._typing import Images, PathLike
+from skanomaly._typing import Images, PathLike, ValueRange
 from skanomaly.core.threads import reading_threads
 from skanomaly.embedders._batches import (
     VIEWS,
@@ -41,7 +49,7 @@ class BasePatchEmbedder(
     A subclass turns a batch of arrays of one shape into tokens (`_embed_batch`), says what its
     tokens depend on (`_fingerprint`), and which sides its input may have (`_cell`,
     `_default_image_size`). It has the parameters `image_size`, `resize`, `augmentation`,
-    `batch_size`, `cache_dir`, `cache_size` and `verbose`.
+    `batch_size`, `cache_dir`, `cache_size` and `verbose`, and may have `value_range`.
 
     Notes
     -----
@@ -52,6 +60,7 @@ class BasePatchEmbedder(
         "image_size": [None, Interval(Integral, 1, None, closed="left")],
         "resize": [StrOptions({"squash", "shortest_edge"})],
         "augmentation": [None, StrOptions({"rotate90", "dihedral"})],
+        "value_range": [None, Interval(Real, 0, None, closed="neither"), tuple, list],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "cache_dir": [None, str, os.PathLike],
         "cache_size": [Interval(Integral, 1, None, closed="left")],
@@ -66,6 +75,7 @@ class BasePatchEmbedder(
     cache_size: int
     verbose: bool | int
 
+    value_range: ValueRange | None = None  # of those that have no such parameter
     _max_side: int | None = None  # longest side of an input in pixels
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -97,6 +107,15 @@ class BasePatchEmbedder(
         """Called by each thread that is to read images."""
 
     # What it gets.
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_value_range(self.value_range)
+
+    def _reading(self) -> dict[str, object]:
+        """Plain values by name: what tokens depend on by the way in which images are read."""
+        value_range = check_value_range(self.value_range)
+        return {} if value_range is None else {"value_range": list(value_range)}
 
     @document(EMBEDDER_DOCS)
     def fit(self, X: Images, y: Any = None) -> BasePatchEmbedder:
@@ -138,7 +157,9 @@ class BasePatchEmbedder(
         """Embed training images, with their augmented views.
 
         Differs from ``fit(X).transform(X)`` where `augmentation` is set, as does scikit-learn's
-        `TargetEncoder`: views serve training alone.
+        `TargetEncoder`: views serve training alone. Warns where images of more than 8 bits, taken
+        together, use a quarter of their range at most; of those with tokens in `cache_dir` that is
+        not known.
 
         Parameters
         ----------
@@ -152,9 +173,12 @@ class BasePatchEmbedder(
             dim), view 0 being the image itself.
         """
         self.fit(X)
+        spans: list[Any] = []
+        embedded = self._embed(X, VIEWS[self.augmentation], spans)
+        warn_of_small_range(spans)
         if self.augmentation is None:
-            return self.transform(X)
-        views = [stack_tokens(tokens) for tokens in self._embed(X, VIEWS[self.augmentation])]
+            return stack_tokens([tokens[0] for tokens in embedded])
+        views = [stack_tokens(tokens) for tokens in embedded]
         if any(view.dtype == object for view in views) or len({v.shape for v in views}) > 1:
             raise ValueError(
                 f"augmentation={self.augmentation!r} needs one square grid for all images; use "
@@ -219,9 +243,9 @@ class BasePatchEmbedder(
         return True
 
     def _embed(
-        self, X: Images, views: list[Callable[[np.ndarray], np.ndarray]]
+        self, X: Images, views: list[Callable[..., Any]], spans: list[Any] | None = None
     ) -> list[list[np.ndarray]]:
-        """Tokens of each image: a list of lists, one array a view."""
+        """Tokens of each image: a list of lists, one array a view. `spans` gets those read."""
         items = check_images(X)
         self._cell()  # loads the model before there are threads that would wait for each other
         cache = context = None
@@ -229,9 +253,10 @@ class BasePatchEmbedder(
             if not os.fspath(self.cache_dir):
                 raise ValueError("cache_dir is empty; pass a folder, or None for no cache")
             cache = TokenCache(self.cache_dir, self.cache_size)
-            context = {"embedder": type(self).__name__, **self._fingerprint()}
+            context = {"embedder": type(self).__name__, **self._reading(), **self._fingerprint()}
         tokens: list[Any] = [[None] * len(views) for _ in items]
-        calls = ((self._prepare, item, i, views, cache, context) for i, item in enumerate(items))
+        options = views, cache, context, [] if spans is None else spans
+        calls = ((self._prepare, item, i, *options) for i, item in enumerate(items))
         ahead = read_ahead(calls, reading_threads(), self.batch_size, self._start_reading)
         with (
             closing(ahead) as prepared,
@@ -257,20 +282,21 @@ class BasePatchEmbedder(
         return tokens
 
     def _prepare(
-        self, item: Any, index: int, views: Any, cache: TokenCache | None, context: Any
+        self, item: Any, index: int, views: Any, cache: Any, context: Any, spans: list[Any]
     ) -> tuple[list[Any], list[Any], list[Any]]:
         """Of each view: its cache key, its tokens if cached, and its input if not."""
         item = read_item(item, index)
         keys: list[Any] = [None] * len(views)
         known: list[Any] = [None] * len(views)
         if cache is not None:
-            content = content_digest(item, index)
+            content = content_digest(item, index, self.value_range)
             names = [None if v == 0 else f"{self.augmentation}-{v}" for v in range(len(views))]
             keys = [cache_key(content=content, view=name, **context) for name in names]
             known = [cache.get(key) for key in keys]
         if all(array is not None for array in known):
             return keys, known, [None] * len(views)
-        image = load_image(item, index)
+        image, span = load_with_span(item, index, self.value_range)
+        spans.append(span)
         image = self._fit_to_size(image, index)
         images = [
             np.ascontiguousarray(view(image)) if array is None else None

@@ -9,7 +9,7 @@ from skanomaly._networks import dinov2
 from skanomaly._networks.network import LoadedModel, Network
 from skanomaly._networks.runtimes import runtime_device
 from skanomaly._sklearn import StrOptions
-from skanomaly._typing import PathLike
+from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._timm import TimmPatches
 
@@ -33,6 +33,7 @@ class DinoV2Patches(TimmPatches):
     %(fusion)s
     %(resize)s
     %(augmentation)s
+    %(value_range)s
     weights : str or os.PathLike, default="pretrained"
         ``"random"``: random weights from a fixed seed, for tests. ``"pretrained"``: downloaded at
         first use (``HF_HOME``; ``HF_HUB_OFFLINE=1`` forbids it). A tag that timm has for this
@@ -88,6 +89,7 @@ class DinoV2Patches(TimmPatches):
         fusion: str = "concat",
         resize: str = "squash",
         augmentation: str | None = None,
+        value_range: ValueRange | None = None,
         weights: PathLike = "pretrained",
         source: str = "timm",
         batch_size: int = 8,
@@ -105,6 +107,7 @@ class DinoV2Patches(TimmPatches):
             image_size=image_size,
             resize=resize,
             augmentation=augmentation,
+            value_range=value_range,
             weights=weights,
             batch_size=batch_size,
             device=device,

@@ -22,6 +22,12 @@ fusion : {"concat", "mean"}, default="concat"
     How several layers become one token. Of a transformer each layer's token is brought to
     unit length before.
 """,
+    "value_range": """
+value_range : float, (float, float) or None, default=None
+    The number in the images that is white, black being 0, or the numbers of black and white:
+    4095 for 12 bits in files of 16, ``(20.0, 80.0)`` for temperatures. None: the whole range of
+    the images' type. A value outside of it is an error.
+""",
     "resize": """
 resize : {"squash", "shortest_edge"}, default="squash"
     ``"squash"`` resizes the whole image to a square; ``"shortest_edge"`` keeps the aspect but

@@ -9,7 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from skanomaly._docstrings import document
-from skanomaly._typing import PathLike
+from skanomaly._typing import PathLike, ValueRange
 from skanomaly.core.filter_bank import filter_bank_features
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -33,6 +33,7 @@ class FilterBankPatches(BasePatchEmbedder):
         ``"squash"`` resizes the whole image to a square; ``"shortest_edge"`` keeps the aspect but
         for rounding both sides to a multiple of 8. The image is never cropped.
     %(augmentation)s
+    %(value_range)s
     batch_size : int, default=8
         Images read at a time.
     %(cache_dir)s
@@ -70,6 +71,7 @@ class FilterBankPatches(BasePatchEmbedder):
         image_size: int | None = 256,
         resize: str = "squash",
         augmentation: str | None = None,
+        value_range: ValueRange | None = None,
         batch_size: int = 8,
         cache_dir: PathLike | None = None,
         cache_size: int = 20_000_000_000,
@@ -79,6 +81,7 @@ class FilterBankPatches(BasePatchEmbedder):
         self.image_size = image_size
         self.resize = resize
         self.augmentation = augmentation
+        self.value_range = value_range
         self.batch_size = batch_size
         self.cache_dir = cache_dir
         self.cache_size = cache_size
@@ -99,6 +102,7 @@ class FilterBankPatches(BasePatchEmbedder):
             "weights": FILTERS_VERSION,
             "image_size": self._side(),
             "resize": self.resize,
+            **self._reading(),
             "interpolation": self._interpolation(),
         }
 

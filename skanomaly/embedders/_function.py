@@ -12,9 +12,9 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from skanomaly._docstrings import document
-from skanomaly._images import check_images, load_image
+from skanomaly._images import check_images, load_with_span
 from skanomaly._sklearn import HasMethods
-from skanomaly._typing import Images
+from skanomaly._typing import Images, ValueRange
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -33,6 +33,8 @@ class FunctionPatches(BasePatchEmbedder):
         with ``embed(path) -> (patches, (grid_h, grid_w), (height, width))`` is given each element
         of `X` as it is; it may return tokens alone too, (grid_h, grid_w, dim), or patches of a
         square grid, (patches, dim).
+    value_range : float, (float, float) or None, default=None
+        As of the other embedders, for a callable: an object with ``embed`` reads images itself.
     %(n_jobs)s
     %(verbose)s
 
@@ -55,6 +57,7 @@ class FunctionPatches(BasePatchEmbedder):
 
     _parameter_constraints: dict = {
         "func": [callable, HasMethods("embed")],
+        "value_range": BasePatchEmbedder._parameter_constraints["value_range"],
         "n_jobs": [None, Integral],
         "verbose": ["verbose"],
     }
@@ -66,24 +69,39 @@ class FunctionPatches(BasePatchEmbedder):
         self,
         func: Callable[..., Any] | Any,
         *,
+        value_range: ValueRange | None = None,
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
         self.func = func
+        self.value_range = value_range
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _embed(self, X: Images, views: list[Callable[..., Any]]) -> list[list[np.ndarray]]:
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if self.value_range is not None and hasattr(self.func, "embed"):
+            raise ValueError(
+                f"value_range={self.value_range!r} is for functions of arrays: func has a method "
+                "embed, which is given images unread"
+            )
+
+    def _embed(
+        self, X: Images, views: list[Callable[..., Any]], spans: list[Any] | None = None
+    ) -> list[list[np.ndarray]]:
         items = check_images(X)
         calls = (delayed(self._call)(item, i) for i, item in enumerate(items))
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(calls)
         bar = tqdm(results, total=len(items), desc="embed", unit="image", disable=not self.verbose)
-        return [[tokens] for tokens in bar]
+        embedded = list(bar)
+        if spans is not None:
+            spans += [span for _, span in embedded]
+        return [[tokens] for tokens, _ in embedded]
 
-    def _call(self, item: Any, index: int) -> np.ndarray:
+    def _call(self, item: Any, index: int) -> tuple[np.ndarray, Any]:
         func: Any = self.func
         embeds = hasattr(func, "embed")
-        image = item if embeds else load_image(item, index)
+        image, span = (item, None) if embeds else load_with_span(item, index, self.value_range)
         try:
             result = func.embed(image) if embeds else func(image)
         except Exception as exc:
@@ -115,7 +133,7 @@ class FunctionPatches(BasePatchEmbedder):
                 f"(grid_h * grid_w, dim) with their grid; got shape {patches.shape} of dtype "
                 f"{patches.dtype} for image {index}"
             )
-        return check_tokens_of_image(patches, index, masked=True)
+        return check_tokens_of_image(patches, index, masked=True), span
 
 
 def _square(n_patches: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from skanomaly._networks.openclip_tokens import clip_network
 from skanomaly._networks.runtimes import Plan, make_plan, runtime_device
 from skanomaly._optional import import_optional
 from skanomaly._sklearn import Interval
-from skanomaly._typing import PathLike
+from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._torch_base import TorchPatches
 
@@ -52,6 +52,7 @@ class OpenClipPatches(TorchPatches):
         coarsest stride. None: the model's own, rounded down to one.
     %(resize)s
     %(augmentation)s
+    %(value_range)s
     %(batch_size)s
     %(device)s
     dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
@@ -124,6 +125,7 @@ class OpenClipPatches(TorchPatches):
         image_size: int | None = None,
         resize: str = "squash",
         augmentation: str | None = None,
+        value_range: ValueRange | None = None,
         batch_size: int = 8,
         device: str = "auto",
         dtype: str = "auto",
@@ -142,6 +144,7 @@ class OpenClipPatches(TorchPatches):
         self.image_size = image_size
         self.resize = resize
         self.augmentation = augmentation
+        self.value_range = value_range
         self.batch_size = batch_size
         self.device = device
         self.dtype = dtype

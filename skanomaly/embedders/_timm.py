@@ -11,7 +11,7 @@ from skanomaly._networks.fusion import fuse_layers
 from skanomaly._networks.network import LoadedModel, Network, layer_numbers, patchcore_stages
 from skanomaly._networks.runtimes import runtime_device
 from skanomaly._networks.timm import fast_forward, forward, load_timm
-from skanomaly._typing import PathLike
+from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._torch_base import TorchPatches
 
@@ -31,6 +31,7 @@ class TimmPatches(TorchPatches):
         coarsest stride. None: the model's own, rounded to one.
     %(resize)s
     %(augmentation)s
+    %(value_range)s
     weights : str or os.PathLike, default="pretrained"
         ``"random"``: random weights from a fixed seed, for tests. ``"pretrained"``: those of the
         tag in `model_name`, or else of timm's first; downloaded by timm at first use, into its
@@ -97,6 +98,7 @@ class TimmPatches(TorchPatches):
         image_size: int | None = None,
         resize: str = "squash",
         augmentation: str | None = None,
+        value_range: ValueRange | None = None,
         weights: PathLike = "pretrained",
         batch_size: int = 8,
         device: str = "auto",
@@ -112,6 +114,7 @@ class TimmPatches(TorchPatches):
         self.image_size = image_size
         self.resize = resize
         self.augmentation = augmentation
+        self.value_range = value_range
         self.weights = weights
         self.batch_size = batch_size
         self.device = device

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFile, features
 
-from skanomaly._images import files
-from skanomaly._images.reading import (
-    EncodedImage,
+from skanomaly._images import (
     ImageReadError,
     check_images,
     content_digest,
+    files,
     image_size,
     load_image,
     read_item,
+    resize_image,
 )
-from skanomaly._images.resizing import resize_image
+from skanomaly._images.files import EncodedImage
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

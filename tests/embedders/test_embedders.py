@@ -535,6 +535,7 @@ def invalid_parameters():
         "image_size": [0, -8, 2.5, "large", True],
         "resize": ["crop", None, 1],
         "augmentation": ["flip", True, 4],
+        "value_range": [0, -1.5, "4095", True],
         "batch_size": [0, 1.5, None, True],
         "cache_dir": [3, True],
         "cache_size": [0, -1, 1.5, None, "2GB", True],
