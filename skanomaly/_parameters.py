@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 from sklearn.base import BaseEstimator
 
 from skanomaly._sklearn import InvalidParameterError
+from skanomaly._typing import ValueRange
 
 DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 
@@ -29,6 +31,7 @@ class Estimator(BaseEstimator):
                     f"The {name!r} parameter of {type(self).__name__} must not be a bool. "
                     f"Got {value!r} instead."
                 )
+        check_value_range(getattr(self, "value_range", None))
 
 
 def _words(constraints):
@@ -72,3 +75,39 @@ def check_integer(value: Any, name: str, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
     return int(value)
+
+
+def check_value_range(value_range: ValueRange | None) -> tuple[float, float] | None:
+    """Black and white that a person asks for.
+
+    Parameters
+    ----------
+    value_range : float, (float, float) or None
+        White, black being 0; or black and white.
+
+    Returns
+    -------
+    (black, white) : tuple of float, or None
+        None: as the type of an image says.
+
+    Raises
+    ------
+    ValueError
+        When it is anything else, or black is not below white.
+
+    Examples
+    --------
+    >>> from skanomaly._parameters import check_value_range
+    >>> check_value_range(4095), check_value_range((20, 80))
+    ((0.0, 4095.0), (20.0, 80.0))
+    """
+    if value_range is None:
+        return None
+    pair = (0, value_range) if isinstance(value_range, Real) else tuple(value_range)
+    numbers = [value for value in pair if isinstance(value, Real) and not isinstance(value, bool)]
+    if len(pair) != 2 or len(numbers) != 2 or not -inf < numbers[0] < numbers[1] < inf:
+        raise ValueError(
+            f"value_range={value_range!r} is neither a number above 0, which is white, nor two "
+            "numbers (black, white) with black below white"
+        )
+    return float(numbers[0]), float(numbers[1])

@@ -11,12 +11,11 @@ from skanomaly._images.reading import (
     viewable_image,
 )
 from skanomaly._images.resizing import resize_image
-from skanomaly._images.values import check_value_range, small_range_message, warn_of_small_range
+from skanomaly._images.values import small_range_message, warn_of_small_range
 
 __all__ = [
     "ImageReadError",
     "check_images",
-    "check_value_range",
     "content_digest",
     "image_size",
     "load_image",

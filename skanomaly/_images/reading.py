@@ -40,7 +40,8 @@ from skanomaly._images.files import (
     where_of,
 )
 from skanomaly._images.headers import check_end, check_header, upright_size
-from skanomaly._images.values import Span, check_value_range
+from skanomaly._images.values import Span
+from skanomaly._parameters import check_value_range
 from skanomaly._typing import ValueRange
 
 __all__ = [

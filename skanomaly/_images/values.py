@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._images.files import ImageReadError
-from skanomaly._typing import ValueRange
 
 # Images that, taken together, span no more than this share of their range are warned of: 14 bits
 # in a file of 16 are a quarter.
@@ -29,47 +27,6 @@ class Span(NamedTuple):
     high: float
     black: float
     white: float
-
-
-def check_value_range(value_range: ValueRange | None) -> tuple[float, float] | None:
-    """Black and white that a person asks for.
-
-    Parameters
-    ----------
-    value_range : float, (float, float) or None
-        White, black being 0; or black and white.
-
-    Returns
-    -------
-    (black, white) : tuple of float, or None
-        None: as the type of an image says.
-
-    Raises
-    ------
-    ValueError
-        When it is anything else, or black is not below white.
-
-    Examples
-    --------
-    >>> from skanomaly._images.values import check_value_range
-    >>> check_value_range(4095), check_value_range((20, 80))
-    ((0.0, 4095.0), (20.0, 80.0))
-    """
-    if value_range is None:
-        return None
-    pair = (0, value_range) if isinstance(value_range, Real) else value_range
-    try:
-        black, white = pair  # type: ignore[misc]
-        bools = any(isinstance(value, (bool, np.bool_)) for value in (black, white))
-        black, white = float(black), float(white)
-    except (TypeError, ValueError):
-        bools, black, white = True, 0.0, 0.0
-    if bools or not (np.isfinite([black, white]).all() and black < white):
-        raise ValueError(
-            f"value_range={value_range!r} is neither a number above 0, which is white, nor two "
-            "numbers (black, white) with black below white"
-        )
-    return black, white
 
 
 def to_unit(

@@ -16,7 +16,7 @@ from skanomaly._docstrings import document
 from skanomaly._images import check_images
 from skanomaly._parameters import Estimator
 from skanomaly._sklearn import HasMethods, Interval, StrOptions
-from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike
+from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike, ValueRange
 from skanomaly.anomalib._files import Backend, digest_of_checkpoint
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
@@ -24,9 +24,8 @@ from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.scorers._training_images import normal_images
 
-# What the scores and the threshold depend on; the others say how and where they are computed.
-_PARAMS_OF_FIT = "checkpoint_path contamination inferencer family normalized interpolation".split()
-_MapsAndScores = tuple[list[FloatArray], FloatArray]  # no maps without a size
+# Parameters that say how and where scores are computed; scores and threshold depend on the others.
+_HOW = ("device", "trust", "batch_size", "verbose")
 
 
 @document(EMBEDDER_DOCS)
@@ -47,10 +46,10 @@ class AnomalibDetector(OutlierMixin, Estimator):
         Share of good images that `fit` lets fall below the threshold, in (0, 0.5].
     inferencer : object, default=None
         A model in place of a file. Its ``predict`` is called with one image, by one thread at a
-        time: a path as it was given, which the inferencer then reads itself; any other image as
-        RGB array of shape (H, W, 3), uint8, or float32 in [0, 1]. It returns a dict, or an object,
-        with ``pred_score`` (higher is more anomalous; of one element) and ``anomaly_map`` ((H, W),
-        (1, H, W) or (1, 1, H, W), or None), of NumPy or torch. Clones share it.
+        time: a path as it was given, which the inferencer then reads itself; any other image, and
+        with `value_range` every one, as RGB array of shape (H, W, 3), uint8, or float32 in [0, 1].
+        It returns a dict, or an object, with ``pred_score`` (one number, higher is more anomalous)
+        and ``anomaly_map`` (None, or (H, W) with leading ones), of NumPy or torch. Clones share it.
     family : str or None, default=None
         The kind of model, such as "padim"; a checkpoint of another one is refused. None: as the
         file says. OpenVINO graphs do not say it.
@@ -62,6 +61,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
     interpolation : {"bilinear", "bicubic"} or None, default=None
         How images are resized for an exported graph, antialiased. None: as the graph itself does,
         or else as its family does. Other files bring their own.
+    %(value_range)s
     batch_size : int, default=8
         Images in memory, and in the model, at a time.
     %(verbose)s
@@ -75,8 +75,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
 
     Notes
     -----
-    The sign is scikit-learn's: ``score_samples`` is the negative of anomalib's ``pred_score``.
-    Maps keep anomalib's sign.
+    ``score_samples`` is the negative of anomalib's ``pred_score``. Maps keep anomalib's sign.
 
     Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
     best F1 on anomalib's validation images, defects included. Pickles hold the path and the digest
@@ -101,8 +100,6 @@ class AnomalibDetector(OutlierMixin, Estimator):
     >>> detector = AnomalibDetector(inferencer=Darkness()).fit(good)
     >>> detector.predict([good[-1], np.zeros((8, 8, 3), dtype=np.uint8)])
     array([ 1, -1])
-    >>> detector = AnomalibDetector("model.ckpt")  # doctest: +SKIP
-    >>> detector.score_samples(["part_1.png", "part_2.png"])  # doctest: +SKIP
     """
 
     _parameter_constraints: dict = {
@@ -114,6 +111,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
         "trust": ["boolean"],
         "normalized": ["boolean"],
         "interpolation": [None, StrOptions({"bilinear", "bicubic"})],
+        "value_range": [None, Interval(Real, 0, None, closed="neither"), tuple, list],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "verbose": ["verbose"],
     }
@@ -129,6 +127,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
         trust: bool = False,
         normalized: bool = False,
         interpolation: str | None = None,
+        value_range: ValueRange | None = None,
         batch_size: int = 8,
         verbose: bool | int = False,
     ) -> None:
@@ -140,6 +139,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
         self.trust = trust
         self.normalized = normalized
         self.interpolation = interpolation
+        self.value_range = value_range
         self.batch_size = batch_size
         self.verbose = verbose
 
@@ -310,15 +310,14 @@ class AnomalibDetector(OutlierMixin, Estimator):
         return state
 
     def _fit(self, X: Images, y: Labels) -> FloatArray:
-        self._validate_params()
         items = check_images(X)
         normal = normal_images(y, len(items))
         for name in ("offset_", "train_scores_", "_file", "_fitted_params"):
             self.__dict__.pop(name, None)
-        scores = self._score(items, self._backend())[1]
+        scores = self._score(items, self._backend(), training=True)[1]
         self.train_scores_ = scores[normal]
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
-        self._fitted_params = {name: getattr(self, name) for name in _PARAMS_OF_FIT}
+        self._fitted_params = {k: getattr(self, k) for k in self.get_params(False) if k not in _HOW}
         return scores
 
     def _backend(self) -> Backend:
@@ -344,6 +343,8 @@ class AnomalibDetector(OutlierMixin, Estimator):
         self._loaded = backend.unclipped, backend.family
         return backend
 
-    def _score(self, X: Images, backend: Backend, size: str | None = None) -> _MapsAndScores:
-        options = self.normalized, self.batch_size, self.verbose
+    def _score(
+        self, X: Images, backend: Backend, size: str | None = None, training: bool = False
+    ) -> tuple[list[FloatArray], FloatArray]:  # no maps without a size
+        options = self.normalized, self.value_range, self.batch_size, self.verbose, training
         return score_batches(check_images(X), backend, size, *options)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from skanomaly._images import image_size, load_image
+from skanomaly._images import image_size, load_with_span, warn_of_small_range
 from skanomaly.anomalib._files import Backend
 from skanomaly.core.maps import upsample_map
 from skanomaly.core.threads import map_threads, reading_threads
 
 if TYPE_CHECKING:
-    from skanomaly._typing import FloatArray, ImageLike
+    from skanomaly._images.values import Span
+    from skanomaly._typing import FloatArray, ImageLike, ValueRange
 
 # Inferencers are called by one thread at a time: most keep a single request or module.
 _lock = threading.RLock()
@@ -81,8 +82,10 @@ def score_batches(
     backend: Backend,
     size: str | None,
     normalized: bool,
+    value_range: ValueRange | None,
     batch_size: int,
     verbose: bool | int,
+    training: bool = False,
 ) -> tuple[list[FloatArray], FloatArray]:
     """Maps of images, and their scores, from one pass.
 
@@ -96,8 +99,10 @@ def score_batches(
         Give no maps, maps of each image's size, or maps of the model's size.
     normalized : bool
         Ask for anomalib's normalised scores.
-    batch_size, verbose
+    value_range, batch_size, verbose
         As for :class:`skanomaly.AnomalibDetector`.
+    training : bool, default=False
+        Warn of images of more than 8 bits that use a small part of their range.
 
     Returns
     -------
@@ -112,13 +117,15 @@ def score_batches(
         When an image has no finite score, or no map where one is asked for; it is named.
     """
     injected = isinstance(backend, InferencerBackend)
+    read = partial(_read, keep_paths=injected and value_range is None, value_range=value_range)
     maps: list[FloatArray] = []
-    scores = []
+    scores, spans = [], []
     with tqdm(total=len(items), desc="score", unit="image", disable=not verbose) as bar:
         for start in range(0, len(items), batch_size):
             part = list(enumerate(items[start : start + batch_size], start))
             names = [_name(i, item) for i, item in part]
-            images = map_threads(partial(_read, keep_paths=injected), part, reading_threads())
+            images, known = zip(*map_threads(read, part, reading_threads()), strict=True)
+            spans += known
             options: dict[str, Any] = {"names": names} if injected else {"normalized": normalized}
             heats, found = _check_output(*backend.predict(images, **options), names)
             scores.append(-found)
@@ -127,11 +134,13 @@ def score_batches(
                     if heat is None:
                         raise ValueError(f"{name}: this model gives scores, but no anomaly_map")
                     if size == "image":
-                        read = isinstance(image, np.ndarray)
-                        own_size = image.shape[:2] if read else image_size(item, i)
+                        is_read = isinstance(image, np.ndarray)
+                        own_size = image.shape[:2] if is_read else image_size(item, i)
                         heat = upsample_map(heat, own_size, sigma=0)
                     maps.append(heat)
             bar.update(len(part))
+    if training:
+        warn_of_small_range(spans)
     return maps, np.concatenate(scores)
 
 
@@ -141,9 +150,13 @@ def _name(index: int, item: object) -> str:
     return f"image {index}"
 
 
-def _read(numbered: tuple[int, Any], keep_paths: bool) -> Any:
+def _read(
+    numbered: tuple[int, Any], keep_paths: bool, value_range: ValueRange | None
+) -> tuple[Any, Span | None]:
     index, item = numbered
-    return item if keep_paths and isinstance(item, (str, os.PathLike)) else load_image(item, index)
+    if keep_paths and isinstance(item, (str, os.PathLike)):
+        return item, None
+    return load_with_span(item, index, value_range)
 
 
 def _check_output(

@@ -17,14 +17,13 @@ from skanomaly._cache import TokenCache, cache_key
 from skanomaly._docstrings import document
 from skanomaly._images import (
     check_images,
-    check_value_range,
     content_digest,
     load_with_span,
     read_item,
     resize_image,
     warn_of_small_range,
 )
-from skanomaly._parameters import Estimator
+from skanomaly._parameters import Estimator, check_value_range
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import Images, PathLike, ValueRange
 from skanomaly.core.threads import reading_threads
@@ -107,10 +106,6 @@ class BasePatchEmbedder(
         """Called by each thread that is to read images."""
 
     # What it gets.
-
-    def _validate_params(self) -> None:
-        super()._validate_params()
-        check_value_range(self.value_range)
 
     def _reading(self) -> dict[str, object]:
         """Plain values by name: what tokens depend on by the way in which images are read."""

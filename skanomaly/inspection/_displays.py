@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import binary_erosion
 
-from skanomaly._images import check_images, load_image
+from skanomaly._images import check_images, viewable_image
 from skanomaly._optional import import_optional
 from skanomaly._parameters import check_integer
 from skanomaly._typing import FloatArray, ImageLike, Images
@@ -26,7 +26,8 @@ def overlay_map(
     Parameters
     ----------
     image : image
-        Path, bytes, PIL image or array.
+        Path, bytes, PIL image or array. What has more than 8 bits and uses little of its range is
+        stretched to be seen.
     heat_map : ndarray of shape (height, width)
         Of the image's size; higher is more anomalous.
     limits : tuple of float
@@ -53,7 +54,7 @@ def overlay_map(
     >>> overlay_map(image, np.array([[0.0, 1.0]]), (0, 1)).tolist()
     [[[0, 0, 0], [178, 0, 0]]]
     """
-    pixels = load_image(image)
+    pixels = viewable_image(image)
     pixels = pixels / 255.0 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
     heat_map = np.asarray(heat_map)
     if heat_map.shape != pixels.shape[:2]:

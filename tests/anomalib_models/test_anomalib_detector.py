@@ -352,7 +352,7 @@ class RowsDetector(AnomalibDetector):
     def _fit(self, X, y):
         return super()._fit(self._images(X, reset=True), y)
 
-    def _score(self, X, backend, size=None):
+    def _score(self, X, backend, size=None, training=False):
         X = X if isinstance(X, list) and X[0].shape[:1] == (1,) else self._images(X, reset=False)
         return super()._score(X, backend, size)
 
