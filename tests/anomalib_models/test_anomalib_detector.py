@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 from sklearn.utils.validation import validate_data
 
-from skanomaly import AnomalibDetector, anomaly_maps, evaluate_split
+from skanomaly import AnomalibDetector, ImageReadError, anomaly_maps, evaluate_split
 from skanomaly.datasets import make_surfaces, read_mvtec
 from skanomaly.model_selection import OneClassSplit
 
@@ -81,6 +81,38 @@ def test_paths_are_passed_as_they_are_and_all_else_decoded(tmp_path):
     assert inferencer.seen[0] == str(path) and inferencer.seen[1] is path
     decoded = [(a.shape, a.dtype) for a in inferencer.seen[2:]]
     assert decoded == [((4, 6, 3), np.uint8)] * 3 + [((4, 6, 3), np.float32)]
+
+
+def test_value_range_is_for_every_image_and_part_of_the_fit(tmp_path):
+    deep = np.full((4, 6), 4095 // 5, dtype=np.uint16)
+    path = tmp_path / "part.png"
+    Image.fromarray(deep).save(path)
+    inferencer = Darkness()
+    detector = AnomalibDetector(inferencer=inferencer, value_range=4095)
+    scores = detector.score_samples([str(path), path.read_bytes(), deep])
+    np.testing.assert_allclose(scores, -0.8, atol=1e-7)
+    assert [a.dtype for a in inferencer.seen] == [np.float32] * 3
+    with pytest.raises(ImageReadError, match=r"image 1 .*value_range=\(0, 4095\)"):
+        detector.score_samples([deep, deep * np.uint16(9)])
+    bright = deep * np.uint16(4)
+    detector.fit([deep, bright])
+    with pytest.raises(NotFittedError, match="value_range of this detector changed"):
+        clone_with(detector, value_range=65535).predict([deep])
+    with pytest.raises(ValueError, match="black below white"):
+        AnomalibDetector(inferencer=inferencer, value_range=(9, 3)).fit([deep])
+
+
+def clone_with(detector, **params):
+    return pickle.loads(pickle.dumps(detector)).set_params(**params)
+
+
+def test_images_for_the_threshold_that_use_a_small_part_of_their_range_are_warned_of():
+    X = [np.full((4, 6), value, dtype=np.uint16) for value in (7, 4000)]
+    detector = AnomalibDetector(inferencer=Darkness(), batch_size=1)
+    with pytest.warns(UserWarning, match="values 7..4000 of 0..65535.*value_range=4095") as caught:
+        detector.fit(X)
+    assert [w.filename for w in caught] == [__file__]
+    detector.predict(X)
 
 
 def test_the_callers_arrays_are_not_touched():

@@ -194,6 +194,16 @@ def test_overlay():
     assert (overlay_map(image, np.ones((40, 60)), (1, 1)) == 127).all()
 
 
+def test_pictures_of_deep_images_are_neither_black_nor_errors():
+    ramp = np.arange(0, 256, 5, dtype=np.uint8).reshape(4, 13)
+    heat = np.zeros(ramp.shape)
+    expected = overlay_map(ramp, heat, (0, 1)).astype(int)
+    twelve = ramp.astype(np.uint16) * np.uint16(16)
+    degrees = (20 + ramp / 255 * 60).astype(np.float32)
+    for deep in (twelve, degrees, Image.fromarray(degrees), ramp.astype(np.int16) - 100):
+        assert np.abs(overlay_map(deep, heat, (0, 1)) - expected).max() <= 1
+
+
 def test_display(pipe, surfaces):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
