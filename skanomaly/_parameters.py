@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from numbers import Integral, Real
 from typing import Any
@@ -103,8 +104,10 @@ def check_value_range(value_range: ValueRange | None) -> tuple[float, float] | N
     """
     if value_range is None:
         return None
-    pair = (0, value_range) if isinstance(value_range, Real) else tuple(value_range)
-    numbers = [value for value in pair if isinstance(value, Real) and not isinstance(value, bool)]
+    pair = tuple(value_range) if isinstance(value_range, Sequence) else (0, value_range)
+    numbers: list[Any] = [
+        value for value in pair if isinstance(value, Real) and not isinstance(value, bool)
+    ]
     if len(pair) != 2 or len(numbers) != 2 or not -inf < numbers[0] < numbers[1] < inf:
         raise ValueError(
             f"value_range={value_range!r} is neither a number above 0, which is white, nor two "

@@ -98,4 +98,7 @@ def join_bytes(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.ui
     -------
     ndarray of shape (H, W, C), uint16
     """
-    return high.astype(np.uint16) << 8 | low
+    joined = high.astype(np.uint16)
+    joined <<= 8
+    joined |= low
+    return joined

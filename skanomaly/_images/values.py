@@ -219,8 +219,7 @@ def warn_of_small_range(spans: Iterable[Span | None]) -> None:
 
 def _level_of_user():
     """How far up the stack the code is that is neither ours nor scikit-learn's."""
-    frame: Any = sys._getframe(1)
-    level = 1
+    frame, level = sys._getframe(1), 1
     while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _BETWEEN:
         frame, level = frame.f_back, level + 1
     return level

@@ -119,13 +119,15 @@ def score_batches(
     injected = isinstance(backend, InferencerBackend)
     read = partial(_read, keep_paths=injected and value_range is None, value_range=value_range)
     maps: list[FloatArray] = []
-    scores, spans = [], []
+    scores = []
+    spans: list[Span | None] = []
     with tqdm(total=len(items), desc="score", unit="image", disable=not verbose) as bar:
         for start in range(0, len(items), batch_size):
             part = list(enumerate(items[start : start + batch_size], start))
             names = [_name(i, item) for i, item in part]
-            images, known = zip(*map_threads(read, part, reading_threads()), strict=True)
-            spans += known
+            read_images = map_threads(read, part, reading_threads())
+            images = [image for image, _ in read_images]
+            spans += [span for _, span in read_images]
             options: dict[str, Any] = {"names": names} if injected else {"normalized": normalized}
             heats, found = _check_output(*backend.predict(images, **options), names)
             scores.append(-found)
