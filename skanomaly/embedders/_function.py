@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from inspect import isroutine
 from math import isqrt
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.exceptions import NotFittedError
 from tqdm.auto import tqdm
 
+from skanomaly._cache import TokenCache, cache_key, token_cache
 from skanomaly._docstrings import document
-from skanomaly._images import check_images, load_image
+from skanomaly._images import content_digest, load_image, read_item
+from skanomaly._origins import Origin
+from skanomaly._recipes import value_as_text
 from skanomaly._sklearn import HasMethods
-from skanomaly._typing import Images
+from skanomaly._typing import PathLike
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -33,13 +39,23 @@ class FunctionPatches(BasePatchEmbedder):
         with ``embed(path) -> (patches, (grid_h, grid_w), (height, width))`` is given each element
         of `X` as it is; it may return tokens alone too, (grid_h, grid_w, dim), or patches of a
         square grid, (patches, dim).
+    func_version : str or None, default=None
+        A name for what `func` does now, needed with `cache_dir`: what a function contains cannot
+        be known, so change it whenever the tokens of an image change.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder for tokens, one file an image, found by the content of the image and the name and
+        version of `func`. Elements of `X` must then be images, also for an object with ``embed``.
+    %(cache_size)s
     %(n_jobs)s
     %(verbose)s
 
     Notes
     -----
-    Nothing is cached on disk, because the content of a function is not known: put
-    ``Pipeline(memory=...)`` around it. A lambda cannot be pickled.
+    A fitted embedder refuses another `func`, or `func_version`, than that of `fit`. It cannot see
+    that a function of the same name was rewritten between processes; `func_version` says so.
+
+    ``Pipeline(memory=...)`` is no cache for images: it goes by their paths, so that a photograph
+    that was replaced keeps its old tokens. A lambda cannot be pickled.
 
     Examples
     --------
@@ -55,8 +71,12 @@ class FunctionPatches(BasePatchEmbedder):
 
     _parameter_constraints: dict = {
         "func": [callable, HasMethods("embed")],
+        "func_version": [None, str],
         "n_jobs": [None, Integral],
-        "verbose": ["verbose"],
+        **{
+            name: BasePatchEmbedder._parameter_constraints[name]
+            for name in ("cache_dir", "cache_size", "verbose")
+        },
     }
 
     # There are no views of images that are handed on unread.
@@ -66,24 +86,60 @@ class FunctionPatches(BasePatchEmbedder):
         self,
         func: Callable[..., Any] | Any,
         *,
+        func_version: str | None = None,
+        cache_dir: PathLike | None = None,
+        cache_size: int = 20_000_000_000,
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
         self.func = func
+        self.func_version = func_version
+        self.cache_dir = cache_dir
+        self.cache_size = cache_size
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def _embed(self, X: Images, views: list[Callable[..., Any]]) -> list[list[np.ndarray]]:
-        items = check_images(X)
-        calls = (delayed(self._call)(item, i) for i, item in enumerate(items))
+    def _fingerprint(self) -> dict[str, object]:
+        # Of an object the class alone: what its repr shows may change from image to image.
+        by_name = isroutine(self.func) or isinstance(self.func, partial)
+        named = self.func if by_name else type(self.func)
+        return {"func": value_as_text(named), "func_version": self.func_version}
+
+    def _origin(self) -> Origin:
+        if "func" in self._changed_params():  # whatever its name
+            raise NotFittedError("func of this FunctionPatches changed since fit; call fit again")
+        return super()._origin()
+
+    def _embed(self, items: list[Any], views: list[Callable[..., Any]]) -> list[list[np.ndarray]]:
+        cache = token_cache(self.cache_dir, self.cache_size)
+        if cache is not None and not self.func_version:
+            raise ValueError(
+                "cache_dir needs func_version: what func contains cannot be known, so give it a "
+                "name, such as func_version='1', and another one whenever its tokens change"
+            )
+        context = None if cache is None else self._origin()
+        calls = (delayed(self._cached)(item, i, cache, context) for i, item in enumerate(items))
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(calls)
         bar = tqdm(results, total=len(items), desc="embed", unit="image", disable=not self.verbose)
         return [[tokens] for tokens in bar]
 
-    def _call(self, item: Any, index: int) -> np.ndarray:
+    def _cached(self, item: Any, index: int, cache: TokenCache | None, context: Any) -> np.ndarray:
+        """Tokens of an image, from the cache if there is one that has them."""
+        if cache is None:
+            return self._call(item, item, index)
+        content = read_item(item, index)
+        key = cache_key(content=content_digest(content, index), **context)
+        tokens = cache.get(key)
+        if tokens is None:
+            tokens = self._call(item, content, index)
+            cache.put(key, tokens)
+        return tokens
+
+    def _call(self, item: Any, content: Any, index: int) -> np.ndarray:
+        """What `func` makes of an element of X, of which `content` is what was read, if it was."""
         func: Any = self.func
         embeds = hasattr(func, "embed")
-        image = item if embeds else load_image(item, index)
+        image = item if embeds else load_image(content, index)
         try:
             result = func.embed(image) if embeds else func(image)
         except Exception as exc:

@@ -9,7 +9,6 @@ from typing import Any
 from skanomaly._docstrings import document
 from skanomaly._networks.fusion import fuse_layers
 from skanomaly._networks.network import LoadedModel, Network, layer_numbers, patchcore_stages
-from skanomaly._networks.runtimes import runtime_device
 from skanomaly._networks.timm import fast_forward, forward, load_timm
 from skanomaly._typing import PathLike
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -135,7 +134,7 @@ class TimmPatches(TorchPatches):
             self.weights,
             square=None if any_size or self.image_size is None else int(self.image_size),
             any_size=any_size,
-            device=str(runtime_device(self.runtime, self.device)),
+            device=str(self._device()),
             user=type(self).__name__,
         )
 
