@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["ArrayLike", "FloatArray", "ImageLike", "Images", "IntArray", "Labels", "PathLike"]
 
-PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
+PathLike: TypeAlias = str | os.PathLike[str]
 # One image: a path, the bytes of a file, an array of pixels, or a PIL image. The last is not named,
 # because this module is imported where Pillow is not wanted yet.
 ImageLike: TypeAlias = PathLike | bytes | NDArray[Any] | Any

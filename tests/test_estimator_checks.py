@@ -268,11 +268,12 @@ BESIDES = {
     },
     ForgetsTrainingImages: {"views"},
     NeverHeldOut: {"contamination"},
+    WritesToTokens: {"input", "persistence", "signs"},
     SinglePrecision: {"signs"},
     OtherPair: {"maps", "masks", "mixed_grids"},
     DoublePrecision: {"grids"},
     TokensByBatch: {"grids"},
-    FitsAnything: {"bools"},
+    FitsAnything: {"bools", "changes"},
     WritesToImages: {"augmentation"},
 }
 

@@ -181,7 +181,7 @@ class BasePatchEmbedder(
                 "resize='squash'"
             )
         tokens = stack_tokens(views)
-        set_origin(tokens, self._origin_at_fit)
+        set_origin(tokens, self._origin())
         return tokens
 
     def set_output(self, *, transform: str | None = None) -> BasePatchEmbedder:

@@ -58,8 +58,11 @@ class TimmPatches(TorchPatches):
     float32 as other ways to bfloat16 leave them, a median cosine of 0.9999 (ViT-Tiny/16, block 5),
     which moved the image AUROC of no data set it was tried on. Tokens of reduced precision are
     rounded to float16 precision, still as float32 arrays, so that `cache_dir` takes half the space.
-    A machine without bfloat16 gives slightly other tokens: set `dtype` where a fitted pipeline
-    moves between machines. What a GPU gains is not measured.
+    What ``"auto"`` means is decided in `fit` and pickled: a model that was fitted in bfloat16
+    computes in it on every machine, slowly where the processor cannot; OpenVINO, which then cannot
+    at all, raises. Processors of different kinds round bfloat16 differently (a median cosine of
+    0.999999): new images score the same but for that, while a training image may not be recognised
+    there, and is then compared with itself. What a GPU gains is not measured.
 
     OpenVINO is faster than torch, but to convert a model takes it 10 to 30 seconds for each size of
     input, and each process then compiles it for some seconds: so it has to be asked for. Converted
