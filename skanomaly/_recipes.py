@@ -101,7 +101,8 @@ def value_as_text(value: Any) -> str:
     -------
     str
         Functions and classes by module and qualified name, arrays by a digest of their values;
-        other objects by their class and what `repr` shows of them, without addresses.
+        other objects by their class and what `repr` shows of them, without addresses, or where
+        that is nothing by the numbers, texts and arrays that they hold.
 
     Examples
     --------
@@ -132,5 +133,19 @@ def value_as_text(value: Any) -> str:
         owner = getattr(value, "__self__", None)
         bound = "" if owner is None or inspect.ismodule(owner) else f" of {value_as_text(owner)}"
         return f"{value.__module__}.{getattr(value, '__qualname__', value.__name__)}{bound}"
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-    return f"{value_as_text(type(value))} {text}"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(value_as_text, value)))}}}"
+    if type(value).__repr__ is object.__repr__:  # which says nothing: as a distribution of SciPy
+        inside = getattr(value, "__dict__", {})
+        shown: Any = {k: v if _is_simple(v) else type(v) for k, v in inside.items()}
+    else:
+        shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    return f"{value_as_text(type(value))} {value_as_text(shown)}"
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether it holds no further object, so that describing it comes to an end."""
+    scalar = (type(None), bool, int, float, str, np.generic)
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, scalar) for item in value)
+    return isinstance(value, scalar) or (isinstance(value, np.ndarray) and value.dtype != object)

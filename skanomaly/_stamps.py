@@ -47,7 +47,7 @@ def file_digest(path: PathLike) -> str:
     >>> with tempfile.NamedTemporaryFile(delete=False) as file:
     ...     _ = file.write(b"weights")
     >>> file_digest(file.name)[:12]
-    '9a129ad0e99b'
+    '9a129038d9a0'
     """
     return _digest(file_stamp(path))
 

@@ -10,9 +10,10 @@ import joblib
 import numpy as np
 import pytest
 from _adapters import assert_same, cell_means, random_image, random_images
+from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 
 import skanomaly
@@ -405,6 +406,9 @@ def test_the_fingerprint_holds_no_address_and_all_of_an_array():
         def embed(self, path):
             return np.ones((1, 1, 1))
 
+    draws = [stats.uniform(0, 2), stats.uniform(0, 2), stats.uniform(0, 1), stats.norm(0, 2)]
+    of_draws = [recipe(RandomizedSearchCV(filter_pipe(), {"knn__topk": draw})) for draw in draws]
+    assert of_draws[0] == of_draws[1] and len(set(of_draws)) == 3
     one, two = (recipe(FunctionPatches(Reader())) for _ in range(2))
     assert one == two
     assert recipe(FunctionPatches(lambda image: image)) == recipe(
