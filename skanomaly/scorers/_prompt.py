@@ -60,7 +60,7 @@ class PromptScorer(BasePatchScorer):
     model_name : str, default="ViT-B-16"
         Of open_clip, as of the embedder.
     weights : str or os.PathLike, default="pretrained"
-        Weights, as of the embedder.
+        Weights, as of the embedder; tokens that are known to be of another model are an error.
     text_features_normal : array-like of shape (dim,) or (n_texts, dim), default=None
         Text features of normal things, in place of `prompts`; `class_name` is then not used.
     text_features_anomaly : array-like of shape (dim,) or (n_texts, dim), default=None
