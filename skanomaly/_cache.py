@@ -60,6 +60,39 @@ def cache_key(**parts: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def token_cache(cache_dir: PathLike | None, cache_size: int) -> TokenCache | None:
+    """The cache of an embedder; an error before the work where it could never hold anything.
+
+    Parameters
+    ----------
+    cache_dir, cache_size
+        Parameters of the embedder.
+
+    Returns
+    -------
+    TokenCache or None
+        None for no folder.
+
+    Raises
+    ------
+    ValueError
+        When the folder cannot be made, or is empty and cannot be written to.
+    """
+    if cache_dir is None:
+        return None
+    if not os.fspath(cache_dir):
+        raise ValueError("cache_dir is empty; pass a folder, or None for no cache")
+    cache = TokenCache(cache_dir, cache_size)
+    try:
+        cache.make()
+    except (OSError, ValueError) as exc:  # ValueError: a path the system cannot express
+        raise ValueError(
+            f"cache_dir={os.fspath(cache_dir)!r} cannot be used ({exc}); pass a folder that can be "
+            "written to, or None for no cache"
+        ) from exc
+    return cache
+
+
 def _check_plain(value: object) -> None:
     """Raise TypeError for what JSON would refuse, or would silently turn into a string."""
     if isinstance(value, dict):
@@ -105,8 +138,8 @@ class TokenCache:
     Parameters
     ----------
     directory : str or path-like
-        Where the files go; ``~`` is expanded. Made at the first `put`. Other files in it are
-        neither counted nor removed.
+        Where the files go; ``~`` is expanded. Made by `make`, or at the first `put`. Other files
+        in it are neither counted nor removed.
     max_bytes : int
         Cap on the total size of the files, enforced at `put`. Processes that write at the
         same time may each pass it by a tenth before they notice.
@@ -142,6 +175,16 @@ class TokenCache:
         if not _KEY.fullmatch(key):
             raise ValueError(f"not a cache key: {key!r}")
         return self.directory / key[:2] / f"{key}.safetensors"
+
+    def make(self) -> None:
+        """Make the directory; OSError where there can be none, or it can never hold anything.
+
+        One that cannot be written to is accepted as long as there is something in it: others may
+        have filled it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.directory, os.W_OK | os.X_OK) and not any(self.directory.iterdir()):
+            raise PermissionError(f"{self.directory} is empty and cannot be written to")
 
     def get(self, key: str) -> np.ndarray | None:
         """Return the array of `key`, the caller's to write to, or None if there is none."""

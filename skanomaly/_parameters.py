@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Sequence
 from math import inf
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import InconsistentVersionWarning
 
 from skanomaly._sklearn import InvalidParameterError
 from skanomaly._typing import ValueRange
+from skanomaly._version import __version__
 
 DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 
 
+_VERSION_KEY = "_skanomaly_version"  # in pickles only, never on an estimator
+
+
+class PickledByAnotherVersion(InconsistentVersionWarning):
+    """scikit-learn's warning, in words that name this package."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.estimator_name} was pickled by skanomaly {self.original_sklearn_version} and "
+            f"is loaded by {self.current_sklearn_version}: its scores may not be those that it "
+            "was calibrated on. Fit it again, or install that version"
+        )
+
+
 class Estimator(BaseEstimator):
-    """Base of the estimators: scikit-learn's, stricter with numbers, with links to our docs."""
+    """Base of the estimators: scikit-learn's, stricter with numbers, with links to our docs.
+
+    Pickles hold the version of this package, and loading them under another one warns.
+    """
 
     # HTML diagrams link an estimator to its page where its module is of this package.
     _doc_link_module = "skanomaly"
@@ -33,6 +55,62 @@ class Estimator(BaseEstimator):
                     f"Got {value!r} instead."
                 )
         check_value_range(getattr(self, "value_range", None))
+
+    def __getstate__(self):
+        return {**super().__getstate__(), _VERSION_KEY: __version__}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        version = state.pop(_VERSION_KEY, __version__)
+        if version != __version__:
+            warnings.warn(
+                PickledByAnotherVersion(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=__version__,
+                    original_sklearn_version=version,
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
+    def _remember_params(self) -> None:
+        """Keep the parameters of `fit`, to notice a change."""
+        self._params_at_fit = {
+            name: copy_of_param(value) for name, value in self.get_params(deep=True).items()
+        }
+
+    def _changed_params(self) -> list[str]:
+        """Names of the parameters that are not what they were in `fit`, if there was one."""
+        params = self.get_params(deep=True)
+        return [
+            name
+            for name, value in self.__dict__.get("_params_at_fit", {}).items()
+            if not (name in params and equal_params(params[name], value))
+        ]
+
+
+def copy_of_param(value: Any) -> Any:
+    """A parameter as it is now: lists, dicts and arrays may be changed in place later.
+
+    Estimators and random states stay themselves: that they are the same object is what tells
+    that they were not replaced.
+    """
+    if type(value) in (list, tuple):
+        return type(value)(map(copy_of_param, value))
+    if isinstance(value, dict) or hasattr(value, "__array__"):
+        return copy.deepcopy(value)
+    return value
+
+
+def equal_params(left: Any, right: Any) -> bool:
+    """Whether two values of a parameter mean the same, arrays and lists of arrays included."""
+    if left is right:
+        return True
+    if hasattr(left, "__array__") or hasattr(right, "__array__"):
+        return np.array_equal(left, right)
+    if isinstance(left, (list, tuple)) and type(left) is type(right):
+        return len(left) == len(right) and all(map(equal_params, left, right))
+    return bool(left == right)
 
 
 def _words(constraints):

@@ -31,6 +31,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from skanomaly._recipes import fingerprint_of as fingerprint_of
+
 _METHODS = ("fit", "score_samples", "decision_function", "predict")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,7 @@ __all__ = [
     "ValueRange",
 ]
 
-PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
+PathLike: TypeAlias = str | os.PathLike[str]
 # One image: a path, the bytes of a file, an array of pixels, or a PIL image. The last is not named,
 # because this module is imported where Pillow is not wanted yet.
 ImageLike: TypeAlias = PathLike | bytes | NDArray[Any] | Any

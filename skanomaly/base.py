@@ -14,7 +14,8 @@ arguments, stay as they are within a major version. Everything else with an unde
     For an embedder. Implement ``_embed_batch(images)``, which turns one uint8 or float32 batch of
     images (n_images, height, width, 3) into tokens (n_images, grid_h, grid_w, dim);
     ``_fingerprint()``, a dict of everything that the tokens depend on but the image, by which they
-    are cached; ``_cell()``, the side of a patch in pixels; and ``_default_image_size()``.
+    are cached, and by which a fitted embedder, and the scorer after it, notice a change;
+    ``_cell()``, the side of a patch in pixels; and ``_default_image_size()``.
 :class:`PatchTokens`
     What a scorer is given: the tokens of several images, one a row, whatever their form was.
 

@@ -1,6 +1,7 @@
 """Helpers of the embedders' tests."""
 
 import numpy as np
+import pytest
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -71,6 +72,12 @@ def assert_same(actual, expected):
     """Equal to the bit, in dtype and shape too."""
     assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
     assert actual.tobytes() == expected.tobytes()
+
+
+def skip_without_openvino_bfloat16():
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("OpenVINO has no bfloat16 on this processor")
 
 
 def count_embedded(monkeypatch, cls):

@@ -66,6 +66,15 @@ def test_clip(number, names, mvtec, tiny_clip, monkeypatch, capsys):
         assert not np.array_equal(scope["bottles"], scope["glass_bottles"])
 
 
+def test_caching(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("caching.md"):
+        exec(code, scope)
+    assert "image_size of this FilterBankPatches changed since fit" in str(scope["refusal"])
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2 * len(names["good"]) + len(names["new"])
+
+
 def test_no_example_would_download(tiny_clip):
     """Each block was made small, but for the one that brings its own embedder."""
     for code in blocks("clip.md"):

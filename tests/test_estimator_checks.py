@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from skanomaly import FilterBankPatches, FunctionPatches, PatchGaussianScorer, PatchKNNScorer
 from skanomaly.estimator_checks import (
@@ -107,6 +107,13 @@ class OtherPair(Broken):
     def score_patches(self, X, return_scores=False):
         out = super().score_patches(X, return_scores=return_scores)
         return (out[0], -out[1]) if return_scores else out
+
+
+class WritesToTokens(Broken):
+    def _score_model(self, model, tokens, known):
+        scores = super()._score_model(model, tokens, known)
+        tokens.values[:, 0] *= 1 + 1e-6
+        return scores
 
 
 class KeepsItsInput(Broken):
@@ -210,6 +217,11 @@ class HoldsWeights(OwnEmbedder):
         return super().fit(X, y)
 
 
+class NeverRefuses(OwnEmbedder):
+    def transform(self, X):
+        return OwnEmbedder.transform(clone(self), X)
+
+
 class OneName(OwnEmbedder):
     def get_feature_names_out(self, input_features=None):
         return ["token"]
@@ -229,6 +241,7 @@ BROKEN_SCORERS = {
     "signs": OtherSign,
     "output": SinglePrecision,
     "return_scores": OtherPair,
+    "writes": WritesToTokens,
     "input": KeepsItsInput,
     "bools": TakesBools,
     "persistence": FittedClone,
@@ -245,6 +258,7 @@ BROKEN_EMBEDDERS = {
     "input": WritesToImages,
     "bools": FitsTrue,
     "persistence": HoldsWeights,
+    "changes": NeverRefuses,
     "output_config": OneName,
 }
 # What else goes wrong with it.
@@ -255,11 +269,12 @@ BESIDES = {
     },
     ForgetsTrainingImages: {"views"},
     NeverHeldOut: {"contamination"},
+    WritesToTokens: {"input", "persistence", "signs"},
     SinglePrecision: {"signs"},
     OtherPair: {"maps", "masks", "mixed_grids"},
     DoublePrecision: {"grids"},
     TokensByBatch: {"grids"},
-    FitsAnything: {"bools"},
+    FitsAnything: {"bools", "changes"},
     WritesToImages: {"augmentation"},
 }
 

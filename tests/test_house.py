@@ -19,8 +19,10 @@ _networks benchmarking report
 evaluation
 datasets inspection
 core _images _pipelines
-metrics model_selection _tokens _cache
+_recipes
+metrics model_selection _tokens _cache _origins
 _parameters
+_stamps
 _optional _sklearn _docstrings _typing _version
 """
 FLOOR = {

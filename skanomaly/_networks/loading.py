@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._optional import import_optional
+from skanomaly._stamps import file_stamp
 from skanomaly._typing import PathLike
 
 if TYPE_CHECKING:
@@ -44,12 +45,10 @@ def load_once(key: Hashable, build: Callable[[], Any]) -> Any:
 
 
 def weights_key(weights: PathLike) -> Hashable:
-    """Key of `weights` in the cache: the word, or the file with its size and time of change."""
-    path = Path(weights).expanduser()
-    if weights in ("pretrained", "random") or not path.is_file():
+    """Key of `weights` in the cache: the word, or the file with what tells that it changed."""
+    if weights in ("pretrained", "random") or not Path(weights).expanduser().is_file():
         return os.fspath(weights)
-    stat = path.stat()
-    return str(path.resolve()), stat.st_size, stat.st_mtime_ns
+    return file_stamp(weights)
 
 
 def read_weights(weights: PathLike, user: str) -> dict[str, torch.Tensor]:

@@ -46,6 +46,11 @@ def compiled_openvino(
     -------
     callable
         From a (B, 3, height, width) float32 tensor to a list of (B, dim, grid_h, grid_w) tensors.
+
+    Raises
+    ------
+    RuntimeError
+        When the processor has no bfloat16, or the converter fails.
     """
     torch = import_optional("torch", "torch", _USER)
     n_threads = torch.get_num_threads()
@@ -55,6 +60,12 @@ def compiled_openvino(
 
     def build() -> _Streams:
         ov = import_optional("openvino", "openvino", _USER)
+        has = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if dtype == "bfloat16" and "BF16" not in has:  # OpenVINO would take float32 silently
+            raise RuntimeError(
+                f"OpenVINO has no bfloat16 on this processor, in which {network.name} is to run: "
+                "use runtime='torch', which computes it anywhere, or dtype='float32', and fit again"
+            )
         options = {
             # Left out, it would be what the processor likes best.
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32",

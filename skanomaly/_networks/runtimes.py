@@ -61,11 +61,13 @@ class Plan:
         return self.dtype != "float32"
 
     def fingerprint(self) -> dict[str, object]:
-        """What tokens depend on, for the key of their cache."""
+        """What tokens depend on; on the version of a runtime by no more than rounding."""
         parts: dict[str, object] = {"runtime": self.runtime, "dtype": self.dtype}
         if self.runtime != "torch":
             module = {"openvino": "openvino", "onnx": "onnxruntime"}[self.runtime]
-            parts["version"] = import_optional(module, self.runtime, "this runtime").__version__
+            parts["runtime_version"] = import_optional(
+                module, self.runtime, "this runtime"
+            ).__version__
         return {**parts, "numbers": _VERSION} if self.reduced else parts
 
 

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import os
-from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import OutlierMixin
-from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._docstrings import document
 from skanomaly._images import check_images
-from skanomaly._parameters import Estimator
 from skanomaly._sklearn import HasMethods, Interval, StrOptions
 from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike, ValueRange
-from skanomaly.anomalib._files import Backend, digest_of_checkpoint
+from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
+from skanomaly.anomalib._state import FileBackedDetector
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.scorers._training_images import normal_images
 
-# Parameters that say how and where scores are computed; scores and threshold depend on the others.
-_HOW = ("device", "trust", "batch_size", "verbose")
-
 
 @document(EMBEDDER_DOCS)
-class AnomalibDetector(OutlierMixin, Estimator):
+class AnomalibDetector(OutlierMixin, FileBackedDetector):
     """A model trained with anomalib, as a detector of images that is ready for use.
 
     `score_samples` and `score_maps` need no `fit`. `fit` trains nothing: it sets the threshold by
@@ -295,38 +290,21 @@ class AnomalibDetector(OutlierMixin, Estimator):
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def __sklearn_clone__(self) -> AnomalibDetector:
-        # scikit-learn would copy the inferencer, which a compiled model refuses.
-        copy = type(self)(**self.get_params(deep=False))
-        if hasattr(self, "_metadata_request"):  # as scikit-learn's own clone
-            copy._metadata_request = deepcopy(self._metadata_request)
-        return copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        path = self.checkpoint_path
-        if path is not None and state.get("_file", (None,))[0] != path:
-            state = {**state, "_file": (path, digest_of_checkpoint(path))}
-        return state
-
     def _fit(self, X: Images, y: Labels) -> FloatArray:
         items = check_images(X)
         normal = normal_images(y, len(items))
-        for name in ("offset_", "train_scores_", "_file", "_fitted_params"):
+        for name in ("offset_", "train_scores_", "_file", "_params_at_fit"):
             self.__dict__.pop(name, None)
         scores = self._score(items, self._backend(), training=True)[1]
         self.train_scores_ = scores[normal]
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
-        self._fitted_params = {k: getattr(self, k) for k in self.get_params(False) if k not in _HOW}
+        self._remember_params()
         return scores
 
     def _backend(self) -> Backend:
         """The loaded model; an error when it is no longer the one that this detector belongs to."""
         self._validate_params()
-        for name, value in self.__dict__.get("_fitted_params", {}).items():
-            now = getattr(self, name)
-            if now is not value and (name == "inferencer" or now != value):
-                raise NotFittedError(f"{name} of this detector changed since fit; call fit again")
+        self._check_unchanged()
         if (self.checkpoint_path is None) == (self.inferencer is None):
             given = "neither" if self.inferencer is None else "both"
             raise ValueError(f"give checkpoint_path or inferencer; this detector has {given}")

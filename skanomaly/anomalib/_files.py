@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
+from skanomaly._stamps import file_digest as digest_of_file
+from skanomaly._stamps import file_stamp
 from skanomaly.anomalib import _onnx_file
 
 if TYPE_CHECKING:
@@ -120,12 +122,11 @@ def checkpoint_kind(path: PathLike) -> str:
         raise ValueError(f"{path} is a folder; give the model file in it (.ckpt, .onnx, .xml, .pt)")
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint_path={str(path)!r} is not an existing file")
-    stat = path.stat()
-    return _kind_of_file(path, stat.st_size, stat.st_mtime_ns)
+    return _kind_of_file(path, file_stamp(path))
 
 
 @lru_cache(maxsize=64)
-def _kind_of_file(path: Path, size: int, changed: int) -> str:
+def _kind_of_file(path: Path, stamp: tuple[object, ...]) -> str:
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
@@ -236,9 +237,7 @@ def file_digest(path: PathLike, kind: str) -> str:
         files += _onnx_file.external_files(path)
     digest = sha256()
     for file in files:
-        stat = file.stat()
-        key = str(file.resolve()), stat.st_size, stat.st_mtime_ns
-        digest.update(_digest_of_file(*key))
+        digest.update(digest_of_file(file).encode())
     return digest.hexdigest()
 
 
@@ -252,15 +251,6 @@ def weights_of_openvino(path: Path) -> Path:
         f"the weights of {path} are missing: an OpenVINO graph is two files, and "
         f"{candidates[0]} is not there"
     )
-
-
-@lru_cache(maxsize=64)
-def _digest_of_file(path: str, size: int, changed: int) -> bytes:
-    digest = sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.digest()
 
 
 def digest_of_checkpoint(path: PathLike) -> str:

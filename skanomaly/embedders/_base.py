@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from numbers import Integral, Real
@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import TransformerMixin
 from tqdm.auto import tqdm
 
-from skanomaly._cache import TokenCache, cache_key
+from skanomaly._cache import cache_key, token_cache
 from skanomaly._docstrings import document
 from skanomaly._images import (
     check_images,
@@ -23,7 +23,8 @@ from skanomaly._images import (
     resize_image,
     warn_of_small_range,
 )
-from skanomaly._parameters import Estimator, check_value_range
+from skanomaly._origins import set_origin
+from skanomaly._parameters import check_value_range
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import Images, PathLike, ValueRange
 from skanomaly.core.threads import reading_threads
@@ -35,12 +36,13 @@ from skanomaly.embedders._batches import (
     stack_tokens,
 )
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
+from skanomaly.embedders._fitted import FittedEmbedder
 
 
 # No output is wrapped: tokens are arrays of more dimensions than a DataFrame has.
 class BasePatchEmbedder(
     TransformerMixin,
-    Estimator,
+    FittedEmbedder,
     auto_wrap_output_keys=None,  # type: ignore[call-arg]
 ):
     """Base of the embedders: images in, patch tokens out.
@@ -52,6 +54,10 @@ class BasePatchEmbedder(
 
     Notes
     -----
+    A fitted embedder keeps what its tokens depended on in `fit`, and `transform` raises where that
+    is no longer so: where a parameter was set, or a file of weights replaced. One that was never
+    fitted has no state.
+
     Images are read by threads ahead of the model, as many as there are cores, up to 8.
     """
 
@@ -86,10 +92,6 @@ class BasePatchEmbedder(
         """(grid_h, grid_w, dim) tokens of each of (B, height, width, 3) images."""
         raise NotImplementedError
 
-    def _fingerprint(self) -> Mapping[str, object]:
-        """Plain values by name: all that the tokens of an image depend on."""
-        raise NotImplementedError
-
     def _cell(self) -> int:
         """Sides of an input are multiples of this, in pixels."""
         raise NotImplementedError
@@ -114,7 +116,9 @@ class BasePatchEmbedder(
 
     @document(EMBEDDER_DOCS)
     def fit(self, X: Images, y: Any = None) -> BasePatchEmbedder:
-        """Check the parameters and the container; nothing is learned.
+        """Check the parameters and the container, and keep what tokens depend on.
+
+        Nothing is learned from the images.
 
         Parameters
         ----------
@@ -128,11 +132,12 @@ class BasePatchEmbedder(
         """
         self._validate_params()
         check_images(X)
+        self._remember_fit()
         return self
 
     @document(EMBEDDER_DOCS)
     def transform(self, X: Images) -> np.ndarray:
-        """Embed images.
+        """Embed images; works without `fit`.
 
         Parameters
         ----------
@@ -143,9 +148,19 @@ class BasePatchEmbedder(
         ndarray of shape (n_images, grid_h, grid_w, dim), float32
             Patch tokens, C-contiguous. Where images give different grids, a 1-D object array of
             (grid_h, grid_w, dim) arrays.
+
+        Raises
+        ------
+        NotFittedError
+            When tokens would be others than at `fit`; the message names what changed.
+        ValueError
+            When `cache_dir` is no folder and cannot be made one; before any image is read.
         """
         self._validate_params()
-        return stack_tokens([views[0] for views in self._embed(X, VIEWS[None])])
+        items, origin = check_images(X), self._origin()
+        tokens = stack_tokens([views[0] for views in self._embed(items, VIEWS[None])])
+        set_origin(tokens, origin)
+        return tokens
 
     @document(EMBEDDER_DOCS)
     def fit_transform(self, X: Images, y: Any = None) -> np.ndarray:
@@ -166,14 +181,26 @@ class BasePatchEmbedder(
         ndarray of shape (n_images, grid_h, grid_w, dim), float32
             As from :meth:`transform`. With `augmentation`: (n_images, n_views, grid_h, grid_w,
             dim), view 0 being the image itself.
+
+        Raises
+        ------
+        ValueError
+            As from :meth:`transform`, and where images have no square grid, for `augmentation`.
         """
         self.fit(X)
+        items = check_images(X)
         spans: list[Any] = []
-        embedded = self._embed(X, VIEWS[self.augmentation], spans)
+        embedded = self._embed(items, VIEWS[self.augmentation], spans)
         warn_of_small_range(spans)
         if self.augmentation is None:
-            return stack_tokens([tokens[0] for tokens in embedded])
-        views = [stack_tokens(tokens) for tokens in embedded]
+            tokens = stack_tokens([views[0] for views in embedded])
+        else:
+            tokens = self._stack_views([stack_tokens(views) for views in embedded])
+        set_origin(tokens, self._origin())
+        return tokens
+
+    def _stack_views(self, views: list[np.ndarray]) -> np.ndarray:
+        """Tokens of the views of all images, which must have one grid."""
         if any(view.dtype == object for view in views) or len({v.shape for v in views}) > 1:
             raise ValueError(
                 f"augmentation={self.augmentation!r} needs one square grid for all images; use "
@@ -238,17 +265,14 @@ class BasePatchEmbedder(
         return True
 
     def _embed(
-        self, X: Images, views: list[Callable[..., Any]], spans: list[Any] | None = None
+        self,
+        items: list[Any],
+        views: list[Callable[..., Any]],
+        spans: list[Any] | None = None,
     ) -> list[list[np.ndarray]]:
         """Tokens of each image: a list of lists, one array a view. `spans` gets those read."""
-        items = check_images(X)
-        self._cell()  # loads the model before there are threads that would wait for each other
-        cache = context = None
-        if self.cache_dir is not None:
-            if not os.fspath(self.cache_dir):
-                raise ValueError("cache_dir is empty; pass a folder, or None for no cache")
-            cache = TokenCache(self.cache_dir, self.cache_size)
-            context = {"embedder": type(self).__name__, **self._reading(), **self._fingerprint()}
+        cache = token_cache(self.cache_dir, self.cache_size)
+        context = None if cache is None else self._origin()
         tokens: list[Any] = [[None] * len(views) for _ in items]
         options = views, cache, context, [] if spans is None else spans
         calls = ((self._prepare, item, i, *options) for i, item in enumerate(items))

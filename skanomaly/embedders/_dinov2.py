@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from skanomaly._docstrings import document
 from skanomaly._networks import dinov2
 from skanomaly._networks.network import LoadedModel, Network
-from skanomaly._networks.runtimes import runtime_device
 from skanomaly._sklearn import StrOptions
 from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -132,7 +131,7 @@ class DinoV2Patches(TimmPatches):
         if self.weights != "pretrained" or not self.model_name.startswith("dinov2_"):
             raise ValueError("source='hub' serves DINOv2 with weights='pretrained' only")
         self._timm_name()  # refuses unknown names
-        device = str(runtime_device(self.runtime, self.device))
+        device = str(self._device())
         return dinov2.load_official(self.model_name, device)
 
     def _network(self) -> Network:

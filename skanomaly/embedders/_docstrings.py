@@ -50,8 +50,8 @@ device : str, default="auto"
     "dtype": """
 dtype : {"auto", "float32", "bfloat16", "float16", "int8"}, default="auto"
     Precision of the model. ``"auto"``: bfloat16 for plain vision transformers where the
-    processor or the GPU multiplies matrices in it, else float32. ``"int8"``: with
-    ``runtime="onnx"`` only.
+    processor or the GPU multiplies matrices in it, else float32; a fitted embedder keeps what it
+    was at `fit`, on any machine. ``"int8"``: with ``runtime="onnx"`` only.
 """,
     "runtime": """
 runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
@@ -60,7 +60,8 @@ runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
 """,
     "cache_dir": """
 cache_dir : str, os.PathLike or None, default=None
-    Folder for tokens, one file an image; each image is then embedded once.
+    Folder for tokens, one file an image; each image is then embedded once. They are found by the
+    content of the image, whatever its path, and by all that tokens depend on.
 """,
     "cache_size": """
 cache_size : int, default=20_000_000_000

@@ -15,7 +15,7 @@ from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 STRIDE = 8  # side of a patch in pixels
-# Stands for the weights in the keys of cached tokens: to be raised whenever a feature changes.
+# Tokens depend on it, as others do on weights: to be raised whenever a feature changes.
 FILTERS_VERSION = 1
 
 
@@ -99,7 +99,7 @@ class FilterBankPatches(BasePatchEmbedder):
 
     def _fingerprint(self) -> dict[str, object]:
         return {
-            "weights": FILTERS_VERSION,
+            "filters": FILTERS_VERSION,
             "image_size": self._side(),
             "resize": self.resize,
             **self._reading(),

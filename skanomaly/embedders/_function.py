@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from inspect import isroutine
 from math import isqrt
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn.exceptions import NotFittedError
 from tqdm.auto import tqdm
 
+from skanomaly._cache import TokenCache, cache_key, token_cache
 from skanomaly._docstrings import document
-from skanomaly._images import check_images, load_with_span
+from skanomaly._images import content_digest, load_with_span, read_item
+from skanomaly._origins import Origin
+from skanomaly._recipes import value_as_text
 from skanomaly._sklearn import HasMethods
-from skanomaly._typing import Images, ValueRange
+from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -35,13 +41,23 @@ class FunctionPatches(BasePatchEmbedder):
         square grid, (patches, dim).
     value_range : float, (float, float) or None, default=None
         As of the other embedders, for a callable: an object with ``embed`` reads images itself.
+    func_version : str or None, default=None
+        A name for what `func` does now, needed with `cache_dir`: what a function contains cannot
+        be known, so change it whenever the tokens of an image change.
+    cache_dir : str, os.PathLike or None, default=None
+        Folder for tokens, one file an image, found by the content of the image and the name and
+        version of `func`. Elements of `X` must then be images, also for an object with ``embed``.
+    %(cache_size)s
     %(n_jobs)s
     %(verbose)s
 
     Notes
     -----
-    Nothing is cached on disk, because the content of a function is not known: put
-    ``Pipeline(memory=...)`` around it. A lambda cannot be pickled.
+    A fitted embedder refuses another `func`, or `func_version`, than that of `fit`. It cannot see
+    that a function of the same name was rewritten between processes; `func_version` says so.
+
+    ``Pipeline(memory=...)`` is no cache for images: it goes by their paths, so that a photograph
+    that was replaced keeps its old tokens. A lambda cannot be pickled.
 
     Examples
     --------
@@ -57,9 +73,12 @@ class FunctionPatches(BasePatchEmbedder):
 
     _parameter_constraints: dict = {
         "func": [callable, HasMethods("embed")],
-        "value_range": BasePatchEmbedder._parameter_constraints["value_range"],
+        "func_version": [None, str],
         "n_jobs": [None, Integral],
-        "verbose": ["verbose"],
+        **{
+            name: BasePatchEmbedder._parameter_constraints[name]
+            for name in ("cache_dir", "cache_size", "verbose")
+        },
     }
 
     # There are no views of images that are handed on unread.
@@ -70,11 +89,17 @@ class FunctionPatches(BasePatchEmbedder):
         func: Callable[..., Any] | Any,
         *,
         value_range: ValueRange | None = None,
+        func_version: str | None = None,
+        cache_dir: PathLike | None = None,
+        cache_size: int = 20_000_000_000,
         n_jobs: int | None = None,
         verbose: bool | int = False,
     ) -> None:
         self.func = func
         self.value_range = value_range
+        self.func_version = func_version
+        self.cache_dir = cache_dir
+        self.cache_size = cache_size
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -86,11 +111,28 @@ class FunctionPatches(BasePatchEmbedder):
                 "embed, which is given images unread"
             )
 
+    def _fingerprint(self) -> dict[str, object]:
+        # Of an object the class alone: what its repr shows may change from image to image.
+        by_name = isroutine(self.func) or isinstance(self.func, partial)
+        named = self.func if by_name else type(self.func)
+        return {"func": value_as_text(named), "func_version": self.func_version, **self._reading()}
+
+    def _origin(self) -> Origin:
+        if "func" in self._changed_params():  # whatever its name
+            raise NotFittedError("func of this FunctionPatches changed since fit; call fit again")
+        return super()._origin()
+
     def _embed(
-        self, X: Images, views: list[Callable[..., Any]], spans: list[Any] | None = None
+        self, items: list[Any], views: list[Callable[..., Any]], spans: list[Any] | None = None
     ) -> list[list[np.ndarray]]:
-        items = check_images(X)
-        calls = (delayed(self._call)(item, i) for i, item in enumerate(items))
+        cache = token_cache(self.cache_dir, self.cache_size)
+        if cache is not None and not self.func_version:
+            raise ValueError(
+                "cache_dir needs func_version: what func contains cannot be known, so give it a "
+                "name, such as func_version='1', and another one whenever its tokens change"
+            )
+        context = None if cache is None else self._origin()
+        calls = (delayed(self._cached)(item, i, cache, context) for i, item in enumerate(items))
         results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(calls)
         bar = tqdm(results, total=len(items), desc="embed", unit="image", disable=not self.verbose)
         embedded = list(bar)
@@ -98,10 +140,25 @@ class FunctionPatches(BasePatchEmbedder):
             spans += [span for _, span in embedded]
         return [[tokens] for tokens, _ in embedded]
 
-    def _call(self, item: Any, index: int) -> tuple[np.ndarray, Any]:
+    def _cached(
+        self, item: Any, index: int, cache: TokenCache | None, context: Any
+    ) -> tuple[np.ndarray, Any]:
+        """Tokens of an image, from the cache if it has them, and the span of what was read."""
+        if cache is None:
+            return self._call(item, item, index)
+        content = read_item(item, index)
+        key = cache_key(content=content_digest(content, index, self.value_range), **context)
+        tokens, span = cache.get(key), None
+        if tokens is None:
+            tokens, span = self._call(item, content, index)
+            cache.put(key, tokens)
+        return tokens, span
+
+    def _call(self, item: Any, content: Any, index: int) -> tuple[np.ndarray, Any]:
+        """What `func` makes of an element of X, of which `content` is what was read, if it was."""
         func: Any = self.func
         embeds = hasattr(func, "embed")
-        image, span = (item, None) if embeds else load_with_span(item, index, self.value_range)
+        image, span = (item, None) if embeds else load_with_span(content, index, self.value_range)
         try:
             result = func.embed(image) if embeds else func(image)
         except Exception as exc:

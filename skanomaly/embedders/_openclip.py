@@ -9,7 +9,6 @@ from skanomaly._docstrings import document
 from skanomaly._networks.network import Network
 from skanomaly._networks.openclip import OpenClipModel, load_model
 from skanomaly._networks.openclip_tokens import clip_network
-from skanomaly._networks.runtimes import Plan, make_plan, runtime_device
 from skanomaly._optional import import_optional
 from skanomaly._sklearn import Interval
 from skanomaly._typing import PathLike, ValueRange
@@ -156,7 +155,7 @@ class OpenClipPatches(TorchPatches):
     def _model(self) -> OpenClipModel:
         user = type(self).__name__
         import_optional("torch", "clip", user)  # or else its absence would name the extra torch
-        device = str(runtime_device(self.runtime, self.device))
+        device = str(self._device())
         return load_model(self.model_name, self.weights, device=device, user=user)
 
     def _network(self) -> Network:
@@ -170,7 +169,5 @@ class OpenClipPatches(TorchPatches):
             windows=self.windows,
         )
 
-    def _plan(self, network: Network) -> Plan:
-        # "auto" is float32 even where there is a fast form: see Notes.
-        device = runtime_device(self.runtime, self.device)
-        return make_plan(self.runtime, self.dtype, device, plain=False)
+    def _may_reduce(self, network: Network) -> bool:
+        return False  # even where there is a fast form: see Notes

@@ -9,7 +9,6 @@ from typing import Any
 from skanomaly._docstrings import document
 from skanomaly._networks.fusion import fuse_layers
 from skanomaly._networks.network import LoadedModel, Network, layer_numbers, patchcore_stages
-from skanomaly._networks.runtimes import runtime_device
 from skanomaly._networks.timm import fast_forward, forward, load_timm
 from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -60,8 +59,11 @@ class TimmPatches(TorchPatches):
     float32 as other ways to bfloat16 leave them, a median cosine of 0.9999 (ViT-Tiny/16, block 5),
     which moved the image AUROC of no data set it was tried on. Tokens of reduced precision are
     rounded to float16 precision, still as float32 arrays, so that `cache_dir` takes half the space.
-    A machine without bfloat16 gives slightly other tokens: set `dtype` where a fitted pipeline
-    moves between machines. What a GPU gains is not measured.
+    What ``"auto"`` means is decided in `fit` and pickled: a model that was fitted in bfloat16
+    computes in it on every machine, slowly where the processor cannot; OpenVINO, which then cannot
+    at all, raises. Processors of different kinds round bfloat16 differently (a median cosine of
+    0.999999): new images score the same but for that, while a training image may not be recognised
+    there, and is then compared with itself. What a GPU gains is not measured.
 
     OpenVINO is faster than torch, but to convert a model takes it 10 to 30 seconds for each size of
     input, and each process then compiles it for some seconds: so it has to be asked for. Converted
@@ -138,7 +140,7 @@ class TimmPatches(TorchPatches):
             self.weights,
             square=None if any_size or self.image_size is None else int(self.image_size),
             any_size=any_size,
-            device=str(runtime_device(self.runtime, self.device)),
+            device=str(self._device()),
             user=type(self).__name__,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from skanomaly._typing import PathLike
 from skanomaly.core.threads import limit_openmp
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._resize import RESIZE_VERSION, fast_resize
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TorchPatches(BasePatchEmbedder):
@@ -101,5 +105,20 @@ class TorchPatches(BasePatchEmbedder):
 
     def _plan(self, network: Network) -> Plan:
         """Runtime, precision and device of a network."""
-        device = runtime_device(self.runtime, self.device)
-        return make_plan(self.runtime, self.dtype, device, network.fast_forward is not None)
+        runtime = self._runtime()
+        at_fit = self.__dict__.get("_origin_at_fit", {})
+        kept = self.dtype == "auto" and at_fit.get("runtime") == runtime
+        dtype = at_fit["dtype"] if kept else self.dtype
+        return make_plan(runtime, dtype, self._device(), self._may_reduce(network))
+
+    def _runtime(self) -> str:
+        """The runtime; for "auto" that of `fit`, if there was one: so with `dtype`."""
+        at_fit = self.__dict__.get("_origin_at_fit", {})
+        return at_fit.get("runtime", self.runtime) if self.runtime == "auto" else self.runtime
+
+    def _device(self) -> torch.device:
+        return runtime_device(self._runtime(), self.device)
+
+    def _may_reduce(self, network: Network) -> bool:
+        """Whether ``dtype="auto"`` may be less than float32."""
+        return network.fast_forward is not None

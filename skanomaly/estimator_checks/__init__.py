@@ -16,6 +16,7 @@ from skanomaly.estimator_checks._embedders import (  # noqa: F401
     check_embedder_batches,
     check_embedder_bools,
     check_embedder_broken_images,
+    check_embedder_changes,
     check_embedder_containers,
     check_embedder_grids,
     check_embedder_input,
@@ -48,6 +49,7 @@ from skanomaly.estimator_checks._scorers import (  # noqa: F401
     check_patch_scorer_signs,
     check_patch_scorer_training_images,
     check_patch_scorer_views,
+    check_patch_scorer_writes,
 )
 
 # Each check can be imported by its name too.

@@ -12,6 +12,7 @@ import numpy as np
 import sklearn
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from skanomaly.estimator_checks._asserting import (
     assert_same,
@@ -181,6 +182,42 @@ def check_embedder_persistence(estimator: Any) -> None:
     assert repr(clone(embedder)) == repr(embedder), "parameters of a clone"
 
 
+def check_embedder_changes(estimator: Any) -> None:
+    """After `fit`, `transform` refuses parameters that would give other tokens, and no others."""
+    images = _photographs()
+    fitted = prepared(estimator).fit(images)
+    expected = fitted.transform(images)
+    for changes in _token_changes(estimator):
+        other = prepared(estimator).set_params(**changes)  # never fitted, it may give what it gives
+        if _same_tokens(other.transform(images), expected):
+            continue
+        names = ", ".join(changes)
+        changed = prepared(estimator).fit(images).set_params(**changes)
+        with must_raise(NotFittedError, what=f"transform after {names} changed since fit"):
+            changed.transform(images)
+        assert_same(
+            changed.fit(images).transform(images), other.transform(images), "tokens after a refit"
+        )
+    for name, value in {"batch_size": 2, "verbose": False}.items():
+        if name in fitted.get_params(deep=False):
+            fitted.set_params(**{name: value})
+    assert_same(fitted.transform(images), expected, "tokens in other batches", _NOISE)
+
+
+def _token_changes(estimator):
+    """Values of parameters that many embedders have, which should give other tokens."""
+    params = estimator.get_params(deep=False)
+    if isinstance(params.get("image_size"), int):
+        yield {"image_size": 2 * params["image_size"]}
+    if callable(params.get("func")):
+        func = params["func"]
+        yield {"func": lambda image: func(image)[:, ::-1]}
+
+
+def _same_tokens(tokens, expected):
+    return tokens.shape == expected.shape and np.allclose(tokens, expected)
+
+
 def check_embedder_output_config(estimator: Any) -> None:
     """Tokens stay an array: a table of them is refused, or not offered, but never made silently."""
     images = _photographs()
@@ -211,5 +248,6 @@ EMBEDDER_CHECKS = (
     check_embedder_input,
     check_embedder_bools,
     check_embedder_persistence,
+    check_embedder_changes,
     check_embedder_output_config,
 )

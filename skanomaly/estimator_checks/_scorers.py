@@ -21,6 +21,7 @@ from skanomaly.estimator_checks._asserting import (
 from skanomaly.inspection import anomaly_maps
 
 DIM = 6  # components of a token
+_SCORING = ("score_samples", "decision_function", "predict", "score_patches")
 
 
 def _tokens(n_images=12, grid=(4, 5), seed=0):
@@ -229,14 +230,30 @@ def check_patch_scorer_return_scores(estimator: Any) -> None:
     assert_same(scores, fitted.score_samples(X), "image scores of the pair", 1e-12)
 
 
-def check_patch_scorer_input(estimator: Any) -> None:
-    """Tokens stay as they are, and a fitted scorer holds none that a caller may change."""
+def check_patch_scorer_writes(estimator: Any) -> None:
+    """No method writes into the tokens of the caller, of any form."""
     good, new = _tokens(), _tokens(3, seed=1)
-    kept = good.copy(), new.copy()
+    fitted = prepared(estimator).fit(good.copy())
+    methods = {name: getattr(prepared(estimator), name) for name in ("fit", "fit_predict")}
+    methods |= {name: getattr(fitted, name) for name in _SCORING}
+    for name, method in methods.items():
+        X = new if name in _SCORING else good
+        for kind in (np.float32, np.float64):
+            given = X.astype(kind)
+            before = given.copy()
+            method(given)
+            np.testing.assert_array_equal(given, before, f"{name} wrote into the tokens")
+    views = np.stack([good, good[:, ::-1]], axis=1)
+    before = views.copy()
+    prepared(estimator).fit(views)
+    np.testing.assert_array_equal(views, before, "fit wrote into the views")
+
+
+def check_patch_scorer_input(estimator: Any) -> None:
+    """A fitted scorer holds no tokens that a caller may change."""
+    good, new = _tokens(), _tokens(3, seed=1)
     fitted = prepared(estimator).fit(good)
     expected = fitted.score_samples(new)
-    np.testing.assert_array_equal(good, kept[0], "tokens after fit")
-    np.testing.assert_array_equal(new, kept[1], "tokens after score_samples")
     good[:] = 7
     assert_same(fitted.score_samples(new), expected, "scores after the tokens were changed", 0)
 
@@ -285,6 +302,7 @@ SCORER_CHECKS = (
     check_patch_scorer_signs,
     check_patch_scorer_output,
     check_patch_scorer_return_scores,
+    check_patch_scorer_writes,
     check_patch_scorer_input,
     check_patch_scorer_bools,
     check_patch_scorer_persistence,

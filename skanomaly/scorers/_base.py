@@ -29,8 +29,9 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
 
     It validates tokens and labels, aggregates patch scores to image scores, sets the threshold
     `offset_` from held-out scores of the training images, and refuses to go on when parameters
-    changed after `fit`. A scorer that fits a model to patches derives from
-    :class:`skanomaly.base.CrossFittedScorer` instead, which makes the held-out scores too.
+    changed after `fit`, or tokens come from another embedder than its own. A scorer that fits a
+    model to patches derives from :class:`skanomaly.base.CrossFittedScorer` instead, which makes the
+    held-out scores too.
 
     A subclass takes `topk`, `aggregation` and `contamination` in its constructor, adds the
     constraints of its other parameters to `_parameter_constraints`, and implements:

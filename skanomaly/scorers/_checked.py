@@ -8,11 +8,11 @@ from typing import Any
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skanomaly._origins import differences, origin_of
 from skanomaly._parameters import Estimator
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._tokens import PatchTokens, check_tokens
 from skanomaly._typing import ArrayLike
-from skanomaly.scorers._fitted_params import copy_of_param, equal_params
 
 
 class CheckedScorer(Estimator):
@@ -56,6 +56,7 @@ class CheckedScorer(Estimator):
         fitted = hasattr(self, "train_scores_")
         if not reset and self._needs_fit:
             self._check_calibrated()
+        self._check_origin(X, reset)
         if reset or fitted:
             # Only the names of a DataFrame's columns: the number of features is checked below.
             validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
@@ -68,6 +69,22 @@ class CheckedScorer(Estimator):
                 f"{self.n_features_in_} features as input."
             )
         return tokens
+
+    def _check_origin(self, X: ArrayLike, reset: bool) -> None:
+        """Raise where X is known to come from another embedder than the tokens of `fit`.
+
+        Where either is not known, as of an array that was copied, nothing is checked.
+        """
+        origin = origin_of(X)
+        if reset:
+            self._origin_at_fit = origin
+            return
+        at_fit = self.__dict__.get("_origin_at_fit")
+        if origin is not None and at_fit is not None and (found := differences(at_fit, origin)):
+            raise ValueError(
+                f"X holds other tokens than this {type(self).__name__} was fitted on: "
+                f"{', '.join(found.values())}. Make them by the embedder of fit, or call fit again"
+            )
 
     def _offset(self) -> float:
         """The threshold; an error where it belongs to other parameters, or there is none."""
@@ -82,18 +99,3 @@ class CheckedScorer(Estimator):
         if changed := ", ".join(self._changed_params()):
             name = type(self).__name__
             raise NotFittedError(f"{changed} of this {name} changed since fit; call fit again")
-
-    def _changed_params(self) -> list[str]:
-        """Names of the parameters that are not what they were in `fit`."""
-        params = self.get_params(deep=True)
-        return [
-            name
-            for name, value in self._params_at_fit.items()
-            if not (name in params and equal_params(params[name], value))
-        ]
-
-    def _remember_params(self) -> None:
-        """Keep the parameters of `fit`, to notice a change."""
-        self._params_at_fit = {
-            name: copy_of_param(value) for name, value in self.get_params(deep=True).items()
-        }

@@ -11,12 +11,18 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from skanomaly._docstrings import document
+from skanomaly._origins import origin_of
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import ArrayLike, PathLike
 from skanomaly.core.prompts import MODES, average_texts, prompt_patch_scores
 from skanomaly.scorers._base import BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._prompt_bank import encode_prompts, model_logit_scale, prompt_texts
+from skanomaly.scorers._prompt_bank import (
+    encode_prompts,
+    image_tower,
+    model_logit_scale,
+    prompt_texts,
+)
 from skanomaly.scorers._winclip import check_token_dim, check_windows, winclip_scores
 
 _CLIP_LOGIT_SCALE = 100.0
@@ -54,7 +60,7 @@ class PromptScorer(BasePatchScorer):
     model_name : str, default="ViT-B-16"
         Of open_clip, as of the embedder.
     weights : str or os.PathLike, default="pretrained"
-        Weights, as of the embedder.
+        Weights, as of the embedder; tokens that are known to be of another model are an error.
     text_features_normal : array-like of shape (dim,) or (n_texts, dim), default=None
         Text features of normal things, in place of `prompts`; `class_name` is then not used.
     text_features_anomaly : array-like of shape (dim,) or (n_texts, dim), default=None
@@ -215,6 +221,27 @@ class PromptScorer(BasePatchScorer):
             "normal images"
         )
 
+    def _check_origin(self, X, reset):
+        super()._check_origin(X, reset)
+        origin = origin_of(X) or {}
+        given = (self.text_features_normal, self.text_features_anomaly)
+        compared = not reset and self._texts_are_kept()
+        if compared or "weights" not in origin or any(features is not None for features in given):
+            return
+        self._validate_params()
+        where = {"device": self.device, "user": type(self).__name__}
+        tower = image_tower(self.model_name, self.weights, **where)
+        if tower != (origin["weights"], origin.get("model")):
+            raise ValueError(
+                f"X holds tokens of a {origin['embedder']} with another model, or other weights, "
+                f"than model_name={self.model_name!r}, weights={os.fspath(self.weights)!r} of this "
+                f"{type(self).__name__}: give both the same, texts are of no use to other tokens"
+            )
+
+    def _texts_are_kept(self):
+        """Whether the texts of `fit` are still those of the parameters."""
+        return hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params())
+
     def _fit_tokens(self, tokens):
         self._checked_windows()
         if self.contamination == "auto" and self._fixed_offset is None:
@@ -230,7 +257,7 @@ class PromptScorer(BasePatchScorer):
 
     def _score_tokens(self, tokens):
         self._validate_params()
-        if hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params()):
+        if self._texts_are_kept():
             return self._score_by_texts(tokens, self.text_features_, self.logit_scale_)
         return self._score_by_texts(tokens, *self._texts(tokens.dim))
 

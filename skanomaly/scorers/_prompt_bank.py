@@ -6,10 +6,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
 
+from skanomaly._networks.loading import weights_key
 from skanomaly._typing import FloatArray, PathLike
 from skanomaly.core.prompts import average_texts
 
@@ -140,7 +140,7 @@ def encode_prompts(
     """
     from skanomaly._networks import openclip
 
-    key = (*_model_key(model_name, weights), normal, anomaly)
+    key = (model_name, weights_key(weights), normal, anomaly)
     with _lock:
         if key not in _features:
             texts = [*normal, *anomaly]
@@ -175,7 +175,7 @@ def model_logit_scale(model_name: str, weights: PathLike, *, device: str, user: 
     """
     from skanomaly._networks import openclip
 
-    key = _model_key(model_name, weights)
+    key = model_name, weights_key(weights)
     with _lock:
         if key not in _scales:
             _scales[key] = float(
@@ -184,11 +184,24 @@ def model_logit_scale(model_name: str, weights: PathLike, *, device: str, user: 
         return _scales[key]
 
 
-def _model_key(model_name, weights):
-    """What identifies a model; a local file also by its size and its time of change."""
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        return model_name, weights
-    path = path.resolve()
-    stat = path.stat()
-    return model_name, str(path), stat.st_size, stat.st_mtime_ns
+def image_tower(
+    model_name: str, weights: PathLike, *, device: str, user: str
+) -> tuple[object, object]:
+    """What the origin of tokens says of its model, of the one that encodes the texts.
+
+    Parameters
+    ----------
+    model_name, weights, device, user
+        As for :func:`encode_prompts`.
+
+    Returns
+    -------
+    digest : str
+        Of the weights of the image tower.
+    architecture : str
+        Of the model.
+    """
+    from skanomaly._networks import openclip
+
+    model = openclip.load_model(model_name, weights, device=device, user=user)
+    return model.digest, model.config

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from _adapters import assert_close, assert_same, random_images
+from _adapters import assert_close, assert_same, random_images, skip_without_openvino_bfloat16
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
@@ -182,7 +182,7 @@ def test_conversions_know_what_they_depend_on(zoo):
 
 @pytest.mark.slow
 def test_openvino_in_bfloat16(zoo):
-    pytest.importorskip("openvino")
+    skip_without_openvino_bfloat16()
     family, options = CASES["windows"]  # converted above
     low = zoo(family, runtime="openvino", dtype="bfloat16", **options).transform(X)
     assert deviation(low, zoo(family, **options).transform(X)) < 1e-3
@@ -264,7 +264,7 @@ def test_a_conversion_of_windows_that_deviates_is_refused(zoo):
 
 @pytest.mark.slow
 def test_clone_pickle_and_search(zoo):
-    pytest.importorskip("openvino")
+    skip_without_openvino_bfloat16()
     embedder = zoo("vit", image_size=96, layers=(0, 2), fusion="mean", runtime="openvino")
     tokens = embedder.transform(X)
     assert_same(clone(embedder).transform(X), tokens)

@@ -8,7 +8,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from _adapters import assert_close, assert_same, random_images
+from _adapters import (
+    assert_close,
+    assert_same,
+    random_images,
+    skip_without_openvino_bfloat16,
+)
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
@@ -442,8 +447,21 @@ def test_a_conversion_that_deviates_is_refused(fresh, tmp_path, monkeypatch):
         make(runtime="openvino", layers=3, dtype="float32").transform(X)
 
 
-def test_openvino_in_reduced_precision(exports):
+def test_openvino_without_bfloat16_says_so(fresh, exports, monkeypatch):
+    """By itself it would take float32 silently, and a model fitted in bfloat16 get other tokens."""
     pytest.importorskip("openvino")
+
+    class Core:
+        def get_property(self, device, name):
+            return ["FP32", "INT8"]
+
+    monkeypatch.setattr(openvino, "_core", Core)
+    with pytest.raises(RuntimeError, match="no bfloat16 on this processor, in which test_vit is"):
+        make(runtime="openvino", dtype="bfloat16").transform(X)
+
+
+def test_openvino_in_reduced_precision(exports):
+    skip_without_openvino_bfloat16()
     full = make(dtype="float32").transform(X)
     low = make(runtime="openvino", dtype="bfloat16").transform(X)
     assert deviation(low, full) < 1e-3

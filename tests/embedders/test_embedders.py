@@ -315,13 +315,15 @@ def test_grey_and_transparent_images(name):
 # scikit-learn's manners
 
 
-def test_fit_learns_nothing_and_transform_needs_no_fit(name):
+def test_fit_learns_nothing_of_the_images_and_transform_needs_no_fit(name):
     X, embedder = random_images((32, 32), (40, 32)), MAKE[name]()
     before = dict(vars(embedder))
     tokens = embedder.transform(X)
-    assert embedder.fit(X) is embedder
-    assert embedder.fit(X[:1], [1]) is embedder
     assert vars(embedder) == before
+    assert embedder.fit(X) is embedder
+    fitted = dict(vars(embedder))
+    assert embedder.fit(X[:1], [1]) is embedder
+    assert vars(embedder) == fitted
     agree(name, embedder.transform(X), tokens)
     agree(name, embedder.fit_transform(X), tokens)
     agree(name, embedder.fit_transform(X, [1, -1]), tokens)
@@ -553,6 +555,7 @@ def invalid_parameters():
         "value_attention": [None, "yes", -1, 1.5],
         "windows": [2, "2x2", True],
         "func": [None, "mean", 3],
+        "func_version": [1, True],
     }
     tested = set()
     for name, make in DEFAULTS.items():

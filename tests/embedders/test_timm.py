@@ -543,7 +543,7 @@ def test_the_environment_forbids_downloads(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["torch", "timm"])
-@pytest.mark.parametrize("method", ["transform", "fit_transform"])
+@pytest.mark.parametrize("method", ["fit", "transform", "fit_transform"])
 def test_a_missing_extra_is_named_at_first_use(fresh, monkeypatch, missing, method):
     import_module = importlib.import_module
 
@@ -552,7 +552,7 @@ def test_a_missing_extra_is_named_at_first_use(fresh, monkeypatch, missing, meth
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return import_module(name, *args)
 
-    embedder = clone(make()).fit(X)
+    embedder = make()
     monkeypatch.setattr(importlib, "import_module", import_others)
     with pytest.raises(ImportError, match=f"needs '{missing}', which could not be") as caught:
         getattr(embedder, method)(X)

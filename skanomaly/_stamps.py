@@ -1,0 +1,61 @@
+"""Whether a file is still the one that it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from skanomaly._typing import PathLike
+
+
+def file_stamp(path: PathLike) -> tuple[str, int, int, int, int]:
+    """What changes where a file is written to or replaced, without reading it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        An existing file; ``~`` is expanded.
+
+    Returns
+    -------
+    tuple
+        Its real path, size, number on the disk, and the times of the change of its content, which
+        copies may keep, and of its entry, which on Linux and macOS they cannot.
+    """
+    real = Path(path).expanduser().resolve()
+    stat = real.stat()
+    return str(real), stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def file_digest(path: PathLike) -> str:
+    """sha256 of a file, in 64 hexadecimal digits; read again only where its stamp is another.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        An existing file; ``~`` is expanded.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile(delete=False) as file:
+    ...     _ = file.write(b"weights")
+    >>> file_digest(file.name)[:12]
+    '9a129038d9a0'
+    """
+    return _digest(file_stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _digest(stamp: tuple[str, int, int, int, int]) -> str:
+    digest = hashlib.sha256()
+    with open(os.fspath(stamp[0]), "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
