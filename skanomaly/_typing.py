@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ArrayLike", "FloatArray", "ImageLike", "Images", "IntArray", "Labels", "PathLike"]
+__all__ = [
+    "ArrayLike",
+    "FloatArray",
+    "Groups",
+    "ImageLike",
+    "Images",
+    "IntArray",
+    "Labels",
+    "PathLike",
+]
 
 PathLike: TypeAlias = Union[str, "os.PathLike[str]"]
 # One image: a path, the bytes of a file, an array of pixels, or a PIL image. The last is not named,
@@ -19,5 +28,7 @@ ImageLike: TypeAlias = PathLike | bytes | NDArray[Any] | Any
 Images: TypeAlias = Collection[ImageLike] | NDArray[Any]
 # +1 for normal, -1 for anomalous images.
 Labels: TypeAlias = ArrayLike | None
+# A label of each image, which those of one part share.
+Groups: TypeAlias = Iterable[Hashable] | None
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.signedinteger[Any]]
