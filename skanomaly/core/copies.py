@@ -51,9 +51,9 @@ def find_copies(features: ArrayLike) -> list[tuple[int, int]]:
     depends on how alike different images come by chance. Where distances behave as those of points
     in m dimensions, the nearest of `k` is within the share `t` of the k-th with a probability of
     about ``k t^m``; `t` is chosen so that one set in a million has such a pair, at most 0.4, or as
-    0.07 where less than one set in ten has one that near. `m` is estimated from the distances to the 4th to 10th nearest, after [1]_; with
-    fewer than 18 images `t` is 0.07. Of two images only equal ones are found, and near copies of
-    more than nine others are not.
+    0.07 where less than one set in ten has one that near. `m` is estimated from the distances to
+    the 4th to 10th nearest, after [1]_; with fewer than 18 images `t` is 0.07. Of two images only
+    equal ones are found, and near copies of more than nine others are not.
 
     References
     ----------

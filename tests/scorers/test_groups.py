@@ -113,13 +113,13 @@ def test_gaussians_leave_out_the_whole_group():
     expected = np.empty(24)
     for group in range(8):
         rest = X[groups != group].reshape(-1, 6).astype(np.float64)
-        covariance = np.cov(rest, rowvar=False)
+        covariance = np.cov(rest, rowvar=False, bias=True)
         covariance += 0.1 * np.diag(np.diag(covariance))
         precision = np.linalg.inv(covariance)
         for i in np.flatnonzero(groups == group):
             far = [np.sqrt(d @ precision @ d) for d in X[i].reshape(-1, 6) - rest.mean(axis=0)]
             expected[i] = -np.mean(far)
-    np.testing.assert_allclose(scorer.train_scores_, expected, rtol=2e-3)
+    np.testing.assert_allclose(scorer.train_scores_, expected, rtol=1e-5)
 
 
 @each_scorer
@@ -154,7 +154,6 @@ def test_a_training_image_keeps_its_score(scorer):
     np.testing.assert_allclose(fitted.score_samples(X), fitted.train_scores_, rtol=1e-6)
     predicted = clone(scorer).fit_predict(X, groups=groups)
     np.testing.assert_array_equal(predicted, fitted.predict(X))
-    assert (fitted.score_samples(X) < clone(scorer).fit(tokens()).offset_ / 5).all()
 
 
 @each_scorer
@@ -190,7 +189,7 @@ def test_masks_views_and_different_grids():
 @pytest.mark.parametrize("views", [False, True])
 def test_one_group_is_calibrated_on_parts_of_itself(scorer, views):
     X = bursts(1, 5)[0]
-    X = np.stack([X, X[:, ::-1]], axis=1) if views else X
+    X = np.stack([X, X + tokens(5, seed=9)], axis=1) if views else X
     scorer = clone(scorer)
     if isinstance(scorer, PatchGaussianScorer) and scorer.covariance == "position":
         with pytest.raises(ValueError, match="at least 3 normal images, .* of 1 groups"):
@@ -284,7 +283,7 @@ def test_groups_of_pandas():
     expected = PatchKNNScorer().fit(tokens(), groups=GROUPS).train_scores_
     fitted = PatchKNNScorer().fit(tokens(), groups=series)
     np.testing.assert_array_equal(fitted.train_scores_, expected)
-    series.iloc[3] = pandas.NA
+    series = pandas.Series([*range(3), pandas.NA, *range(12)], dtype="Int64")
     with pytest.raises(ValueError, match=r"groups\[3\] is <NA>"):
         PatchKNNScorer().fit(tokens(), groups=series)
 
@@ -387,9 +386,9 @@ def test_copies_within_a_group_are_known(scorer):
 
 def test_a_threshold_that_needs_no_image_needs_no_warning():
     X = np.concatenate([tokens(), tokens()])
-    AxisPrompts().fit(X)
+    AxisPrompts(logit_scale=10).fit(X)
     with pytest.warns(UserWarning, match="are copies"):
-        AxisPrompts(contamination=0.1).fit(X)
+        AxisPrompts(logit_scale=10, contamination=0.1).fit(X)
 
 
 def test_few_images_and_tables_give_no_warning():
