@@ -19,7 +19,7 @@ _networks benchmarking report
 evaluation
 datasets inspection
 core _images _pipelines
-metrics model_selection _tokens _cache
+metrics model_selection _tokens _cache _grouped_fit
 _parameters
 _optional _sklearn _docstrings _typing _version _warnings
 """
