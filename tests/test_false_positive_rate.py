@@ -116,7 +116,7 @@ def _photographs(images, n, rng):
 )
 def test_bursts(number):
     """Four photographs of each part, in any order: only groups keep the nominal rate."""
-    n_seeds, n_parts, n_fresh = 4, 30, 40
+    n_seeds, n_parts, n_fresh = 3, 24, 40
     alone = grouped = unusual = 0
     for seed in range(n_seeds):
         rng = np.random.default_rng(seed)

@@ -239,7 +239,10 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         ndarray of shape (n_images,), int
             What ``fit(X, y, groups).predict(X)`` returns.
         """
-        self.fit(X, y, groups)
+        if groups is None:  # also of a subclass that takes none
+            self.fit(X, y)
+        else:
+            self.fit(X, y, groups=groups)
         tokens = self._check_tokens(X, reset=False, views=True).select_view(0)
         return np.where(self._score_images(tokens) < self.offset_, -1, 1)
 
