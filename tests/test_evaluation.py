@@ -236,6 +236,8 @@ def test_filter_bank_on_real_images(shared, name, at_least):
 
 
 @pytest.mark.slow
+# Both show one bottle, with the same scratch.
+@pytest.mark.filterwarnings("ignore:training images 69 and 70 are copies")
 @pytest.mark.parametrize(
     ("scorer", "name", "at_least"),
     [
