@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ class PatchTokens:
         Shape of each image's patches: ``(grid_h, grid_w)``, ``(patches,)`` or ``()``.
     n_views : int, default=1
         Views of each image; the first is the image itself.
+    groups : ndarray of shape (n_images,), int, or None, default=None
+        Number of each image's group, such as the photographs of one part; None where each image is
+        one of its own.
 
     Examples
     --------
@@ -50,11 +53,22 @@ class PatchTokens:
     offsets: IntArray
     grids: list[tuple[int, ...]]
     n_views: int = 1
+    groups: IntArray | None = None
 
     @property
     def n_images(self) -> int:
         """How many images there are."""
         return len(self.grids)
+
+    @property
+    def group_of_image(self) -> IntArray:
+        """Number of each image's group: what is held out, is held out with all of its group."""
+        return np.arange(self.n_images) if self.groups is None else self.groups
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are."""
+        return len(np.unique(self.group_of_image))
 
     @property
     def dim(self) -> int:
@@ -116,7 +130,10 @@ class PatchTokens:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.repeat(self.offsets[images] - offsets[:-1], lengths) + np.arange(offsets[-1])
         grids = [self.grids[i] for i in images]
-        return PatchTokens(self.values[rows], self.valid[rows], offsets, grids, self.n_views)
+        groups = None if self.groups is None else self.groups[images]
+        return PatchTokens(
+            self.values[rows], self.valid[rows], offsets, grids, self.n_views, groups
+        )
 
     def select_view(self, view: int) -> PatchTokens:
         """The tokens of one view of every image.
@@ -137,7 +154,9 @@ class PatchTokens:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         rows = np.repeat(self.offsets[:-1] + view * lengths - offsets[:-1], lengths)
         rows += np.arange(offsets[-1])
-        return PatchTokens(self.values[rows], self.valid[rows], offsets, self.grids)
+        return replace(
+            self, values=self.values[rows], valid=self.valid[rows], offsets=offsets, n_views=1
+        )
 
     def mask(self, masked: NDArray[np.bool_]) -> PatchTokens:
         """The same tokens, more of them masked.
@@ -152,9 +171,7 @@ class PatchTokens:
         PatchTokens
             With the same values.
         """
-        return PatchTokens(
-            self.values, self.valid & ~masked, self.offsets, self.grids, self.n_views
-        )
+        return replace(self, valid=self.valid & ~masked)
 
     def restore(self, scores: FloatArray) -> np.ndarray:
         """One number a token, back in the images' own shapes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "ArrayLike",
     "FloatArray",
+    "Groups",
     "ImageLike",
     "Images",
     "IntArray",
@@ -30,5 +31,7 @@ Images: TypeAlias = Collection[ImageLike] | NDArray[Any]
 ValueRange: TypeAlias = float | Sequence[float]
 # +1 for normal, -1 for anomalous images.
 Labels: TypeAlias = ArrayLike | None
+# A label of each image, which those of one part share.
+Groups: TypeAlias = Iterable[Hashable] | None
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 IntArray: TypeAlias = NDArray[np.signedinteger[Any]]

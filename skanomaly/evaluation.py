@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from skanomaly import metrics
+from skanomaly._grouped_fit import fit_with_groups
 from skanomaly._images import image_size
 from skanomaly._pipelines import contamination_of, offset_of, parameters_as_text, split_detector
 from skanomaly._typing import FloatArray
@@ -194,7 +195,9 @@ def evaluate_split(
         `score_maps`, or a search of either; the search sees the training images alone, of which
         most data sets have only normal ones.
     split : DatasetSplit
-        For example from :func:`skanomaly.datasets.read_dataset`.
+        For example from :func:`skanomaly.datasets.read_dataset`. Groups of its training images,
+        such as the views of a part, are held out whole by a scorer that is the last step of a
+        Pipeline.
     sigma : float, default=4.0
         Of the Gaussian that smooths the maps, in pixels of the image.
     on_map : callable or None, default=None
@@ -241,7 +244,7 @@ def evaluate_split(
     check_sigma(sigma)
     seconds = {}
     start = time.perf_counter()
-    fitted = clone(estimator).fit(list(train.images), train.y)
+    fitted = fit_with_groups(clone(estimator), list(train.images), train.y, train.groups)
     scorer = split_detector(fitted).scorer
     threshold = offset_of(scorer)
     seconds["fit"] = time.perf_counter() - start

@@ -88,6 +88,11 @@ class NeverHeldOut(PatchKNNScorer):
         return np.arange(tokens.n_images), self._score_model(self._model, base, new)
 
 
+class IgnoresGroups(PatchKNNScorer):
+    def fit(self, X, y=None, groups=None):
+        return super().fit(X, y)
+
+
 class TakesDefects(Broken):
     def fit(self, X, y=None):
         return super().fit(X)
@@ -237,6 +242,7 @@ BROKEN_SCORERS = {
     "training_images": ForgetsTrainingImages,
     "contamination": OtherShare,
     "new_images": NeverHeldOut,
+    "groups": IgnoresGroups,
     "labels": TakesDefects,
     "signs": OtherSign,
     "output": SinglePrecision,
@@ -268,7 +274,7 @@ BESIDES = {
         *("training_images", "views"),
     },
     ForgetsTrainingImages: {"views"},
-    NeverHeldOut: {"contamination"},
+    NeverHeldOut: {"contamination", "groups"},
     WritesToTokens: {"input", "persistence", "signs"},
     SinglePrecision: {"signs"},
     OtherPair: {"maps", "masks", "mixed_grids"},

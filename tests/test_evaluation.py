@@ -6,6 +6,7 @@ import weakref
 
 import numpy as np
 import pytest
+import sklearn
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -235,6 +236,8 @@ def test_filter_bank_on_real_images(shared, name, at_least):
 
 
 @pytest.mark.slow
+# Both show one bottle, with the same scratch.
+@pytest.mark.filterwarnings("ignore:training images 69 and 70 are copies")
 @pytest.mark.parametrize(
     ("scorer", "name", "at_least"),
     [
@@ -282,3 +285,30 @@ def test_grid_search_on_real_images(shared):
     expected = roc_auc_score(y[fold[1]] == 1, pipe.decision_function([images[i] for i in fold[1]]))
     assert results["split0_test_image_auroc"][0] == pytest.approx(expected)
     assert len(search.best_estimator_[-1].train_scores_) == 45
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+def test_groups_of_training_images_are_held_out_whole(split, nested, routing):
+    groups = [str(i // 3) for i in range(12)]
+    grouped = dataclasses.replace(split, train=dataclasses.replace(split.train, groups=groups))
+    images = list(split.train.images)
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer())
+    expected = clone(pipe).fit(images, patchknnscorer__groups=groups)[-1]
+    model = make_pipeline(pipe) if nested else pipe
+    with sklearn.config_context(enable_metadata_routing=routing):
+        fitted = evaluate_split(model, grouped).estimator
+    scorer = fitted[-1][-1] if nested else fitted[-1]
+    np.testing.assert_array_equal(scorer.train_scores_, expected.train_scores_)
+    alone = evaluate_split(pipe, split).estimator[-1]
+    assert not np.array_equal(scorer.train_scores_, alone.train_scores_)
+
+
+def test_a_search_is_given_no_groups(split):
+    groups = [str(i // 3) for i in range(12)]
+    grouped = dataclasses.replace(split, train=dataclasses.replace(split.train, groups=groups))
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer())
+    grid = {"patchknnscorer__n_neighbors": [1]}
+    search = GridSearchCV(pipe, grid, cv=2, scoring=lambda e, X, y=None: e.score_samples(X).mean())
+    scores = [evaluate_split(search, part).scores for part in (split, grouped)]
+    np.testing.assert_array_equal(*scores)

@@ -102,3 +102,52 @@ def test_real_images(scorer, real_normals):
     assert low <= held_out / fresh <= high
     if scorer in MEMORISES[:2]:
         assert in_sample / fresh > high
+
+
+def _photographs(images, n, rng):
+    """Of each part so many, that differ in exposure and in the noise of the camera."""
+    pixels = np.repeat(images, n, axis=0) * rng.normal(1, 0.005, (n * len(images), 1, 1, 1))
+    return np.clip(pixels + rng.normal(0, 1, pixels.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.filterwarnings("ignore:training images .* copies")
+@pytest.mark.parametrize(
+    "number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2, 3))]
+)
+def test_bursts(number):
+    """Four photographs of each part, in any order: only groups keep the nominal rate."""
+    n_seeds, n_parts, n_fresh = 3, 24, 40
+    alone = grouped = unusual = 0
+    for seed in range(n_seeds):
+        rng = np.random.default_rng(seed)
+        made = make_surfaces(n_parts + n_fresh, surface="fabric", image_size=64, random_state=seed)
+        order = rng.permutation(4 * n_parts)
+        train = _photographs(made.images[:n_parts], 4, rng)[order]
+        fresh = _photographs(made.images[n_parts:], 1, rng)
+        train, fresh = map(FilterBankPatches(image_size=64).transform, (train, fresh))
+        fitted = clone(SCORERS[number]).fit(train)
+        alone += np.count_nonzero(fitted.predict(fresh) == -1)
+        fitted = clone(SCORERS[number]).fit(train, groups=order // 4)
+        grouped += np.count_nonzero(fitted.predict(fresh) == -1)
+        unusual += np.count_nonzero(fitted.p_values(fresh) <= CONTAMINATION)
+    low, high = _interval(n_seeds * n_fresh // 2)
+    assert low <= grouped / 2 <= high
+    assert unusual / 2 <= high
+    if SCORERS[number] in MEMORISES:
+        assert alone / 2 > high
+
+
+def test_every_image_twice():
+    """All pairs are named; without the copies, or with groups, the nominal rate is kept."""
+    tokens = _surface_tokens("disc", 80, 0)
+    train, fresh = tokens[:40], tokens[40:]
+    twice = np.concatenate([train, train])
+    with pytest.warns(UserWarning, match="training images 0 and 40, .* and 35 more pairs are cop"):
+        fitted = PatchKNNScorer(contamination=CONTAMINATION).fit(twice)
+    assert (fitted.predict(fresh) == -1).all()
+    once = PatchKNNScorer(contamination=CONTAMINATION).fit(train)
+    grouped = PatchKNNScorer(contamination=CONTAMINATION).fit(twice, groups=[*range(40)] * 2)
+    low, high = _interval(20)
+    for scorer in (once, grouped):
+        assert low <= np.count_nonzero(scorer.predict(fresh) == -1) / 2 <= high
+    np.testing.assert_allclose(grouped.p_values(fresh), once.p_values(fresh))

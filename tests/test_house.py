@@ -20,10 +20,10 @@ evaluation
 datasets inspection
 core _images _pipelines
 _recipes
-metrics model_selection _tokens _cache _origins
+metrics model_selection _tokens _cache _origins _grouped_fit
 _parameters
 _stamps
-_optional _sklearn _docstrings _typing _version
+_optional _sklearn _docstrings _typing _version _warnings
 """
 FLOOR = {
     room: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()

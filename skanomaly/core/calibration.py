@@ -47,7 +47,9 @@ def contamination_offset(train_scores: ArrayLike, contamination: float) -> float
     return float(np.quantile(scores, contamination, method="weibull"))
 
 
-def conformal_p_values(train_scores: ArrayLike, scores: ArrayLike) -> FloatArray:
+def conformal_p_values(
+    train_scores: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None
+) -> FloatArray:
     """Conformal p-values of scores against held-out scores of normal images.
 
     Parameters
@@ -56,48 +58,64 @@ def conformal_p_values(train_scores: ArrayLike, scores: ArrayLike) -> FloatArray
         Held-out scores of normal images; higher is more normal.
     scores : array-like of shape (n,)
         Scores to be judged, on the same scale.
+    groups : array-like of shape (n_images,), default=None
+        Group of each held-out image, such as the part it shows; None: each is one of its own.
 
     Returns
     -------
     ndarray of shape (n,), float64
         ``(1 + #{held-out images at least as anomalous}) / (n_images + 1)``, in
         ``[1 / (n_images + 1), 1]``. If the scored image is exchangeable with the held-out ones,
-        the chance of a p-value of at most `a` is at most `a`.
+        the chance of a p-value of at most `a` is at most `a`. With groups, each counts once: an
+        image in it by one over their number [2]_, and the lowest is ``1 / (n_groups + 1)``. That
+        chance is then the same for an image of a new group, if groups are exchangeable.
 
     References
     ----------
     .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", Springer, 2005.
+    .. [2] Lee, Barber and Willett, "Distribution-free inference with hierarchical data", 2023.
 
     Examples
     --------
     >>> from skanomaly.core.calibration import conformal_p_values
     >>> conformal_p_values([-3.0, -2.0, -1.0], [-5.0, -2.0, 0.0])
     array([0.25, 0.75, 1.  ])
+    >>> conformal_p_values([-3.0, -2.9, -2.0, -1.0], [-5.0, -2.95, 0.0], groups=[0, 0, 1, 2])
+    array([0.25 , 0.375, 1.   ])
     """
-    train_scores = np.sort(np.asarray(train_scores, dtype=np.float64))
-    at_most = np.searchsorted(train_scores, np.asarray(scores, dtype=np.float64), side="right")
-    return (1 + at_most) / (train_scores.size + 1)
+    train_scores = np.asarray(train_scores, dtype=np.float64)
+    order = np.argsort(train_scores)
+    at_most = np.searchsorted(train_scores[order], np.asarray(scores, np.float64), side="right")
+    if groups is None:
+        return (1 + at_most) / (train_scores.size + 1)
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    weight = np.concatenate([[0.0], np.cumsum((1 / sizes)[group][order])])
+    return np.minimum((1 + weight[at_most]) / (len(sizes) + 1), 1.0)  # sums are rounded
 
 
-def calibration_folds(n_images: int, n_folds: int) -> IntArray:
-    """Fold of each image for cross-fitting: as equal as can be, every image held out once.
+def calibration_folds(groups: ArrayLike, n_folds: int) -> IntArray:
+    """Fold of each image for cross-fitting: of as many groups as can be, each held out once.
 
     Parameters
     ----------
-    n_images : int
-        At least 2.
+    groups : array-like of shape (n_images,), int
+        Group of each image, at least 2 of them; ``range(n_images)`` where each is one of its own.
     n_folds : int
-        At most this many folds; with fewer images each is a fold of its own.
+        At most this many folds; with fewer groups each is a fold of its own.
 
     Returns
     -------
     ndarray of shape (n_images,), int
-        Fold numbers, ascending: neighbours, which often show one part, are held out together.
+        Fold numbers. They ascend with the groups: neighbours, which often show one part, are held
+        out together.
 
     Examples
     --------
     >>> from skanomaly.core.calibration import calibration_folds
-    >>> calibration_folds(5, 3)
+    >>> calibration_folds(range(5), 3)
     array([0, 0, 1, 1, 2])
+    >>> calibration_folds([0, 0, 0, 1, 1, 2], 2)
+    array([0, 0, 0, 0, 0, 1])
     """
-    return np.arange(n_images) * min(n_images, n_folds) // n_images
+    known, group = np.unique(groups, return_inverse=True)
+    return group * min(len(known), n_folds) // len(known)

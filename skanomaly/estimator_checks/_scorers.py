@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.validation import has_fit_parameter
 
 from skanomaly.embedders import FilterBankPatches
 from skanomaly.estimator_checks._asserting import (
@@ -174,6 +176,27 @@ def check_patch_scorer_new_images(estimator: Any) -> None:
     )
 
 
+def check_patch_scorer_groups(estimator: Any) -> None:
+    """Images of one group are held out together, where `fit` takes groups."""
+    if not has_fit_parameter(estimator, "groups"):
+        return
+    parts = np.repeat(_tokens(20), 3, axis=0)
+    noise = 0.01 * np.random.default_rng(0).normal(size=parts.shape)
+    X, groups = (parts + noise).astype(np.float32), np.repeat(np.arange(20), 3)
+    order = np.random.default_rng(1).permutation(60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of copies, where groups are not handed on
+        fitted = prepared(estimator, contamination=0.2).fit(X[order], groups=groups[order])
+    share = (fitted.predict(_tokens(100, seed=1)) == -1).mean()
+    assert share < 0.5, (
+        f"{share:.0%} of new normal images are flagged at contamination=0.2, fitted to three "
+        "photographs of each part: images of one group must be held out together"
+    )
+    if hasattr(fitted, "train_scores_"):
+        again = fitted.score_samples(X[order])
+        assert_same(again, fitted.train_scores_, "scores of training images, with groups")
+
+
 def check_patch_scorer_labels(estimator: Any) -> None:
     """Images whose label is -1 never enter the model."""
     good, new = _tokens(15), _tokens(4, seed=1)
@@ -298,6 +321,7 @@ SCORER_CHECKS = (
     check_patch_scorer_training_images,
     check_patch_scorer_contamination,
     check_patch_scorer_new_images,
+    check_patch_scorer_groups,
     check_patch_scorer_labels,
     check_patch_scorer_signs,
     check_patch_scorer_output,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Literal, TypeVar, overload
 
 import numpy as np
@@ -12,14 +12,20 @@ from sklearn.base import OutlierMixin
 from skanomaly._docstrings import document
 from skanomaly._sklearn import _fit_context
 from skanomaly._tokens import PatchTokens
-from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
+from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
+from skanomaly._warnings import warn_caller
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._checked import CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._training_images import check_scores, normal_images
+from skanomaly.scorers._groups import group_numbers, warn_of_copies
+from skanomaly.scorers._training_images import (
+    calibration_images,
+    check_scores,
+    normal_images,
+)
 
-SINGLE_IMAGE = "calibrated on a single image"
+SINGLE = "calibrated on a single"
 
 _Scorer = TypeVar("_Scorer", bound="BasePatchScorer")
 
@@ -39,7 +45,9 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
     ``_fit_tokens(tokens)``
         Learn from the normal images `tokens`, a :class:`skanomaly.base.PatchTokens`, views
         included. Return the `score_samples` of the training images, or of enough of them to
-        calibrate on: of each by what was learned without it, never from its own patches.
+        calibrate on: of each by what was learned without it and the images of its group,
+        ``tokens.group_of_image``, never from their patches. Of fewer images than all, where `fit`
+        was given groups, that is an error.
     ``_score_tokens(tokens)``
         Return the score of each row of `tokens`, float64, higher for more anomalous patches and
         undefined for masked ones, and the `score_samples` of each image, float64, higher for more
@@ -51,9 +59,9 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
     ``_score_images(tokens)``
         `score_samples` alone, where it costs less than the score of every patch.
     ``_single_image_warning(tokens)``
-        What to warn of when `fit` had one image only, or None.
+        What to warn of when `fit` had one image, or one group, only, or None.
     ``_min_images``
-        How many normal images `fit` needs; 1.
+        How many normal images `fit` needs, of different groups; 1.
     ``_needs_fit``
         False where scores need no `fit`; True.
     ``_fixed_offset``
@@ -93,7 +101,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         return self._score_tokens(tokens)[1]
 
     def _single_image_warning(self, tokens: PatchTokens) -> str | None:
-        """What to say of a threshold that rests on one image."""
+        """What to say of a threshold that rests on one image, or on one group of images."""
         return (
             "its score says nothing of how parts differ, and the threshold holds no nominal "
             "false-positive rate. Give more normal images, or rank by score_samples"
@@ -101,12 +109,12 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
 
     @property
     def _min_images(self) -> int:
-        """How many normal images `fit` needs."""
+        """How many normal images `fit` needs, of different groups."""
         return 1
 
     @_fit_context(prefer_skip_nested_validation=True)
     @document(SCORER_DOCS)
-    def fit(self: _Scorer, X: ArrayLike, y: Labels = None) -> _Scorer:
+    def fit(self: _Scorer, X: ArrayLike, y: Labels = None, groups: Groups = None) -> _Scorer:
         """Fit to normal images, and calibrate the threshold on their held-out scores.
 
         Parameters
@@ -116,33 +124,56 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             (n_images, grid_h, grid_w, dim), (n_images, n_views, grid_h, grid_w, dim), or a 1-D
             object array of (grid_h, grid_w, dim).
         %(y)s
+        %(groups)s
 
         Returns
         -------
         self : object
             The fitted scorer.
+
+        Warns
+        -----
+        UserWarning
+            Where images, named by their numbers in `X`, are copies of each other, and where there
+            is one image or one group only.
         """
         for name in ("train_scores_", "offset_"):
             self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
-        tokens = tokens.select(normal_images(y, tokens.n_images))
-        if tokens.n_images < self._min_images:
+        tokens = replace(tokens, groups=group_numbers(groups, tokens.n_images))
+        normal = normal_images(y, tokens.n_images)
+        tokens = tokens.select(normal)
+        if tokens.n_groups < self._min_images:
             raise ValueError(
                 f"{type(self).__name__} needs at least {self._min_images} normal images, got "
                 f"n_samples = {tokens.n_images}"
+                + ("" if groups is None else f" of {tokens.n_groups} groups: one of each counts")
             )
         train_scores = check_scores(self._fit_tokens(tokens), None, type(self).__name__)
         offset = self._fixed_offset
         if offset is None:
             offset = contamination_offset(train_scores, self.contamination)
+        self._train_groups = self._groups_of_scores(tokens, len(train_scores))
         self.train_scores_, self.offset_ = train_scores, offset
         self._remember_params()
-        if tokens.n_images == 1:
-            problem = self._single_image_warning(tokens)
-            if problem is not None:
-                # Above this method there is the wrapper that `_fit_context` makes, then the caller.
-                warnings.warn(f"{SINGLE_IMAGE}: {problem}", UserWarning, stacklevel=3)
+        problem = self._single_image_warning(tokens) if tokens.n_groups == 1 else None
+        if problem is not None:
+            warn_caller(f"{SINGLE} {'image' if tokens.n_images == 1 else 'group'}: {problem}")
+        if self._fixed_offset is None:
+            warn_of_copies(tokens, normal)
         return self
+
+    def _groups_of_scores(self, tokens: PatchTokens, n_scores: int) -> IntArray | None:
+        """The group of each training score; None without groups."""
+        if tokens.groups is None or n_scores == tokens.n_images:
+            return tokens.groups
+        images = calibration_images(tokens)
+        if n_scores != len(images):
+            raise ValueError(
+                f"{type(self).__name__} made {n_scores} scores of {tokens.n_images} training "
+                "images: with groups it must make one of each"
+            )
+        return tokens.groups[images]
 
     @document(SCORER_DOCS)
     def score_samples(self, X: ArrayLike) -> FloatArray:
@@ -194,7 +225,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     @document(SCORER_DOCS)
-    def fit_predict(self, X: ArrayLike, y: Labels = None) -> IntArray:
+    def fit_predict(self, X: ArrayLike, y: Labels = None, groups: Groups = None) -> IntArray:
         """Fit, and call each training image by its held-out score.
 
         Parameters
@@ -202,13 +233,17 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         X : array-like
             Patch tokens, in any form of :meth:`fit`.
         %(y)s
+        %(groups)s
 
         Returns
         -------
         ndarray of shape (n_images,), int
-            What ``fit(X, y).predict(X)`` returns.
+            What ``fit(X, y, groups).predict(X)`` returns.
         """
-        self.fit(X, y)
+        if groups is None:  # also of a subclass that takes none
+            self.fit(X, y)
+        else:
+            self.fit(X, y, groups=groups)
         tokens = self._check_tokens(X, reset=False, views=True).select_view(0)
         return np.where(self._score_images(tokens) < self.offset_, -1, 1)
 
@@ -256,9 +291,10 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         ndarray of shape (n_images,), float64
             ``(1 + #{held-out training images at least as anomalous}) / (n + 1)``, at least
             ``1 / (n + 1)``. Valid for new images that are exchangeable with the training images.
+            Where `fit` was given groups, each counts as one: `n` is their number.
         """
         self._check_calibrated()
-        return conformal_p_values(self.train_scores_, self.score_samples(X))
+        return conformal_p_values(self.train_scores_, self.score_samples(X), self._train_groups)
 
     def _aggregate(self, tokens: PatchTokens, scores: FloatArray) -> FloatArray:
         """Image scores, higher for more anomalous images, from the score of each row."""

@@ -35,7 +35,8 @@ class CrossFittedScorer(BasePatchScorer):
         shape (n_rows,), float64, higher for more anomalous patches, and anything for masked ones.
         `known`, an ndarray of shape (n_images,), has for each image of `tokens` its number among
         the images that `model` was fitted to, or -1 if it was not among them. A memory bank
-        compares an image that is known to the patches of all images but itself. A model that
+        compares an image that is known to the patches of all images but those of its group, by
+        the ``tokens.group_of_image`` that the model was fitted to. A model that
         cannot leave out an image afterwards ignores `known`: its held-out scores come from
         cross-fitting, where every image is -1.
 
@@ -103,10 +104,11 @@ class CrossFittedScorer(BasePatchScorer):
 
     def _single_image_warning(self, tokens: PatchTokens) -> str:
         stand_in = "its other views" if tokens.n_views > 1 else "its other quarters"
+        what, more = ("image", "") if tokens.n_images == 1 else ("group", " of other groups")
         return (
-            f"scored against {stand_in} in place of other images: the threshold says how much that "
-            "image varies in itself, not how parts differ, and holds no nominal false-positive "
-            "rate. Give more normal images, or rank by score_samples"
+            f"scored against {stand_in} in place of other {what}s: the threshold says how much "
+            f"that {what} varies in itself, not how parts differ, and holds no nominal "
+            f"false-positive rate. Give more normal images{more}, or rank by score_samples"
         )
 
     def _fit_tokens(self, tokens: PatchTokens) -> FloatArray:
@@ -171,7 +173,8 @@ def cross_fit(
         Training images, views included.
     n_folds : int
         At most this many models are fitted, each without one fold of the images (with all their
-        views). Of a single image, one view or quarter after the other is held out instead.
+        views), which holds whole groups. Of a single image or group, one view or quarter after the
+        other is held out instead.
     fit_model : callable
         ``fit_model(tokens) -> model``.
     score_model : callable
@@ -185,12 +188,12 @@ def cross_fit(
     """
     base = tokens.select_view(0)
     scores = np.full(len(base.values), np.nan)
-    if tokens.n_images == 1:
-        for train, held_out_rows in _parts_of_one_image(tokens):
+    if tokens.n_groups == 1:
+        for train, held_out_rows in _parts_of_one_group(tokens):
             row_scores = score_model(fit_model(train), base, _unknown(base))
             scores[held_out_rows] = check_rows(row_scores, base)[held_out_rows]
         return scores
-    folds = calibration_folds(tokens.n_images, n_folds)
+    folds = calibration_folds(tokens.group_of_image, n_folds)
     fold_of_row = folds[base.image_of_row()]
     for fold in range(folds.max() + 1):
         model = fit_model(tokens.select(np.flatnonzero(folds != fold)))
@@ -215,22 +218,22 @@ def _unknown(tokens):
     return np.full(tokens.n_images, -1)
 
 
-def _parts_of_one_image(tokens):
-    """(tokens without a part, rows of that part) for the parts of a single image."""
-    n_rows = len(tokens.values) // tokens.n_views
+def _parts_of_one_group(tokens):
+    """(tokens without a part, rows of that part) for the parts of each image of a single group."""
     if tokens.n_views > 1:
-        rows = np.arange(len(tokens.values)) < n_rows
-        parts = [(tokens.mask(rows), np.ones(n_rows, dtype=bool))]
-    else:
-        quarter = _quarters(tokens.grids[0])
-        present = np.unique(quarter[tokens.valid])
-        if len(present) < 2:
-            raise ValueError(
-                "cannot calibrate on n_samples = 1 image with patches in one quarter of it alone: "
-                "nothing can be held out; give more normal images"
-            )
-        parts = [(tokens.mask(quarter == part), quarter == part) for part in present]
-    return parts
+        lengths = np.diff(tokens.offsets)
+        within = np.arange(len(tokens.values)) - np.repeat(tokens.offsets[:-1], lengths)
+        first_view = within < np.repeat(lengths // tokens.n_views, lengths)
+        return [(tokens.mask(first_view), np.ones(np.count_nonzero(first_view), dtype=bool))]
+    quarter = np.concatenate([_quarters(grid) for grid in tokens.grids])
+    present = np.unique(quarter[tokens.valid])
+    if len(present) < 2:
+        raise ValueError(
+            f"cannot calibrate on n_samples = {tokens.n_images} image{'s' * (tokens.n_images > 1)} "
+            "of one group with patches in one quarter alone: nothing can be held out; give more "
+            "normal images"
+        )
+    return [(tokens.mask(quarter == part), quarter == part) for part in present]
 
 
 def _quarters(grid):

@@ -25,6 +25,13 @@ SCORER_DOCS = {
             +1 for normal, -1 for anomalous images. Anomalous images never enter the model. A `y`
             without -1 that holds anything else than +1, such as class labels, is ignored.
         """,
+    "groups": """
+        groups : array-like of shape (n_images,), optional
+            A label for each image, such as the number of the part it shows; any hashable. Images
+            of one group, as a burst of photographs of one part is, are held out together. Through
+            a Pipeline: ``pipe.fit(X, scorer__groups=groups)`` with the step's name, or metadata
+            routing. None: each image is one of its own.
+        """,
     "train_scores_": """
         train_scores_ : ndarray of shape (n_images,)
             Held-out scores of the training images, as from `score_samples`.

@@ -87,7 +87,7 @@ class PatchGaussianScorer(CrossFittedScorer):
     Training images are scored, in `fit` and whenever they are seen again, by cross-fitting with
     10 folds: by Gaussians that were fitted without them. `fit` therefore costs eleven fits.
 
-    Per-position Gaussians need three normal images, all of one grid.
+    Per-position Gaussians need three normal images, of different groups and all of one grid.
 
     References
     ----------

@@ -40,14 +40,17 @@ class _MemoryBank:
     ----------
     index : PatchIndex or FaissIndex
         Holds the patches, and finds the nearest of them.
-    image_of_row : ndarray of shape (n_bank,), int, or None
-        Number of the training image of each patch, by which an image can be left out; None of a
-        coreset, whose choice of patches depends on all images.
+    group_of_row : ndarray of shape (n_bank,), int, or None
+        Number of the group of each patch's image, by which an image can be left out with all of
+        its group; None of a coreset, whose choice of patches depends on all images.
+    group_of_image : ndarray of shape (n_images,), int
+        Number of the group of each training image.
     coverage_radius : float
     """
 
     index: PatchIndex | FaissIndex
-    image_of_row: IntArray | None
+    group_of_row: IntArray | None
+    group_of_image: IntArray
     coverage_radius: float
 
 
@@ -93,7 +96,7 @@ class PatchKNNScorer(CrossFittedScorer):
         bank; 0 without coreset.
     approximation_error_ : float
         Largest relative error of an image score among up to 16 held-out training images, compared
-        to the exact search; 0 for the exact algorithms, NaN with one training image.
+        to the exact search; 0 for the exact algorithms, NaN with one training image or group.
     %(train_scores_bounded)s
     %(offset_)s
     %(features_in)s
@@ -101,10 +104,10 @@ class PatchKNNScorer(CrossFittedScorer):
     Notes
     -----
     A bank that holds an image's own patches scores that image 0. Training images are therefore
-    scored, in `fit` and whenever they are seen again, without their own patches and views: exactly
-    so (leave-one-image-out) without coreset, and by 5-fold cross-fitting, which builds five more
-    coresets, with one. The model is for scoring new images; `fit_predict` returns these held-out
-    decisions.
+    scored, in `fit` and whenever they are seen again, without their own patches and views, and
+    those of their group: exactly so (leave-one-out) without coreset, and by 5-fold cross-fitting,
+    which builds five more coresets, with one. The model is for scoring new images; `fit_predict`
+    returns these held-out decisions.
 
     The search is exact but for ``"faiss:"``, in blocks. An approximate search tends to miss the
     neighbours of unusual patches, which decide the image score: the share of neighbours it finds
@@ -195,7 +198,9 @@ class PatchKNNScorer(CrossFittedScorer):
         rows = None if tokens.valid.all() else np.flatnonzero(tokens.valid)
         bank = prepare_bank(tokens.values, self.metric, rows)
         if self.coreset is None:
-            return _MemoryBank(self._index(bank), tokens.image_of_row()[tokens.valid], 0.0)
+            groups = tokens.group_of_image
+            group_of_row = groups[tokens.image_of_row()][tokens.valid]
+            return _MemoryBank(self._index(bank), group_of_row, groups, 0.0)
         size = min(size or coreset_size(self.coreset, len(bank)), len(bank))
         if self.coreset_method == "random":
             rng = check_random_state(self.random_state)
@@ -205,7 +210,7 @@ class PatchKNNScorer(CrossFittedScorer):
             chosen, radius = projected_k_center(bank, size, random_state=self.random_state)
         else:
             chosen, radius = greedy_k_center(bank, size)
-        return _MemoryBank(self._index(bank[chosen]), None, radius)
+        return _MemoryBank(self._index(bank[chosen]), None, tokens.group_of_image, radius)
 
     def _index(self, bank):
         if self.algorithm.startswith("faiss:"):
@@ -218,8 +223,9 @@ class PatchKNNScorer(CrossFittedScorer):
 
     def _score_rows(self, search, model, tokens, known, rows):
         """Scores of some patches, by a method of the index that returns distances; else 0."""
-        leave_out = model.image_of_row is not None and (known >= 0).any()
-        groups = known[tokens.image_of_row()] if leave_out else None
+        leave_out = model.group_of_row is not None and (known >= 0).any()
+        own = np.where(known >= 0, model.group_of_image[known], -1)
+        groups = own[tokens.image_of_row()] if leave_out else None
         scores = np.zeros(len(tokens.values))
         for start in range(0, len(rows), _QUERIES):
             part = rows[start : start + _QUERIES]
@@ -228,7 +234,7 @@ class PatchKNNScorer(CrossFittedScorer):
                 prepare_bank(queries, self.metric),
                 self.n_neighbors,
                 query_groups=groups[part] if leave_out else None,
-                bank_groups=model.image_of_row if leave_out else None,
+                bank_groups=model.group_of_row if leave_out else None,
             )
             distances = distances[0] if isinstance(distances, tuple) else distances
             scores[part] = distances.mean(axis=1)
@@ -255,7 +261,7 @@ class PatchKNNScorer(CrossFittedScorer):
 
     def _held_out(self, tokens):
         self.approximation_error_ = self._approximation_error(tokens)
-        if self.coreset is not None or tokens.n_images == 1:
+        if self.coreset is not None or tokens.n_groups == 1:
             return super()._held_out(tokens)
         images = calibration_images(tokens)
         base = tokens.select_view(0).select(images)
@@ -265,15 +271,17 @@ class PatchKNNScorer(CrossFittedScorer):
         """Largest relative error among the scores of images that the model has not seen."""
         if not isinstance(self._model.index, FaissIndex):
             return 0.0
-        if tokens.n_images == 1:
+        groups, firsts = np.unique(tokens.group_of_image, return_index=True)
+        if len(groups) == 1:
             return np.nan
         model, base = self._model, tokens.select_view(0)
-        images = known = np.arange(0, tokens.n_images, -(-tokens.n_images // _MEASURED_IMAGES))
+        measured = np.arange(0, len(firsts), -(-len(firsts) // _MEASURED_IMAGES))
+        images = known = firsts[measured]
         if self.coreset is not None:  # its patches are of all images
-            images = images[images % 2 == 0]
+            images = images[measured % 2 == 0]
             known = np.full(len(images), -1)
-            rest = np.setdiff1d(np.arange(tokens.n_images), images)
-            model = self._fit_held_out_model(tokens.select(rest))
+            seen = np.isin(tokens.group_of_image, tokens.group_of_image[images])
+            model = self._fit_held_out_model(tokens.select(np.flatnonzero(~seen)))
         exact = replace(model, index=PatchIndex(model.index.bank.copy(), self.metric))
         base = base.select(images)
         approximate, expected = (

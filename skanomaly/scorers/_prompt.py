@@ -217,8 +217,8 @@ class PromptScorer(BasePatchScorer):
         if self._fixed_offset is not None:
             return None
         return (
-            "the threshold is its own score, and holds no nominal false-positive rate. Give more "
-            "normal images"
+            "the threshold is of its own scores, and holds no nominal false-positive rate. Give "
+            "more normal images"
         )
 
     def _check_origin(self, X, reset):

@@ -8,13 +8,15 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
 
 from skanomaly._docstrings import document
 from skanomaly._pipelines import check_patch_scorer
 from skanomaly._sklearn import Interval, StrOptions, _BaseComposition
 from skanomaly._typing import ArrayLike
-from skanomaly.scorers._base import SINGLE_IMAGE, BasePatchScorer
+from skanomaly.scorers._base import SINGLE, BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._groups import COPIES
 from skanomaly.scorers._training_images import calibration_images
 
 _Scorer = TypeVar("_Scorer", bound="ScoreUnion")
@@ -159,19 +161,22 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
 
     def _single_image_warning(self, tokens):
         return (
-            "scored against parts of itself: scales and threshold say how much that image varies "
-            "in itself, not how parts differ, and hold no nominal false-positive rate. Give more "
-            "images, or rank by score_samples"
+            "scored against parts of itself: scales and threshold say how much one part varies "
+            "in itself, not how parts differ, and hold no nominal false-positive rate. Give "
+            "images of more parts, or rank by score_samples"
         )
 
     def _fit_tokens(self, tokens):
-        self._check_scorers()
+        self._check_scorers(groups=tokens.groups is not None)
         self._weights()
         X = _as_array(tokens)
+        groups = {} if tokens.groups is None else {"groups": tokens.groups}
         with warnings.catch_warnings():
-            if tokens.n_images == 1:  # one warning, that of the union, is enough
-                warnings.filterwarnings("ignore", SINGLE_IMAGE, UserWarning)
-            self.scorers_ = {name: self._unfitted(scorer).fit(X) for name, scorer in self.scorers}
+            for once in (SINGLE, COPIES):  # one warning, that of the union, is enough
+                warnings.filterwarnings("ignore", once, UserWarning)
+            self.scorers_ = {
+                name: self._unfitted(scorer).fit(X, **groups) for name, scorer in self.scorers
+            }
         base = tokens.select_view(0)
         base = base.select(calibration_images(base))
         patch_scores, image_scores = self._member_scores(base)
@@ -248,7 +253,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
             )
         return weights / weights.sum()
 
-    def _check_scorers(self):
+    def _check_scorers(self, groups):
         if not self.scorers:
             raise ValueError("scorers is empty; give at least one (name, scorer)")
         for i, pair in enumerate(self.scorers):
@@ -256,6 +261,11 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
                 raise TypeError(f"scorers[{i}] must be a tuple (name, scorer), got {pair!r}")
             name, scorer = pair
             check_patch_scorer(scorer, f"scorer {name!r}")
+            if groups and not has_fit_parameter(scorer, "groups"):
+                raise TypeError(
+                    f"groups cannot be held out: fit of scorer {name!r}, {type(scorer).__name__}, "
+                    "takes no groups"
+                )
         self._validate_names([name for name, _ in self.scorers])
 
 

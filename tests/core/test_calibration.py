@@ -62,6 +62,25 @@ def test_p_values_count_the_scores_at_least_as_anomalous(train, scores):
     assert result.max() <= 1
 
 
+@given(
+    train=st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 4)), min_size=1, max_size=30),
+    scores=st.lists(st.integers(-6, 6), min_size=1, max_size=10),
+)
+@quick
+def test_p_values_count_each_group_once(train, scores):
+    held_out, groups = [score for score, _ in train], [group for _, group in train]
+    expected = []
+    for score in scores:
+        counted = 0.0
+        for group in set(groups):
+            members = [s for s, its in train if its == group]
+            counted += sum(1 for s in members if s <= score) / len(members)
+        expected.append((1 + counted) / (len(set(groups)) + 1))
+    result = conformal_p_values(held_out, scores, groups)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+    assert result.max() <= 1
+
+
 @given(train=st.lists(finite, min_size=1, max_size=30), scores=st.lists(finite, min_size=2))
 @quick
 def test_a_more_anomalous_image_has_no_higher_p_value(train, scores):
@@ -88,13 +107,43 @@ def test_p_values_are_super_uniform(n_train, tied):
             assert share >= attainable - 4 * deviation
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0])  # within a group, in units of that between
+def test_p_values_of_groups_are_super_uniform(spread):
+    """For an image of a new group, which those of images alone are not."""
+    rng = np.random.default_rng(0)
+    n_trials, sizes = 4000, [10, 10, 1, 4, 6]
+    groups = np.repeat(np.arange(5), sizes)
+    grouped, alone = [], []
+    for _ in range(n_trials):
+        parts = rng.standard_normal(6)
+        train = parts[groups] + spread * rng.standard_normal(len(groups))
+        new = parts[5:] + spread * rng.standard_normal(1)
+        grouped.append(conformal_p_values(train, new, groups)[0])
+        alone.append(conformal_p_values(train, new)[0])
+    for a in (0.05, 0.17, 0.2, 0.35, 0.5, 0.8):
+        assert np.mean(np.array(grouped) <= a) <= a + 4 * np.sqrt(a * (1 - a) / n_trials)
+    if spread < 1:
+        assert np.mean(np.array(alone) <= 0.05) > 0.1
+
+
 @given(n_images=st.integers(2, 200), n_folds=st.integers(2, 20))
 @quick
 def test_folds_are_balanced(n_images, n_folds):
-    folds = calibration_folds(n_images, n_folds)
+    folds = calibration_folds(range(n_images), n_folds)
     assert folds.shape == (n_images,)
     sizes = np.bincount(folds)
     assert len(sizes) == min(n_images, n_folds)
     assert sizes.min() >= 1
     assert sizes.max() - sizes.min() <= 1
     assert (np.diff(folds) >= 0).all()  # neighbours, often nearly the same image, together
+
+
+@given(groups=st.lists(st.integers(0, 20), min_size=2, max_size=100), n_folds=st.integers(2, 20))
+@quick
+def test_folds_hold_whole_groups(groups, n_folds):
+    n_groups = len(set(groups))
+    folds = calibration_folds(groups, n_folds)
+    held = [set(np.array(groups)[folds == fold]) for fold in range(max(folds) + 1)]
+    assert len(held) == min(n_groups, n_folds)
+    assert sum(map(len, held)) == n_groups
+    assert max(map(len, held)) - min(map(len, held)) <= 1

@@ -123,7 +123,7 @@ def test_errors_name_the_image(pipe, surfaces):
 
 
 def test_mixed_grids(surfaces):
-    images = [surfaces.images[0][: 48 + 16 * (i % 3)] for i in range(6)]
+    images = [surfaces.images[i][: 48 + 16 * (i % 3)] for i in range(6)]
     pipe = make_pipeline(FilterBankPatches(image_size=64, resize="shortest_edge"), PatchKNNScorer())
     maps = anomaly_maps(pipe.fit(images), images)
     assert [m.shape for m in maps] == [i.shape[:2] for i in images]
