@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from skanomaly._token_stream import TokenStream, stack_tokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
 _FORMS = (
@@ -33,6 +35,8 @@ class PatchTokens:
         Shape of each image's patches: ``(grid_h, grid_w)``, ``(patches,)`` or ``()``.
     n_views : int, default=1
         Views of each image; the first is the image itself.
+    first : int, default=0
+        Number of the first image, for messages: these may be a part of more images.
 
     Examples
     --------
@@ -50,6 +54,7 @@ class PatchTokens:
     offsets: IntArray
     grids: list[tuple[int, ...]]
     n_views: int = 1
+    first: int = 0
 
     @property
     def n_images(self) -> int:
@@ -152,9 +157,34 @@ class PatchTokens:
         PatchTokens
             With the same values.
         """
-        return PatchTokens(
-            self.values, self.valid & ~masked, self.offsets, self.grids, self.n_views
-        )
+        return replace(self, valid=self.valid & ~masked)
+
+    def parts(self, n_bytes: int) -> Iterator[PatchTokens]:
+        """The same tokens, some images at a time, without a copy.
+
+        Parameters
+        ----------
+        n_bytes : int
+            What the tokens of a part take at most, if it has more than one image.
+
+        Yields
+        ------
+        PatchTokens
+        """
+        n_rows, start = n_bytes // (self.values.itemsize * self.dim), 0
+        while start < self.n_images:
+            last = np.searchsorted(self.offsets, self.offsets[start] + n_rows, side="right") - 1
+            stop = max(start + 1, int(last))
+            rows = slice(self.offsets[start], self.offsets[stop])
+            yield PatchTokens(
+                self.values[rows],
+                self.valid[rows],
+                self.offsets[start : stop + 1] - self.offsets[start],
+                self.grids[start:stop],
+                self.n_views,
+                self.first + start,
+            )
+            start = stop
 
     def restore(self, scores: FloatArray) -> np.ndarray:
         """One number a token, back in the images' own shapes.
@@ -178,7 +208,18 @@ class PatchTokens:
         return out
 
 
-def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None) -> PatchTokens:
+def join_grids(parts: list[np.ndarray]) -> np.ndarray:
+    """Of several results of :meth:`PatchTokens.restore` one, as of all images together."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(part.dtype != object and part.shape[1:] == parts[0].shape[1:] for part in parts):
+        return np.concatenate(parts)
+    return stack_tokens([grid for part in parts for grid in part])
+
+
+def check_tokens(
+    X: ArrayLike, *, views: bool = False, estimator: object = None, first: int = 0
+) -> PatchTokens:
     """Validate patch tokens of any of the accepted forms.
 
     Parameters
@@ -189,6 +230,8 @@ def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None)
         Whether the 5-D form is accepted.
     estimator : object, optional
         Named in error messages.
+    first : int, default=0
+        Number of the first image, for messages.
 
     Returns
     -------
@@ -200,7 +243,9 @@ def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None)
         For another shape, an infinite or partly NaN token (naming image and patch), an image
         whose patches are all masked, no image, or mixed dimensions.
     """
-    if isinstance(X, (list, tuple)):
+    if isinstance(X, TokenStream):
+        X = np.asarray(X)
+    elif isinstance(X, (list, tuple)):
         X = _from_list(X)
     mixed = _as_mixed(X)
     if mixed is not None:
@@ -227,11 +272,13 @@ def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None)
         values = array.reshape(-1, array.shape[-1])
         lengths = np.full(len(array), len(values) // len(array))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    tokens = PatchTokens(values, _valid_rows(values, offsets), offsets, grids, n_views)
+    valid = _valid_rows(values, offsets, first)
+    tokens = PatchTokens(values, valid, offsets, grids, n_views, first)
     empty = np.flatnonzero(np.add.reduceat(tokens.valid, offsets[:-1], dtype=int) == 0)
     if empty.size:
         raise ValueError(
-            f"X contains NaN: every patch of image {empty[0]} is masked, nothing is left to score"
+            f"X contains NaN: every patch of image {first + empty[0]} is masked, nothing is left "
+            "to score"
         )
     return tokens
 
@@ -279,7 +326,7 @@ def _as_mixed(X):
     return values, lengths, [item.shape[:2] for item in X], 1
 
 
-def _valid_rows(values, offsets):
+def _valid_rows(values, offsets, first):
     """Rows that are not masked; an error for rows that are neither finite nor masked."""
     # The sum of a row is finite unless one of its components is not.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -292,8 +339,8 @@ def _valid_rows(values, offsets):
             image = int(np.searchsorted(offsets, broken[0], side="right")) - 1
             raise ValueError(
                 f"Input X contains NaN or infinity: patch {broken[0] - offsets[image]} of image "
-                f"{image}. Only a token that is NaN in all its components, a masked patch, is "
-                "accepted"
+                f"{first + image}. Only a token that is NaN in all its components, a masked patch, "
+                "is accepted"
             )
         valid[suspect[masked]] = False
     return valid

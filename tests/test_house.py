@@ -20,7 +20,7 @@ evaluation
 datasets inspection
 core _images _pipelines
 metrics model_selection _tokens _cache
-_parameters
+_parameters _token_stream
 _optional _sklearn _docstrings _typing _version
 """
 FLOOR = {

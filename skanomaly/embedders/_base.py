@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from copy import copy
 from itertools import islice
 from numbers import Integral
 from typing import Any
@@ -18,14 +19,14 @@ from skanomaly._docstrings import document
 from skanomaly._images import check_images, content_digest, load_image, read_item, resize_image
 from skanomaly._parameters import Estimator
 from skanomaly._sklearn import Interval, StrOptions
-from skanomaly._typing import Images, PathLike
+from skanomaly._token_stream import TokenStream, stack_tokens
+from skanomaly._typing import Images, IntArray, PathLike
 from skanomaly.core.threads import reading_threads
 from skanomaly.embedders._batches import (
     VIEWS,
     check_batch,
     check_tokens_of_image,
     read_ahead,
-    stack_tokens,
 )
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
@@ -55,6 +56,7 @@ class BasePatchEmbedder(
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "cache_dir": [None, str, os.PathLike],
         "cache_size": [Interval(Integral, 1, None, closed="left")],
+        "stream": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -65,6 +67,7 @@ class BasePatchEmbedder(
     cache_dir: PathLike | None
     cache_size: int
     verbose: bool | int
+    stream: bool = False
 
     _max_side: int | None = None  # longest side of an input in pixels
 
@@ -117,7 +120,7 @@ class BasePatchEmbedder(
         return self
 
     @document(EMBEDDER_DOCS)
-    def transform(self, X: Images) -> np.ndarray:
+    def transform(self, X: Images) -> np.ndarray | TokenStream:
         """Embed images.
 
         Parameters
@@ -128,10 +131,12 @@ class BasePatchEmbedder(
         -------
         ndarray of shape (n_images, grid_h, grid_w, dim), float32
             Patch tokens, C-contiguous. Where images give different grids, a 1-D object array of
-            (grid_h, grid_w, dim) arrays.
+            (grid_h, grid_w, dim) arrays. With ``stream=True`` a sequence that computes them when
+            they are asked for, and of which ``np.asarray`` makes that array.
         """
         self._validate_params()
-        return stack_tokens([views[0] for views in self._embed(X, VIEWS[None])])
+        tokens = self._stream(check_images(X))
+        return tokens if self.stream else np.asarray(tokens)
 
     @document(EMBEDDER_DOCS)
     def fit_transform(self, X: Images, y: Any = None) -> np.ndarray:
@@ -153,8 +158,10 @@ class BasePatchEmbedder(
         """
         self.fit(X)
         if self.augmentation is None:
-            return self.transform(X)
-        views = [stack_tokens(tokens) for tokens in self._embed(X, VIEWS[self.augmentation])]
+            return np.asarray(self.transform(X))
+        items = check_images(X)
+        embedded = self._embed(items, range(len(items)), VIEWS[self.augmentation])
+        views = [stack_tokens(tokens) for tokens in embedded]
         if any(view.dtype == object for view in views) or len({v.shape for v in views}) > 1:
             raise ValueError(
                 f"augmentation={self.augmentation!r} needs one square grid for all images; use "
@@ -218,11 +225,21 @@ class BasePatchEmbedder(
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
+    def _stream(self, items: list[Any]) -> TokenStream:
+        """Tokens of the images themselves, by the parameters of now."""
+        embed = copy(self)._embed
+        return TokenStream(
+            lambda numbers: (views[0] for views in embed(items, numbers, VIEWS[None])),
+            range(len(items)),
+        )
+
     def _embed(
-        self, X: Images, views: list[Callable[[np.ndarray], np.ndarray]]
-    ) -> list[list[np.ndarray]]:
-        """Tokens of each image: a list of lists, one array a view."""
-        items = check_images(X)
+        self,
+        items: list[Any],
+        numbers: Sequence[int] | IntArray,
+        views: list[Callable[[np.ndarray], np.ndarray]],
+    ) -> Iterator[list[np.ndarray]]:
+        """Tokens of those images, one after the other: a list of one array a view."""
         self._cell()  # loads the model before there are threads that would wait for each other
         cache = context = None
         if self.cache_dir is not None:
@@ -230,31 +247,29 @@ class BasePatchEmbedder(
                 raise ValueError("cache_dir is empty; pass a folder, or None for no cache")
             cache = TokenCache(self.cache_dir, self.cache_size)
             context = {"embedder": type(self).__name__, **self._fingerprint()}
-        tokens: list[Any] = [[None] * len(views) for _ in items]
-        calls = ((self._prepare, item, i, views, cache, context) for i, item in enumerate(items))
+        calls = ((self._prepare, items[i], i, views, cache, context) for i in numbers)
         ahead = read_ahead(calls, reading_threads(), self.batch_size, self._start_reading)
         with (
             closing(ahead) as prepared,
-            tqdm(total=len(items), desc="embed", unit="image", disable=not self.verbose) as bar,
+            tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar,
         ):
-            for start in range(0, len(items), self.batch_size):
-                numbers = range(start, min(start + self.batch_size, len(items)))
+            for start in range(0, len(numbers), self.batch_size):
+                part = numbers[start : start + self.batch_size]
+                tokens: list[list[Any]] = []
                 waiting = []
-                for i, (keys, known, images) in zip(
-                    numbers, islice(prepared, len(numbers)), strict=True
-                ):
-                    tokens[i] = known
+                for i, (keys, known, images) in zip(part, islice(prepared, len(part)), strict=True):
                     waiting += [
-                        (i, v, keys[v], image)
-                        for v, image in enumerate(images)
+                        (i, known, v, key, image)
+                        for v, (key, image) in enumerate(zip(keys, images, strict=True))
                         if image is not None
                     ]
-                for i, v, key, array in self._run(waiting):
-                    tokens[i][v] = array
+                    tokens.append(known)
+                for known, v, key, array in self._run(waiting):
+                    known[v] = array
                     if cache is not None:
                         cache.put(key, array)
-                bar.update(len(numbers))
-        return tokens
+                bar.update(len(part))
+                yield from tokens
 
     def _prepare(
         self, item: Any, index: int, views: Any, cache: TokenCache | None, context: Any
@@ -282,14 +297,14 @@ class BasePatchEmbedder(
         """Embed the inputs, batched by shape and dtype."""
         groups: dict[Any, list[Any]] = {}
         for entry in waiting:
-            groups.setdefault((entry[3].shape, entry[3].dtype), []).append(entry)
+            groups.setdefault((entry[-1].shape, entry[-1].dtype), []).append(entry)
         for entries in groups.values():
             for start in range(0, len(entries), self.batch_size):
                 part = entries[start : start + self.batch_size]
                 batch = self._embed_batch(np.stack([image for *_, image in part]))
                 check_batch(batch, len(part), type(self).__name__)
-                for (i, v, key, _), array in zip(part, batch, strict=True):
-                    yield i, v, key, check_tokens_of_image(array, i)
+                for (i, known, v, key, _), array in zip(part, batch, strict=True):
+                    yield known, v, key, check_tokens_of_image(array, i)
 
     def _fit_to_size(self, image: np.ndarray, index: int) -> np.ndarray:
         """The whole image, never a crop of it, at the size the model takes."""

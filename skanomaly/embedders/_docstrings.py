@@ -65,6 +65,12 @@ n_jobs : int or None, default=None
     Workers of joblib, which are threads here; None is one, unless a context of joblib says
     otherwise.
 """,
+    "stream": """
+stream : bool, default=False
+    `transform` returns a sequence that computes tokens when they are asked for, in place of an
+    array. The scorers of this package take so many images of it at a time that memory does not
+    grow with their number, and the results are the same; anything else gets the array.
+""",
     "verbose": """
 verbose : bool or int, default=False
     Show a progress bar.

@@ -38,6 +38,7 @@ class FilterBankPatches(BasePatchEmbedder):
     %(cache_dir)s
     %(cache_size)s
     %(n_jobs)s
+    %(stream)s
     %(verbose)s
 
     See Also
@@ -74,6 +75,7 @@ class FilterBankPatches(BasePatchEmbedder):
         cache_dir: PathLike | None = None,
         cache_size: int = 20_000_000_000,
         n_jobs: int | None = None,
+        stream: bool = False,
         verbose: bool | int = False,
     ) -> None:
         self.image_size = image_size
@@ -83,6 +85,7 @@ class FilterBankPatches(BasePatchEmbedder):
         self.cache_dir = cache_dir
         self.cache_size = cache_size
         self.n_jobs = n_jobs
+        self.stream = stream
         self.verbose = verbose
 
     # The features take time and memory in proportion to its square.

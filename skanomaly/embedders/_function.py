@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from math import isqrt
 from numbers import Integral
 from typing import Any
@@ -12,12 +12,14 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from skanomaly._docstrings import document
-from skanomaly._images import check_images, load_image
+from skanomaly._images import load_image
 from skanomaly._sklearn import HasMethods
-from skanomaly._typing import Images
+from skanomaly._typing import IntArray
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
+
+_AT_ONCE = 64  # images whose tokens may wait to be fetched
 
 
 @document(EMBEDDER_DOCS)
@@ -34,6 +36,7 @@ class FunctionPatches(BasePatchEmbedder):
         of `X` as it is; it may return tokens alone too, (grid_h, grid_w, dim), or patches of a
         square grid, (patches, dim).
     %(n_jobs)s
+    %(stream)s
     %(verbose)s
 
     Notes
@@ -56,6 +59,7 @@ class FunctionPatches(BasePatchEmbedder):
     _parameter_constraints: dict = {
         "func": [callable, HasMethods("embed")],
         "n_jobs": [None, Integral],
+        "stream": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -67,18 +71,25 @@ class FunctionPatches(BasePatchEmbedder):
         func: Callable[..., Any] | Any,
         *,
         n_jobs: int | None = None,
+        stream: bool = False,
         verbose: bool | int = False,
     ) -> None:
         self.func = func
         self.n_jobs = n_jobs
+        self.stream = stream
         self.verbose = verbose
 
-    def _embed(self, X: Images, views: list[Callable[..., Any]]) -> list[list[np.ndarray]]:
-        items = check_images(X)
-        calls = (delayed(self._call)(item, i) for i, item in enumerate(items))
-        results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(calls)
-        bar = tqdm(results, total=len(items), desc="embed", unit="image", disable=not self.verbose)
-        return [[tokens] for tokens in bar]
+    def _embed(
+        self, items: list[Any], numbers: Sequence[int] | IntArray, views: list[Any]
+    ) -> Iterator[list[np.ndarray]]:
+        pool = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        with tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar:
+            # In parts: joblib would go on to the end, whether its results are fetched or not.
+            for start in range(0, len(numbers), _AT_ONCE):
+                part = numbers[start : start + _AT_ONCE]
+                for tokens in pool(delayed(self._call)(items[i], i) for i in part):
+                    bar.update()
+                    yield [tokens]
 
     def _call(self, item: Any, index: int) -> np.ndarray:
         func: Any = self.func

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Literal, TypeVar, overload
 
 import numpy as np
@@ -11,11 +12,11 @@ from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
 from skanomaly._sklearn import _fit_context
-from skanomaly._tokens import PatchTokens
+from skanomaly._tokens import PatchTokens, join_grids
 from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
-from skanomaly.scorers._checked import CheckedScorer
+from skanomaly.scorers._checked import PART_BYTES, CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._training_images import check_scores, normal_images
 
@@ -158,8 +159,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         ndarray of shape (n_images,), float64
             The negative aggregate of the image's patch scores.
         """
-        tokens = self._check_tokens(X, reset=False)
-        return check_scores(self._score_images(tokens), tokens.n_images, type(self).__name__)
+        return self._scores_of(self._parts(X))
 
     @document(SCORER_DOCS)
     def decision_function(self, X: ArrayLike) -> FloatArray:
@@ -209,7 +209,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         """
         self.fit(X, y)
         tokens = self._check_tokens(X, reset=False, views=True).select_view(0)
-        return np.where(self._score_images(tokens) < self.offset_, -1, 1)
+        return np.where(self._scores_of(tokens.parts(PART_BYTES)) < self.offset_, -1, 1)
 
     @overload
     def score_patches(self, X: ArrayLike, return_scores: Literal[False] = False) -> np.ndarray: ...
@@ -237,10 +237,13 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         scores : ndarray of shape (n_images,), float64
             Only with `return_scores`: as from :meth:`score_samples`.
         """
-        tokens = self._check_tokens(X, reset=False)
-        row_scores, scores = self._score_tokens(tokens)
-        check_scores(scores, tokens.n_images, type(self).__name__)
-        return (tokens.restore(row_scores), scores) if return_scores else tokens.restore(row_scores)
+        grids, found = [], []
+        for tokens in self._parts(X):
+            row_scores, scores = self._score_tokens(tokens)
+            found.append(check_scores(scores, tokens.n_images, type(self).__name__, tokens.first))
+            grids.append(tokens.restore(row_scores))
+        patches = join_grids(grids)
+        return (patches, np.concatenate(found)) if return_scores else patches
 
     @document(SCORER_DOCS)
     def p_values(self, X: ArrayLike) -> FloatArray:
@@ -259,6 +262,13 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         self._check_calibrated()
         return conformal_p_values(self.train_scores_, self.score_samples(X))
 
+    def _scores_of(self, parts: Iterable[PatchTokens]) -> FloatArray:
+        """`score_samples` of the images of several parts."""
+        name = type(self).__name__
+        return np.concatenate(
+            [check_scores(self._score_images(p), p.n_images, name, p.first) for p in parts]
+        )
+
     def _aggregate(self, tokens: PatchTokens, scores: FloatArray) -> FloatArray:
         """Image scores, higher for more anomalous images, from the score of each row."""
         out = np.empty(tokens.n_images)
@@ -269,5 +279,5 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
                     scores[rows][tokens.valid[rows]], self.aggregation, self.topk
                 )
             except ValueError as exc:
-                raise ValueError(f"image {i}: {exc}") from exc
+                raise ValueError(f"image {tokens.first + i}: {exc}") from exc
         return out

@@ -21,6 +21,7 @@ from skanomaly.core.coreset import (
     greedy_k_center,
     projected_k_center,
 )
+from skanomaly.core.prepared import PreparedRows
 from skanomaly.core.search.brute_force import prepare_bank
 from skanomaly.core.search.faiss_index import FaissIndex
 from skanomaly.core.search.index import PatchIndex
@@ -193,19 +194,20 @@ class PatchKNNScorer(CrossFittedScorer):
     def _fit_bank(self, tokens, size):
         """A bank, of a coreset of `size` patches, or of as many as `coreset` says."""
         rows = None if tokens.valid.all() else np.flatnonzero(tokens.valid)
-        bank = prepare_bank(tokens.values, self.metric, rows)
         if self.coreset is None:
+            bank = prepare_bank(tokens.values, self.metric, rows)
             return _MemoryBank(self._index(bank), tokens.image_of_row()[tokens.valid], 0.0)
-        size = min(size or coreset_size(self.coreset, len(bank)), len(bank))
+        patches = PreparedRows(tokens.values, self.metric, rows)
+        size = min(size or coreset_size(self.coreset, len(patches)), len(patches))
         if self.coreset_method == "random":
             rng = check_random_state(self.random_state)
-            chosen = np.sort(rng.choice(len(bank), size, replace=False))
-            radius = covering_radius(bank, chosen)
+            chosen = np.sort(rng.choice(len(patches), size, replace=False))
+            radius = covering_radius(patches, chosen)
         elif self.coreset_method == "projected_k_center":
-            chosen, radius = projected_k_center(bank, size, random_state=self.random_state)
+            chosen, radius = projected_k_center(patches, size, random_state=self.random_state)
         else:
-            chosen, radius = greedy_k_center(bank, size)
-        return _MemoryBank(self._index(bank[chosen]), None, radius)
+            chosen, radius = greedy_k_center(patches, size)
+        return _MemoryBank(self._index(patches[chosen]), None, radius)
 
     def _index(self, bank):
         if self.algorithm.startswith("faiss:"):
