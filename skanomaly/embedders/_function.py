@@ -82,7 +82,7 @@ class FunctionPatches(BasePatchEmbedder):
     def _embed(
         self, items: list[Any], numbers: Sequence[int] | IntArray, views: list[Any]
     ) -> Iterator[list[np.ndarray]]:
-        pool = Parallel(n_jobs=self.n_jobs, prefer="threads")
+        pool = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
         with tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar:
             # In parts: joblib would go on to the end, whether its results are fetched or not.
             for start in range(0, len(numbers), _AT_ONCE):
