@@ -35,7 +35,8 @@ augmentation : {None, "rotate90", "dihedral"}, default=None
     "batch_size": """
 batch_size : int, default=8
     Images taken at a time: on a CPU side by side, among which torch's threads are shared out,
-    on a GPU in one forward pass.
+    on a GPU in one forward pass. There, or with other threads, tokens may differ in their last
+    bits, because sums are taken in another order.
 """,
     "device": """
 device : str, default="auto"

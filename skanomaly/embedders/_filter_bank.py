@@ -49,7 +49,8 @@ class FilterBankPatches(BasePatchEmbedder):
     -----
     The features are centred, and the strength of an edge or a colour is in the length of a token,
     which the cosine distance ignores: use :class:`~skanomaly.PatchGaussianScorer`, or
-    ``PatchKNNScorer(metric="euclidean")``.
+    ``PatchKNNScorer(metric="euclidean")``. Images are computed one by one: an image has the same
+    tokens in every batch, to the last bit.
 
     Examples
     --------

@@ -90,6 +90,10 @@ class PatchGaussianScorer(CrossFittedScorer):
 
     Per-position Gaussians need three normal images, all of one grid.
 
+    Scores do not depend on the other images of a call, nor on their order, to the last bit: entries
+    are rounded, to 22 or 23 bits, before they are multiplied, so that no sum is. Beyond the tokens
+    `fit` takes memory for the components that are kept, if not all are, and twice the Gaussians.
+
     References
     ----------
     .. [1] Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection
