@@ -85,7 +85,7 @@ def fit_gaussians(
     count = valid.sum(axis=0).astype(np.float64)
     total = np.empty((n_positions, dim))
     second = np.empty((n_positions, dim, dim), dtype=np.float32)
-    step = max(1, 2**25 // (n * dim * 8))
+    step = max(1, 2 * _BLOCK_BYTES // (n * dim * 8))
     for start in range(0, n_positions, step):
         part = slice(start, start + step)
         x = np.where(valid[:, part, None], (tokens[:, part] - centre) / scale, 0)
