@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dtrtri
 
-from skanomaly._typing import FloatArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import exact_product, product, rounded_for_products
 
 _BLOCK_BYTES = 2**21  # of float64 at a time: so much stays in the cache
@@ -234,7 +234,7 @@ def _box_sums(values, grid, side):
 
 def choose_components(
     tokens: FloatArray, n_components: int, method: str, rng: np.random.RandomState
-) -> NDArray[np.float64] | NDArray[np.int64]:
+) -> FloatArray | IntArray:
     """Which components to keep, or the axes of which to keep the coordinates.
 
     Parameters
@@ -271,9 +271,7 @@ def choose_components(
     return rounded_for_products(axes, dim, axis=0)
 
 
-def reduce_components(
-    tokens: FloatArray, components: NDArray[np.float64] | NDArray[np.int64]
-) -> FloatArray:
+def reduce_components(tokens: FloatArray, components: FloatArray | IntArray) -> FloatArray:
     """Tokens of fewer components.
 
     Parameters
@@ -298,7 +296,7 @@ def reduce_components(
     out = np.empty((len(tokens), components.shape[-1]), dtype=tokens.dtype)
     for rows in _row_blocks(tokens):
         if components.ndim == 1:
-            np.take(tokens[rows], components, axis=1, out=out[rows], mode="clip")
+            out[rows] = tokens[rows][:, components]
         else:
-            out[rows] = exact_product(tokens[rows], components)
+            out[rows] = exact_product(tokens[rows], components.astype(np.float64, copy=False))
     return out
