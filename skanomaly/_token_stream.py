@@ -57,8 +57,20 @@ class TokenStream:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of them in one array, or a 1-D object array where grids differ."""
-        tokens = stack_tokens(list(self))
+        tokens = self._all()
         return tokens if dtype is None else tokens.astype(dtype, copy=False)
+
+    def _all(self) -> np.ndarray:
+        """The tokens of all images, written into their array as they come: there is no copy."""
+        embedded = iter(self)
+        out: np.ndarray = np.empty(len(self), dtype=object)
+        for i, tokens in enumerate(embedded):
+            if i == 0:
+                out = np.empty((len(self), *tokens.shape), dtype=tokens.dtype)
+            elif tokens.shape != out.shape[1:]:
+                return stack_tokens([*(image.copy() for image in out[:i]), tokens, *embedded])
+            out[i] = tokens
+        return out
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> TokenStream:
         """Tokens after a transformer of tokens, which is given one image at a time.
