@@ -143,7 +143,7 @@ def fit_shared_gaussian(tokens: FloatArray, regularization: float) -> PatchGauss
 
 
 def mahalanobis(
-    gaussian: PatchGaussian, tokens: FloatArray, block_bytes: int = 2**26
+    gaussian: PatchGaussian, tokens: FloatArray, block_bytes: int = 2**25
 ) -> FloatArray:
     """Mahalanobis distance of patches to the Gaussian of their position.
 
@@ -153,7 +153,7 @@ def mahalanobis(
         Of `n_positions` positions, or of one that serves all.
     tokens : ndarray of shape (n, n_positions, dim)
         Finite tokens.
-    block_bytes : int, default=2**26
+    block_bytes : int, default=2**25
         Bound on temporary memory.
 
     Returns
@@ -171,6 +171,8 @@ def mahalanobis(
     """
     n, n_positions, dim = tokens.shape
     out = np.empty((n, n_positions))
+    if n_positions == 1:  # no Gaussian is loaded anew for each block: small ones stay in the cache
+        block_bytes = min(block_bytes, _BLOCK_BYTES)
     step = max(1, block_bytes // (n_positions * dim * 8))
     for start in range(0, n, step):
         x = ((tokens[start : start + step] - gaussian.mean) / gaussian.scale).astype(np.float32)

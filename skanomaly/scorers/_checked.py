@@ -16,7 +16,7 @@ from skanomaly._tokens import PatchTokens, check_tokens
 from skanomaly._typing import ArrayLike
 from skanomaly.scorers._fitted_params import copy_of_param, equal_params
 
-PART_BYTES = 2**26  # of tokens that are scored at a time
+PART_BYTES = 2**25  # of tokens that are scored at a time
 
 
 class CheckedScorer(Estimator):
@@ -65,6 +65,7 @@ class CheckedScorer(Estimator):
             for block in X.blocks(PART_BYTES):
                 yield self._check_tokens(block, reset=False, first=first)
                 first += len(block)
+                del block  # while the next one is embedded
         else:
             yield from self._check_tokens(X, reset=False).parts(PART_BYTES)
 
