@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -32,6 +33,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from skanomaly._recipes import fingerprint_of as fingerprint_of
+from skanomaly._token_stream import TokenStream
 
 _METHODS = ("fit", "score_samples", "decision_function", "predict")
 
@@ -64,6 +66,26 @@ class SplitPipeline:
         for transformer in self.transformers:
             images = transformer.transform(images)
         return images
+
+    def stream(self, images: Any) -> Any:
+        """As :meth:`transform`, but computed when it is asked for, where embedder and scorer can.
+
+        The embedder can if it has a parameter `stream`, the scorer if it says so.
+        """
+        if not getattr(self.scorer, "_takes_streams", False):
+            return self.transform(images)
+        *before, embedder = self.image_transformers
+        for transformer in before:
+            images = transformer.transform(images)
+        if hasattr(embedder, "stream"):
+            embedder = copy(embedder)
+            embedder.stream = True
+        tokens = embedder.transform(images)
+        for transformer in self.token_transformers:
+            streams = isinstance(tokens, TokenStream)
+            transform = transformer.transform
+            tokens = tokens.map(transform) if streams else transform(tokens)
+        return tokens
 
 
 def split_pipeline(estimator: Any) -> SplitPipeline:

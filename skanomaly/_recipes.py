@@ -16,7 +16,10 @@ from skanomaly._cache import cache_key
 from skanomaly._stamps import file_digest
 
 # Parameters that say how and where results are computed, not which.
-_NO_MATTER = {"cache_dir", "cache_size", "device", "memory", "n_jobs", "pre_dispatch", "verbose"}
+_NO_MATTER = {
+    *("cache_dir", "cache_size", "device", "memory", "n_jobs", "pre_dispatch", "stream"),
+    "verbose",
+}
 
 
 def fingerprint_of(estimator: Any) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from skanomaly._typing import ArrayLike, FloatArray, IntArray
+from skanomaly._patch_tokens import PatchTokens
+from skanomaly._token_stream import TokenStream
+from skanomaly._typing import ArrayLike
 
 _FORMS = (
     "(n_images, dim), (n_images, patches, dim), (n_images, grid_h, grid_w, dim), "
@@ -16,186 +15,9 @@ _FORMS = (
 )
 
 
-@dataclass(frozen=True)
-class PatchTokens:
-    """Patch tokens of several images, one token a row.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_tokens, dim), float32 or float64
-        C-contiguous. The tokens of image `i` are the rows ``offsets[i]`` to ``offsets[i + 1]``,
-        view by view, and row by row of its grid.
-    valid : ndarray of shape (n_tokens,), bool
-        False for masked patches.
-    offsets : ndarray of shape (n_images + 1,), int
-        Where the rows of each image start, and the number of rows at the end.
-    grids : list of tuple
-        Shape of each image's patches: ``(grid_h, grid_w)``, ``(patches,)`` or ``()``.
-    n_views : int, default=1
-        Views of each image; the first is the image itself.
-    groups : ndarray of shape (n_images,), int, or None, default=None
-        Number of each image's group, such as the photographs of one part; None where each image is
-        one of its own.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skanomaly._tokens import check_tokens
-    >>> tokens = check_tokens(np.zeros((5, 2, 3, 7)))  # five images of 2 x 3 patches
-    >>> tokens.n_images, tokens.dim, tokens.values.shape
-    (5, 7, (30, 7))
-    >>> tokens.values[tokens.rows(1)].shape
-    (6, 7)
-    """
-
-    values: FloatArray
-    valid: NDArray[np.bool_]
-    offsets: IntArray
-    grids: list[tuple[int, ...]]
-    n_views: int = 1
-    groups: IntArray | None = None
-
-    @property
-    def n_images(self) -> int:
-        """How many images there are."""
-        return len(self.grids)
-
-    @property
-    def group_of_image(self) -> IntArray:
-        """Number of each image's group: what is held out, is held out with all of its group."""
-        return np.arange(self.n_images) if self.groups is None else self.groups
-
-    @property
-    def n_groups(self) -> int:
-        """How many groups there are."""
-        return len(np.unique(self.group_of_image))
-
-    @property
-    def dim(self) -> int:
-        """Components of a token."""
-        return self.values.shape[1]
-
-    def rows(self, image: int) -> slice:
-        """Slice of the rows of one image.
-
-        Parameters
-        ----------
-        image : int
-            Its number.
-
-        Returns
-        -------
-        slice
-            Of the rows of `values`.
-        """
-        return slice(self.offsets[image], self.offsets[image + 1])
-
-    def valid_values(self) -> FloatArray:
-        """The tokens that are not masked.
-
-        Returns
-        -------
-        ndarray of shape (n_valid_tokens, dim)
-            No copy where none is masked.
-        """
-        return self.values if self.valid.all() else self.values[self.valid]
-
-    def image_of_row(self) -> IntArray:
-        """Number of the image of each row.
-
-        Returns
-        -------
-        ndarray of shape (n_tokens,), int
-            From 0 to ``n_images - 1``, ascending.
-        """
-        return np.repeat(np.arange(self.n_images), np.diff(self.offsets))
-
-    def select(self, images: ArrayLike) -> PatchTokens:
-        """The tokens of some images, in that order.
-
-        Parameters
-        ----------
-        images : array-like of int
-            Their numbers.
-
-        Returns
-        -------
-        PatchTokens
-            Itself where these are all images in their own order.
-        """
-        images = np.asarray(images, dtype=np.intp)
-        if np.array_equal(images, np.arange(self.n_images)):
-            return self
-        lengths = np.diff(self.offsets)[images]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rows = np.repeat(self.offsets[images] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        grids = [self.grids[i] for i in images]
-        groups = None if self.groups is None else self.groups[images]
-        return PatchTokens(
-            self.values[rows], self.valid[rows], offsets, grids, self.n_views, groups
-        )
-
-    def select_view(self, view: int) -> PatchTokens:
-        """The tokens of one view of every image.
-
-        Parameters
-        ----------
-        view : int
-            Its number; 0 is the image itself.
-
-        Returns
-        -------
-        PatchTokens
-            Of one view.
-        """
-        if self.n_views == 1:
-            return self
-        lengths = np.diff(self.offsets) // self.n_views
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        rows = np.repeat(self.offsets[:-1] + view * lengths - offsets[:-1], lengths)
-        rows += np.arange(offsets[-1])
-        return replace(
-            self, values=self.values[rows], valid=self.valid[rows], offsets=offsets, n_views=1
-        )
-
-    def mask(self, masked: NDArray[np.bool_]) -> PatchTokens:
-        """The same tokens, more of them masked.
-
-        Parameters
-        ----------
-        masked : ndarray of shape (n_tokens,), bool
-            True for the rows to mask.
-
-        Returns
-        -------
-        PatchTokens
-            With the same values.
-        """
-        return replace(self, valid=self.valid & ~masked)
-
-    def restore(self, scores: FloatArray) -> np.ndarray:
-        """One number a token, back in the images' own shapes.
-
-        Parameters
-        ----------
-        scores : ndarray of shape (n_tokens,)
-            In the order of the rows.
-
-        Returns
-        -------
-        ndarray of shape (n_images, *grid), float32
-            0 for masked patches. A 1-D object array of such grids where they differ.
-        """
-        scores = np.where(self.valid, scores, 0).astype(np.float32)
-        if len(set(self.grids)) == 1:
-            return scores.reshape(self.n_images, *self.grids[0])
-        out = np.empty(self.n_images, dtype=object)
-        for i, grid in enumerate(self.grids):
-            out[i] = scores[self.rows(i)].reshape(grid)
-        return out
-
-
-def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None) -> PatchTokens:
+def check_tokens(
+    X: ArrayLike, *, views: bool = False, estimator: object = None, first: int = 0
+) -> PatchTokens:
     """Validate patch tokens of any of the accepted forms.
 
     Parameters
@@ -206,6 +28,8 @@ def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None)
         Whether the 5-D form is accepted.
     estimator : object, optional
         Named in error messages.
+    first : int, default=0
+        Number of the first image, for messages.
 
     Returns
     -------
@@ -217,7 +41,9 @@ def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None)
         For another shape, an infinite or partly NaN token (naming image and patch), an image
         whose patches are all masked, no image, or mixed dimensions.
     """
-    if isinstance(X, (list, tuple)):
+    if isinstance(X, TokenStream):
+        X = np.asarray(X)
+    elif isinstance(X, (list, tuple)):
         X = _from_list(X)
     mixed = _as_mixed(X)
     if mixed is not None:
@@ -244,11 +70,13 @@ def check_tokens(X: ArrayLike, *, views: bool = False, estimator: object = None)
         values = array.reshape(-1, array.shape[-1])
         lengths = np.full(len(array), len(values) // len(array))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    tokens = PatchTokens(values, _valid_rows(values, offsets), offsets, grids, n_views)
+    valid = _valid_rows(values, offsets, first)
+    tokens = PatchTokens(values, valid, offsets, grids, n_views, first=first)
     empty = np.flatnonzero(np.add.reduceat(tokens.valid, offsets[:-1], dtype=int) == 0)
     if empty.size:
         raise ValueError(
-            f"X contains NaN: every patch of image {empty[0]} is masked, nothing is left to score"
+            f"X contains NaN: every patch of image {first + empty[0]} is masked, nothing is left "
+            "to score"
         )
     return tokens
 
@@ -296,7 +124,7 @@ def _as_mixed(X):
     return values, lengths, [item.shape[:2] for item in X], 1
 
 
-def _valid_rows(values, offsets):
+def _valid_rows(values, offsets, first):
     """Rows that are not masked; an error for rows that are neither finite nor masked."""
     # The sum of a row is finite unless one of its components is not.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -309,8 +137,8 @@ def _valid_rows(values, offsets):
             image = int(np.searchsorted(offsets, broken[0], side="right")) - 1
             raise ValueError(
                 f"Input X contains NaN or infinity: patch {broken[0] - offsets[image]} of image "
-                f"{image}. Only a token that is NaN in all its components, a masked patch, is "
-                "accepted"
+                f"{first + image}. Only a token that is NaN in all its components, a masked patch, "
+                "is accepted"
             )
         valid[suspect[masked]] = False
     return valid

@@ -30,7 +30,7 @@ skanomaly.registry.register_scorer : A scorer by its name.
 
 from __future__ import annotations
 
-from skanomaly._tokens import PatchTokens
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.scorers._base import BasePatchScorer
 from skanomaly.scorers._cross_fitted import CrossFittedScorer

@@ -21,8 +21,8 @@ datasets inspection
 core _images _pipelines
 _recipes
 metrics model_selection _tokens _cache _origins _grouped_fit
-_parameters
-_stamps
+_parameters _patch_tokens
+_stamps _token_stream
 _optional _sklearn _docstrings _typing _version _warnings
 """
 FLOOR = {

@@ -7,7 +7,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import NearestNeighbors
 
-from skanomaly._tokens import PatchTokens
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray
 from skanomaly.core.products import product
 

@@ -9,11 +9,12 @@ from sklearn.random_projection import GaussianRandomProjection
 
 from skanomaly._typing import ArrayLike, FloatArray, IntArray
 from skanomaly.core.lazy_distances import DEFAULT_SIZES, LazyDistances, Sizes
+from skanomaly.core.prepared import PreparedRows
 from skanomaly.core.products import product
 
 
 def greedy_k_center(
-    tokens: FloatArray,
+    tokens: FloatArray | PreparedRows,
     n_centers: int,
     start: int = 0,
     radius: float = 0.0,
@@ -24,7 +25,7 @@ def greedy_k_center(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, dim), float32 or float64
+    tokens : ndarray of shape (n, dim), float32 or float64, or PreparedRows
         Finite patch tokens; distances are Euclidean.
     n_centers : int
         Largest size of the subset, in [1, n].
@@ -94,7 +95,7 @@ def greedy_k_center(
 
 
 def projected_k_center(
-    tokens: FloatArray,
+    tokens: FloatArray | PreparedRows,
     n_centers: int,
     start: int = 0,
     *,
@@ -109,7 +110,7 @@ def projected_k_center(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, dim), float32 or float64
+    tokens : ndarray of shape (n, dim), float32 or float64, or PreparedRows
         Finite patch tokens.
     n_centers : int
         Largest size of the subset, in [1, n].
@@ -148,23 +149,24 @@ def projected_k_center(
     projection = GaussianRandomProjection(n_components, random_state=random_state).fit(tokens[:1])
     directions = projection.components_.T.astype(tokens.dtype)
     # A common offset would drown the distances in the rounding of the products.
-    reference = tokens.mean(axis=0)
+    blocks = [slice(first, first + 4096) for first in range(0, len(tokens), 4096)]
+    reference = sum(tokens[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / len(tokens)
+    reference = reference.astype(tokens.dtype)
     projected = np.empty((len(tokens), n_components), dtype=tokens.dtype)
-    for first in range(0, len(tokens), 4096):
-        rows = slice(first, first + 4096)
+    for rows in blocks:
         projected[rows] = product(tokens[rows] - reference, directions)
     indices, _ = greedy_k_center(projected, n_centers, start)
     return indices, covering_radius(tokens, indices)
 
 
 def covering_radius(
-    tokens: FloatArray, indices: ArrayLike, *, sizes: Sizes = DEFAULT_SIZES
+    tokens: FloatArray | PreparedRows, indices: ArrayLike, *, sizes: Sizes = DEFAULT_SIZES
 ) -> float:
     """Largest distance of a token to the nearest of the chosen ones.
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, dim), float32 or float64
+    tokens : ndarray of shape (n, dim), float32 or float64, or PreparedRows
         Finite patch tokens; distances are Euclidean.
     indices : array-like of int of shape (n_chosen,)
         The chosen rows, at least one.
@@ -278,6 +280,8 @@ def coreset_size(coreset: float, n_tokens: int) -> int:
 
 
 def _checked(tokens):
+    if isinstance(tokens, PreparedRows):
+        return tokens
     tokens = np.ascontiguousarray(tokens)
     if tokens.ndim != 2 or tokens.dtype not in (np.float32, np.float64):
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skanomaly._tokens import PatchTokens
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import IntArray
 from skanomaly.core.products import product
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import strtrs
+from scipy.linalg.lapack import dtrtri
 
-from skanomaly._typing import FloatArray
-from skanomaly.core.products import product
+from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.products import exact_product, product, rounded_for_products
+
+_BLOCK_BYTES = 2**21  # of float64 at a time: so much stays in the cache
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,14 @@ class PatchGaussian:
         One position stands for all when the Gaussian is shared.
     scale : ndarray of shape (dim,), float32
         Standard deviation of each component over all training patches.
-    factor : ndarray of shape (n_positions, dim, dim), float32
-        Lower Cholesky factor of the covariance of ``(x - mean) / scale``.
+    whitening : ndarray of shape (n_positions, dim, dim), float32
+        ``((x - mean) / scale) @ whitening`` has unit covariance: the transposed inverse of its
+        Cholesky factor, as :func:`skanomaly.core.products.rounded_for_products` leaves it.
     """
 
     mean: FloatArray
     scale: FloatArray
-    factor: FloatArray
+    whitening: FloatArray
 
 
 def fit_gaussians(
@@ -78,32 +81,36 @@ def fit_gaussians(
        and Localization", ICPR 2021.
     """
     n, n_positions, dim = tokens.shape
-    centre, scale = _standardisation(tokens[valid])
-    x = np.where(valid[..., None], (tokens - centre) / scale, 0).astype(np.float32)
-    x = x.transpose(1, 2, 0)  # (n_positions, dim, n)
+    centre, scale = _standardisation(tokens.reshape(-1, dim), valid.ravel())
     count = valid.sum(axis=0).astype(np.float64)
-    total = x.sum(axis=2, dtype=np.float64)
-    second = product(x, x.transpose(0, 2, 1))
+    total = np.empty((n_positions, dim))
+    second = np.empty((n_positions, dim, dim), dtype=np.float32)
+    step = max(1, 2 * _BLOCK_BYTES // (n * dim * 8))
+    for start in range(0, n_positions, step):
+        part = slice(start, start + step)
+        x = np.where(valid[:, part, None], (tokens[:, part] - centre) / scale, 0)
+        x = x.astype(np.float32).transpose(1, 2, 0)  # (positions, dim, n)
+        total[part] = x.sum(axis=2, dtype=np.float64)
+        second[part] = product(x, x.transpose(0, 2, 1))
     pooled = second.sum(axis=0, dtype=np.float64)
+    shared = pooled / count.sum() - np.outer(*2 * [total.sum(axis=0) / count.sum()])
     pooled -= np.einsum("pd,pe->de", total / np.maximum(count, 1)[:, None], total)
     pooled /= count.sum()
-    if not valid.any(axis=0).all():
-        shared = np.cov(x.transpose(0, 2, 1)[valid.T], rowvar=False, bias=True)
     if neighborhood > 1:
         count, total, second = (_box_sums(s, grid, neighborhood) for s in (count, total, second))
     mean = total / np.maximum(count, 1)[:, None]
     constant = shrinkage * pooled + regularization * np.eye(dim)
-    factor = np.empty_like(second)
+    whitening = second  # in its place
     for p in range(n_positions):
         if count[p] > 0:
             covariance = second[p] / count[p] - np.outer(mean[p], mean[p])
         else:
             covariance = shared
-        factor[p] = np.linalg.cholesky((1 - shrinkage) * covariance + constant)
+        whitening[p] = _whitening((1 - shrinkage) * covariance + constant)
     return PatchGaussian(
         mean=(mean * scale + centre).astype(np.float32),
         scale=scale.astype(np.float32),
-        factor=factor,
+        whitening=whitening,
     )
 
 
@@ -122,18 +129,21 @@ def fit_shared_gaussian(tokens: FloatArray, regularization: float) -> PatchGauss
     PatchGaussian
         Of one position.
     """
-    centre, scale = _standardisation(tokens)
-    x = ((tokens - centre) / scale).astype(np.float32)
-    covariance = product(x.T, x).astype(np.float64) / len(x) + regularization * np.eye(x.shape[1])
+    dim = tokens.shape[1]
+    centre, scale = _standardisation(tokens, np.ones(len(tokens), dtype=bool))
+    covariance = regularization * np.eye(dim)
+    for rows in _row_blocks(tokens):
+        x = ((tokens[rows] - centre) / scale).astype(np.float32)
+        covariance += product(x.T, x) / len(tokens)
     return PatchGaussian(
         mean=centre[None].astype(np.float32),
         scale=scale.astype(np.float32),
-        factor=np.linalg.cholesky(covariance)[None].astype(np.float32),
+        whitening=_whitening(covariance)[None],
     )
 
 
 def mahalanobis(
-    gaussian: PatchGaussian, tokens: FloatArray, block_bytes: int = 2**26
+    gaussian: PatchGaussian, tokens: FloatArray, block_bytes: int = 2**25
 ) -> FloatArray:
     """Mahalanobis distance of patches to the Gaussian of their position.
 
@@ -143,12 +153,13 @@ def mahalanobis(
         Of `n_positions` positions, or of one that serves all.
     tokens : ndarray of shape (n, n_positions, dim)
         Finite tokens.
-    block_bytes : int, default=2**26
+    block_bytes : int, default=2**25
         Bound on temporary memory.
 
     Returns
     -------
     ndarray of shape (n, n_positions), float64
+        The same to the last bit, whatever other patches are scored in the same call.
 
     Examples
     --------
@@ -160,32 +171,46 @@ def mahalanobis(
     """
     n, n_positions, dim = tokens.shape
     out = np.empty((n, n_positions))
+    if n_positions == 1:  # no Gaussian is loaded anew for each block: small ones stay in the cache
+        block_bytes = min(block_bytes, _BLOCK_BYTES)
     step = max(1, block_bytes // (n_positions * dim * 8))
     for start in range(0, n, step):
         x = ((tokens[start : start + step] - gaussian.mean) / gaussian.scale).astype(np.float32)
-        if len(gaussian.factor) == 1:
-            white = _solve(gaussian.factor[0], x.reshape(-1, dim)).reshape(x.shape)
+        if len(gaussian.whitening) == 1:
+            whitening = gaussian.whitening[0].astype(np.float64)
+            white = exact_product(x.reshape(-1, dim), whitening).reshape(x.shape)
         else:
-            white = np.empty_like(x)
-            for position, factor in enumerate(gaussian.factor):
-                white[:, position] = _solve(factor, x[:, position])
-        out[start : start + step] = np.sqrt(np.einsum("npd,npd->np", white, white, dtype=float))
+            white = np.empty(x.shape)
+            x = rounded_for_products(x, dim, axis=-1)
+            for position, whitening in enumerate(gaussian.whitening):
+                white[:, position] = product(x[:, position], whitening.astype(np.float64))
+        out[start : start + step] = np.sqrt(np.einsum("npd,npd->np", white, white))
     return out
 
 
-def _solve(factor, x):
-    """Rows of `x` divided by the lower triangular factor."""
-    # The transposes are what LAPACK's column order makes of C-ordered arrays, without a copy.
-    solution, info = strtrs(factor.T, x.T, lower=0, trans=1)
+def _whitening(covariance):
+    """Transposed inverse of the Cholesky factor, for exact products."""
+    inverse, info = dtrtri(np.linalg.cholesky(covariance), lower=1)
     if info:
         raise np.linalg.LinAlgError(f"singular covariance ({info})")
-    return solution.T
+    return rounded_for_products(inverse.T, len(inverse), axis=0).astype(np.float32)
 
 
-def _standardisation(tokens):
+def _row_blocks(tokens):
+    """Slices of so many rows as are in float64 at a time."""
+    step = max(1, _BLOCK_BYTES // (tokens.shape[1] * 8))
+    return [slice(start, start + step) for start in range(0, len(tokens), step)]
+
+
+def _standardisation(tokens, valid):
     """Mean and standard deviation of each component; constant components get the mean one."""
-    centre = tokens.mean(axis=0, dtype=np.float64)
-    scale = tokens.std(axis=0, dtype=np.float64)
+    count, blocks = np.count_nonzero(valid), _row_blocks(tokens)
+    centre, squares = np.zeros((2, tokens.shape[1]))
+    for rows in blocks:
+        centre += tokens[rows][valid[rows]].sum(axis=0, dtype=np.float64) / count
+    for rows in blocks:
+        squares += np.square(tokens[rows][valid[rows]] - centre).sum(axis=0) / count
+    scale = np.sqrt(squares)
     # What is left of a constant by rounding is no variance.
     varies = scale > 1e-6 * np.abs(centre)
     if not varies.any():
@@ -209,10 +234,10 @@ def _box_sums(values, grid, side):
     return out.reshape(values.shape)
 
 
-def reduce_components(
+def choose_components(
     tokens: FloatArray, n_components: int, method: str, rng: np.random.RandomState
-) -> NDArray[np.float32]:
-    """Matrix that reduces the dimension of tokens.
+) -> FloatArray | IntArray:
+    """Which components to keep, or the axes of which to keep the coordinates.
 
     Parameters
     ----------
@@ -228,14 +253,52 @@ def reduce_components(
 
     Returns
     -------
-    ndarray of shape (dim, n_components), float32
+    ndarray of shape (n_components,), int, or of shape (dim, n_components), float64
+        Numbers of components, ascending, or axes; for :func:`reduce_components`.
     """
     dim = tokens.shape[1]
     if method == "random":
-        return np.eye(dim, dtype=np.float32)[:, np.sort(rng.permutation(dim)[:n_components])]
-    x = tokens - tokens.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh(product(x.T, x))
+        return np.sort(rng.permutation(dim)[:n_components])
+    centre, blocks = np.zeros(dim), _row_blocks(tokens)
+    for rows in blocks:
+        centre += tokens[rows].sum(axis=0, dtype=np.float64) / len(tokens)
+    scatter = np.zeros((dim, dim))
+    for rows in blocks:
+        x = tokens[rows] - centre
+        scatter += product(x.T, x)
+    _, axes = np.linalg.eigh(scatter)
     axes = axes[:, ::-1][:, :n_components]
     # The sign of an axis is arbitrary: fix it, so that it does not depend on the library.
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_components)])
-    return axes.astype(np.float32)
+    return rounded_for_products(axes, dim, axis=0)
+
+
+def reduce_components(tokens: FloatArray, components: FloatArray | IntArray) -> FloatArray:
+    """Tokens of fewer components.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (n_tokens, dim)
+        Finite tokens.
+    components : ndarray
+        As from :func:`choose_components`.
+
+    Returns
+    -------
+    ndarray of shape (n_tokens, n_components)
+        Of the dtype of `tokens`. A row does not depend on the others, to the last bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.core.gaussian import reduce_components
+    >>> reduce_components(np.array([[5.0, 6.0, 7.0]]), np.array([0, 2]))
+    array([[5., 7.]])
+    """
+    out = np.empty((len(tokens), components.shape[-1]), dtype=tokens.dtype)
+    for rows in _row_blocks(tokens):
+        if components.ndim == 1:
+            out[rows] = tokens[rows][:, components]
+        else:
+            out[rows] = exact_product(tokens[rows], components.astype(np.float64, copy=False))
+    return out

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.prepared import PreparedRows
 from skanomaly.core.products import product
 
 _UNIT_ROUNDOFF, _SMALLEST = 2.0**-24, 2.0**-126  # of float32
@@ -58,7 +59,7 @@ class LazyDistances:
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, dim), float32 or float64
+    tokens : ndarray of shape (n, dim), float32 or float64, or PreparedRows
         Finite.
     capacity : int
         How many centres there may be.
@@ -73,7 +74,11 @@ class LazyDistances:
     """
 
     def __init__(
-        self, tokens: FloatArray, capacity: int, start: int, sizes: Sizes = DEFAULT_SIZES
+        self,
+        tokens: FloatArray | PreparedRows,
+        capacity: int,
+        start: int,
+        sizes: Sizes = DEFAULT_SIZES,
     ) -> None:
         self._tokens, self._sizes = tokens, sizes
         n, dim = tokens.shape
@@ -149,8 +154,11 @@ class LazyDistances:
         Scaled by the one, minus the other, tokens enter the products; a common offset would drown
         their distances in rounding.
         """
-        tokens = self._tokens
-        peak = max(abs(float(tokens.min())), abs(float(tokens.max())))
+        tokens, peaks = self._tokens, []
+        for start in range(0, len(tokens), self._sizes.rows):
+            block = tokens[start : start + self._sizes.rows]
+            peaks += [-block.min(), block.max()]
+        peak = float(np.max(peaks))  # NaN where there is one
         if not np.isfinite(peak):
             raise ValueError("tokens must be finite")
         exponent, limit = np.frexp(peak)[1], np.finfo(tokens.dtype).maxexp - 2

@@ -1,48 +1,31 @@
-"""What every embedder shares: reading, batching, views, the token cache, the token contract."""
+"""What every embedder shares: the methods of a transformer, views, the token contract."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from itertools import islice
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin
-from tqdm.auto import tqdm
 
-from skanomaly._cache import cache_key, token_cache
 from skanomaly._docstrings import document
 from skanomaly._images import (
     check_images,
-    content_digest,
-    load_with_span,
-    read_item,
-    resize_image,
     warn_of_small_range,
 )
 from skanomaly._origins import set_origin
-from skanomaly._parameters import check_value_range
-from skanomaly._sklearn import Interval, StrOptions
-from skanomaly._typing import Images, PathLike, ValueRange
-from skanomaly.core.threads import reading_threads
+from skanomaly._token_stream import TokenStream, stack_tokens
+from skanomaly._typing import Images
 from skanomaly.embedders._batches import (
     VIEWS,
-    check_batch,
-    check_tokens_of_image,
-    read_ahead,
-    stack_tokens,
 )
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
-from skanomaly.embedders._fitted import FittedEmbedder
+from skanomaly.embedders._embedding import ImageEmbedding
 
 
 # No output is wrapped: tokens are arrays of more dimensions than a DataFrame has.
 class BasePatchEmbedder(
     TransformerMixin,
-    FittedEmbedder,
+    ImageEmbedding,
     auto_wrap_output_keys=None,  # type: ignore[call-arg]
 ):
     """Base of the embedders: images in, patch tokens out.
@@ -61,58 +44,8 @@ class BasePatchEmbedder(
     Images are read by threads ahead of the model, as many as there are cores, up to 8.
     """
 
-    _parameter_constraints: dict = {
-        "image_size": [None, Interval(Integral, 1, None, closed="left")],
-        "resize": [StrOptions({"squash", "shortest_edge"})],
-        "augmentation": [None, StrOptions({"rotate90", "dihedral"})],
-        "value_range": [None, Interval(Real, 0, None, closed="neither"), tuple, list],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "cache_dir": [None, str, os.PathLike],
-        "cache_size": [Interval(Integral, 1, None, closed="left")],
-        "verbose": ["verbose"],
-    }
-
-    image_size: int | None
-    resize: str
-    augmentation: str | None
-    batch_size: int
-    cache_dir: PathLike | None
-    cache_size: int
-    verbose: bool | int
-
-    value_range: ValueRange | None = None  # of those that have no such parameter
-    _max_side: int | None = None  # longest side of an input in pixels
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**{**kwargs, "auto_wrap_output_keys": None})
-
-    # What a subclass says.
-
-    def _embed_batch(self, images: np.ndarray) -> Sequence[np.ndarray] | np.ndarray:
-        """(grid_h, grid_w, dim) tokens of each of (B, height, width, 3) images."""
-        raise NotImplementedError
-
-    def _cell(self) -> int:
-        """Sides of an input are multiples of this, in pixels."""
-        raise NotImplementedError
-
-    def _default_image_size(self) -> int:
-        """What ``image_size=None`` stands for, in pixels."""
-        raise NotImplementedError
-
-    def _interpolation(self) -> str:
-        """Filter by which images are resized."""
-        return "bicubic"
-
-    def _start_reading(self) -> None:
-        """Called by each thread that is to read images."""
-
-    # What it gets.
-
-    def _reading(self) -> dict[str, object]:
-        """Plain values by name: what tokens depend on by the way in which images are read."""
-        value_range = check_value_range(self.value_range)
-        return {} if value_range is None else {"value_range": list(value_range)}
 
     @document(EMBEDDER_DOCS)
     def fit(self, X: Images, y: Any = None) -> BasePatchEmbedder:
@@ -136,7 +69,7 @@ class BasePatchEmbedder(
         return self
 
     @document(EMBEDDER_DOCS)
-    def transform(self, X: Images) -> np.ndarray:
+    def transform(self, X: Images) -> np.ndarray | TokenStream:
         """Embed images; works without `fit`.
 
         Parameters
@@ -147,7 +80,8 @@ class BasePatchEmbedder(
         -------
         ndarray of shape (n_images, grid_h, grid_w, dim), float32
             Patch tokens, C-contiguous. Where images give different grids, a 1-D object array of
-            (grid_h, grid_w, dim) arrays.
+            (grid_h, grid_w, dim) arrays. With ``stream=True`` a sequence that computes them when
+            they are asked for, and of which ``np.asarray`` makes that array.
 
         Raises
         ------
@@ -158,7 +92,8 @@ class BasePatchEmbedder(
         """
         self._validate_params()
         items, origin = check_images(X), self._origin()
-        tokens = stack_tokens([views[0] for views in self._embed(items, VIEWS[None])])
+        stream = self._stream(items)
+        tokens = stream if self.stream else np.asarray(stream)
         set_origin(tokens, origin)
         return tokens
 
@@ -190,12 +125,13 @@ class BasePatchEmbedder(
         self.fit(X)
         items = check_images(X)
         spans: list[Any] = []
-        embedded = self._embed(items, VIEWS[self.augmentation], spans)
-        warn_of_small_range(spans)
         if self.augmentation is None:
-            tokens = stack_tokens([views[0] for views in embedded])
+            tokens = np.asarray(self._stream(items, spans))
         else:
-            tokens = self._stack_views([stack_tokens(views) for views in embedded])
+            views = VIEWS[self.augmentation]
+            embedded = self._embed(items, range(len(items)), views, spans)
+            tokens = self._stack_views([stack_tokens(of_image) for of_image in embedded])
+        warn_of_small_range(spans)
         set_origin(tokens, self._origin())
         return tokens
 
@@ -263,106 +199,3 @@ class BasePatchEmbedder(
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
-
-    def _embed(
-        self,
-        items: list[Any],
-        views: list[Callable[..., Any]],
-        spans: list[Any] | None = None,
-    ) -> list[list[np.ndarray]]:
-        """Tokens of each image: a list of lists, one array a view. `spans` gets those read."""
-        cache = token_cache(self.cache_dir, self.cache_size)
-        context = None if cache is None else self._origin()
-        tokens: list[Any] = [[None] * len(views) for _ in items]
-        options = views, cache, context, [] if spans is None else spans
-        calls = ((self._prepare, item, i, *options) for i, item in enumerate(items))
-        ahead = read_ahead(calls, reading_threads(), self.batch_size, self._start_reading)
-        with (
-            closing(ahead) as prepared,
-            tqdm(total=len(items), desc="embed", unit="image", disable=not self.verbose) as bar,
-        ):
-            for start in range(0, len(items), self.batch_size):
-                numbers = range(start, min(start + self.batch_size, len(items)))
-                waiting = []
-                for i, (keys, known, images) in zip(
-                    numbers, islice(prepared, len(numbers)), strict=True
-                ):
-                    tokens[i] = known
-                    waiting += [
-                        (i, v, keys[v], image)
-                        for v, image in enumerate(images)
-                        if image is not None
-                    ]
-                for i, v, key, array in self._run(waiting):
-                    tokens[i][v] = array
-                    if cache is not None:
-                        cache.put(key, array)
-                bar.update(len(numbers))
-        return tokens
-
-    def _prepare(
-        self, item: Any, index: int, views: Any, cache: Any, context: Any, spans: list[Any]
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        """Of each view: its cache key, its tokens if cached, and its input if not."""
-        item = read_item(item, index)
-        keys: list[Any] = [None] * len(views)
-        known: list[Any] = [None] * len(views)
-        if cache is not None:
-            content = content_digest(item, index, self.value_range)
-            names = [None if v == 0 else f"{self.augmentation}-{v}" for v in range(len(views))]
-            keys = [cache_key(content=content, view=name, **context) for name in names]
-            known = [cache.get(key) for key in keys]
-        if all(array is not None for array in known):
-            return keys, known, [None] * len(views)
-        image, span = load_with_span(item, index, self.value_range)
-        spans.append(span)
-        image = self._fit_to_size(image, index)
-        images = [
-            np.ascontiguousarray(view(image)) if array is None else None
-            for view, array in zip(views, known, strict=True)
-        ]
-        return keys, known, images
-
-    def _run(self, waiting: list[Any]) -> Iterator[Any]:
-        """Embed the inputs, batched by shape and dtype."""
-        groups: dict[Any, list[Any]] = {}
-        for entry in waiting:
-            groups.setdefault((entry[3].shape, entry[3].dtype), []).append(entry)
-        for entries in groups.values():
-            for start in range(0, len(entries), self.batch_size):
-                part = entries[start : start + self.batch_size]
-                batch = self._embed_batch(np.stack([image for *_, image in part]))
-                check_batch(batch, len(part), type(self).__name__)
-                for (i, v, key, _), array in zip(part, batch, strict=True):
-                    yield i, v, key, check_tokens_of_image(array, i)
-
-    def _fit_to_size(self, image: np.ndarray, index: int) -> np.ndarray:
-        """The whole image, never a crop of it, at the size the model takes."""
-        size = self._input_size(*image.shape[:2])
-        if self._max_side is not None and max(size) > self._max_side:
-            raise ValueError(
-                f"image {index} of {image.shape[:2]} pixels (height, width) would be embedded at "
-                f"{size}, of which {self._max_side} is the most; lower image_size, use "
-                "resize='squash', or cut the image into pieces"
-            )
-        return self._resize(image, size)
-
-    def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return resize_image(image, size, self._interpolation())
-
-    def _side(self) -> int:
-        return int(self.image_size or self._default_image_size())
-
-    def _input_size(self, height: int, width: int) -> tuple[int, int]:
-        size, cell = self._side(), self._cell()
-        if size % cell:
-            nearest = max(cell, round(size / cell) * cell)
-            raise ValueError(
-                f"image_size={size} is not a multiple of the patch of {cell} pixels; "
-                f"the nearest is {nearest}"
-            )
-        if self.resize == "squash":
-            return size, size
-        scale = size / min(height, width)
-        height, width = (max(1, round(side * scale / cell)) * cell for side in (height, width))
-        return height, width

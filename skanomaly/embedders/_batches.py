@@ -86,14 +86,3 @@ def check_tokens_of_image(tokens: Any, index: int, masked: bool = False) -> np.n
     if not finite.all():
         raise ValueError(f"the embedding of image {index} is not finite")
     return tokens
-
-
-def stack_tokens(tokens: list[Any]) -> np.ndarray:
-    """One array where the shapes agree, else a 1-D object array; empties the list."""
-    if len({array.shape for array in tokens}) == 1:
-        out: np.ndarray = np.empty((len(tokens), *tokens[0].shape), dtype=np.float32)
-    else:
-        out = np.empty(len(tokens), dtype=object)
-    for i in range(len(tokens)):
-        out[i], tokens[i] = tokens[i], None  # never both copies of everything at once
-    return out

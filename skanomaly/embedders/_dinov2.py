@@ -49,6 +49,7 @@ class DinoV2Patches(TimmPatches):
     %(runtime)s
     %(cache_dir)s
     %(cache_size)s
+    %(stream)s
     %(verbose)s
 
     Notes
@@ -97,6 +98,7 @@ class DinoV2Patches(TimmPatches):
         runtime: str = "auto",
         cache_dir: PathLike | None = None,
         cache_size: int = 20_000_000_000,
+        stream: bool = False,
         verbose: bool | int = False,
     ) -> None:
         super().__init__(
@@ -114,6 +116,7 @@ class DinoV2Patches(TimmPatches):
             runtime=runtime,
             cache_dir=cache_dir,
             cache_size=cache_size,
+            stream=stream,
             verbose=verbose,
         )
         self.source = source

@@ -41,7 +41,8 @@ augmentation : {None, "rotate90", "dihedral"}, default=None
     "batch_size": """
 batch_size : int, default=8
     Images taken at a time: on a CPU side by side, among which torch's threads are shared out,
-    on a GPU in one forward pass.
+    on a GPU in one forward pass. There, or with other threads, tokens may differ in their last
+    bits, because sums are taken in another order.
 """,
     "device": """
 device : str, default="auto"
@@ -71,6 +72,12 @@ cache_size : int, default=20_000_000_000
 n_jobs : int or None, default=None
     Workers of joblib, which are threads here; None is one, unless a context of joblib says
     otherwise.
+""",
+    "stream": """
+stream : bool, default=False
+    `transform` returns a sequence that computes tokens when they are asked for, in place of an
+    array. The scorers of this package take so many images of it at a time that memory does not
+    grow with their number, and the results are the same; anything else gets the array.
 """,
     "verbose": """
 verbose : bool or int, default=False

@@ -39,6 +39,7 @@ class FilterBankPatches(BasePatchEmbedder):
     %(cache_dir)s
     %(cache_size)s
     %(n_jobs)s
+    %(stream)s
     %(verbose)s
 
     See Also
@@ -49,7 +50,8 @@ class FilterBankPatches(BasePatchEmbedder):
     -----
     The features are centred, and the strength of an edge or a colour is in the length of a token,
     which the cosine distance ignores: use :class:`~skanomaly.PatchGaussianScorer`, or
-    ``PatchKNNScorer(metric="euclidean")``.
+    ``PatchKNNScorer(metric="euclidean")``. Images are computed one by one: an image has the same
+    tokens in every batch, to the last bit.
 
     Examples
     --------
@@ -76,6 +78,7 @@ class FilterBankPatches(BasePatchEmbedder):
         cache_dir: PathLike | None = None,
         cache_size: int = 20_000_000_000,
         n_jobs: int | None = None,
+        stream: bool = False,
         verbose: bool | int = False,
     ) -> None:
         self.image_size = image_size
@@ -86,6 +89,7 @@ class FilterBankPatches(BasePatchEmbedder):
         self.cache_dir = cache_dir
         self.cache_size = cache_size
         self.n_jobs = n_jobs
+        self.stream = stream
         self.verbose = verbose
 
     # The features take time and memory in proportion to its square.

@@ -18,6 +18,7 @@ _NO_MATTER = {
     "cache_size",
     "device",
     "n_jobs",
+    "stream",
     "verbose",
 }
 

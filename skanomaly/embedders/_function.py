@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import isroutine
 from math import isqrt
@@ -20,10 +20,12 @@ from skanomaly._images import content_digest, load_with_span, read_item
 from skanomaly._origins import Origin
 from skanomaly._recipes import value_as_text
 from skanomaly._sklearn import HasMethods
-from skanomaly._typing import PathLike, ValueRange
+from skanomaly._typing import IntArray, PathLike, ValueRange
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
+
+_AT_ONCE = 64  # images whose tokens may wait to be fetched
 
 
 @document(EMBEDDER_DOCS)
@@ -49,6 +51,7 @@ class FunctionPatches(BasePatchEmbedder):
         version of `func`. Elements of `X` must then be images, also for an object with ``embed``.
     %(cache_size)s
     %(n_jobs)s
+    %(stream)s
     %(verbose)s
 
     Notes
@@ -77,7 +80,7 @@ class FunctionPatches(BasePatchEmbedder):
         "n_jobs": [None, Integral],
         **{
             name: BasePatchEmbedder._parameter_constraints[name]
-            for name in ("cache_dir", "cache_size", "verbose")
+            for name in ("cache_dir", "cache_size", "stream", "verbose")
         },
     }
 
@@ -93,6 +96,7 @@ class FunctionPatches(BasePatchEmbedder):
         cache_dir: PathLike | None = None,
         cache_size: int = 20_000_000_000,
         n_jobs: int | None = None,
+        stream: bool = False,
         verbose: bool | int = False,
     ) -> None:
         self.func = func
@@ -101,6 +105,7 @@ class FunctionPatches(BasePatchEmbedder):
         self.cache_dir = cache_dir
         self.cache_size = cache_size
         self.n_jobs = n_jobs
+        self.stream = stream
         self.verbose = verbose
 
     def _validate_params(self) -> None:
@@ -123,8 +128,12 @@ class FunctionPatches(BasePatchEmbedder):
         return super()._origin()
 
     def _embed(
-        self, items: list[Any], views: list[Callable[..., Any]], spans: list[Any] | None = None
-    ) -> list[list[np.ndarray]]:
+        self,
+        items: list[Any],
+        numbers: Sequence[int] | IntArray,
+        views: list[Any],
+        spans: list[Any],
+    ) -> Iterator[list[np.ndarray]]:
         cache = token_cache(self.cache_dir, self.cache_size)
         if cache is not None and not self.func_version:
             raise ValueError(
@@ -132,13 +141,16 @@ class FunctionPatches(BasePatchEmbedder):
                 "name, such as func_version='1', and another one whenever its tokens change"
             )
         context = None if cache is None else self._origin()
-        calls = (delayed(self._cached)(item, i, cache, context) for i, item in enumerate(items))
-        results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(calls)
-        bar = tqdm(results, total=len(items), desc="embed", unit="image", disable=not self.verbose)
-        embedded = list(bar)
-        if spans is not None:
-            spans += [span for _, span in embedded]
-        return [[tokens] for tokens, _ in embedded]
+        pool = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
+        with tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar:
+            # In parts: joblib would go on to the end, whether its results are fetched or not.
+            for start in range(0, len(numbers), _AT_ONCE):
+                part = numbers[start : start + _AT_ONCE]
+                calls = (delayed(self._cached)(items[i], i, cache, context) for i in part)
+                for tokens, span in pool(calls):
+                    spans.append(span)
+                    bar.update()
+                    yield [tokens]
 
     def _cached(
         self, item: Any, index: int, cache: TokenCache | None, context: Any

@@ -59,6 +59,7 @@ class OpenClipPatches(TorchPatches):
     %(runtime)s
     %(cache_dir)s
     %(cache_size)s
+    %(stream)s
     %(verbose)s
 
     Notes
@@ -131,6 +132,7 @@ class OpenClipPatches(TorchPatches):
         runtime: str = "auto",
         cache_dir: PathLike | None = None,
         cache_size: int = 20_000_000_000,
+        stream: bool = False,
         verbose: bool | int = False,
     ) -> None:
         self.model_name = model_name
@@ -150,6 +152,7 @@ class OpenClipPatches(TorchPatches):
         self.runtime = runtime
         self.cache_dir = cache_dir
         self.cache_size = cache_size
+        self.stream = stream
         self.verbose = verbose
 
     def _model(self) -> OpenClipModel:

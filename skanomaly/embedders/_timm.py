@@ -44,6 +44,7 @@ class TimmPatches(TorchPatches):
     %(runtime)s
     %(cache_dir)s
     %(cache_size)s
+    %(stream)s
     %(verbose)s
 
     Notes
@@ -108,6 +109,7 @@ class TimmPatches(TorchPatches):
         runtime: str = "auto",
         cache_dir: PathLike | None = None,
         cache_size: int = 20_000_000_000,
+        stream: bool = False,
         verbose: bool | int = False,
     ) -> None:
         self.model_name = model_name
@@ -124,6 +126,7 @@ class TimmPatches(TorchPatches):
         self.runtime = runtime
         self.cache_dir = cache_dir
         self.cache_size = cache_size
+        self.stream = stream
         self.verbose = verbose
 
     def _timm_name(self) -> str:

@@ -158,7 +158,7 @@ def score_images(estimator: Any, images: Images) -> tuple[list[FloatArray], Floa
             split.transform(images), size="model", return_scores=True
         )
         return list(maps), scores
-    grids, scores = split.scorer.score_patches(split.transform(images), return_scores=True)
+    grids, scores = split.scorer.score_patches(split.stream(images), return_scores=True)
     if any(grid.ndim != 2 for grid in grids):
         raise TypeError("maps need tokens of shape (n_images, grid_h, grid_w, dim)")
     return list(grids), scores
@@ -205,7 +205,7 @@ def p_values(estimator: Any, images: Images) -> FloatArray:
             "training images that the scorers of this package keep"
         )
     check_is_fitted(estimator)
-    return split.scorer.p_values(split.transform(images))
+    return split.scorer.p_values(split.stream(images))
 
 
 def check_sigma(sigma: float) -> None:

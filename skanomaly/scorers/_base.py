@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal, TypeVar, overload
 
@@ -10,13 +11,13 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
+from skanomaly._patch_tokens import PatchTokens, join_grids
 from skanomaly._sklearn import _fit_context
-from skanomaly._tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
 from skanomaly._warnings import warn_caller
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
-from skanomaly.scorers._checked import CheckedScorer
+from skanomaly.scorers._checked import PART_BYTES, CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._groups import group_numbers, warn_of_copies
 from skanomaly.scorers._training_images import (
@@ -190,8 +191,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         ndarray of shape (n_images,), float64
             The negative aggregate of the image's patch scores.
         """
-        tokens = self._check_tokens(X, reset=False)
-        return check_scores(self._score_images(tokens), tokens.n_images, type(self).__name__)
+        return self._scores_of(self._parts(X))
 
     @document(SCORER_DOCS)
     def decision_function(self, X: ArrayLike) -> FloatArray:
@@ -245,7 +245,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         else:
             self.fit(X, y, groups=groups)
         tokens = self._check_tokens(X, reset=False, views=True).select_view(0)
-        return np.where(self._score_images(tokens) < self.offset_, -1, 1)
+        return np.where(self._scores_of(tokens.parts(PART_BYTES)) < self.offset_, -1, 1)
 
     @overload
     def score_patches(self, X: ArrayLike, return_scores: Literal[False] = False) -> np.ndarray: ...
@@ -273,10 +273,13 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         scores : ndarray of shape (n_images,), float64
             Only with `return_scores`: as from :meth:`score_samples`.
         """
-        tokens = self._check_tokens(X, reset=False)
-        row_scores, scores = self._score_tokens(tokens)
-        check_scores(scores, tokens.n_images, type(self).__name__)
-        return (tokens.restore(row_scores), scores) if return_scores else tokens.restore(row_scores)
+        grids, found = [], []
+        for tokens in self._parts(X):
+            row_scores, scores = self._score_tokens(tokens)
+            found.append(check_scores(scores, tokens.n_images, type(self).__name__, tokens.first))
+            grids.append(tokens.restore(row_scores))
+        patches = join_grids(grids)
+        return (patches, np.concatenate(found)) if return_scores else patches
 
     @document(SCORER_DOCS)
     def p_values(self, X: ArrayLike) -> FloatArray:
@@ -296,6 +299,13 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         self._check_calibrated()
         return conformal_p_values(self.train_scores_, self.score_samples(X), self._train_groups)
 
+    def _scores_of(self, parts: Iterable[PatchTokens]) -> FloatArray:
+        """`score_samples` of the images of several parts."""
+        name = type(self).__name__
+        return np.concatenate(
+            [check_scores(self._score_images(p), p.n_images, name, p.first) for p in parts]
+        )
+
     def _aggregate(self, tokens: PatchTokens, scores: FloatArray) -> FloatArray:
         """Image scores, higher for more anomalous images, from the score of each row."""
         out = np.empty(tokens.n_images)
@@ -306,5 +316,5 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
                     scores[rows][tokens.valid[rows]], self.aggregation, self.topk
                 )
             except ValueError as exc:
-                raise ValueError(f"image {i}: {exc}") from exc
+                raise ValueError(f"image {tokens.first + i}: {exc}") from exc
         return out

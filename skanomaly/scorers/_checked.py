@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -10,9 +11,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skanomaly._origins import differences, origin_of
 from skanomaly._parameters import Estimator
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
-from skanomaly._tokens import PatchTokens, check_tokens
+from skanomaly._token_stream import TokenStream
+from skanomaly._tokens import check_tokens
 from skanomaly._typing import ArrayLike
+
+PART_BYTES = 2**25  # of tokens that are scored at a time
 
 
 class CheckedScorer(Estimator):
@@ -39,6 +44,7 @@ class CheckedScorer(Estimator):
     contamination: Any  # a share; a word where the subclass has a `_fixed_offset` for it
 
     _needs_fit = True
+    _takes_streams = True  # see skanomaly._pipelines
 
     @property
     def _fixed_offset(self) -> float | None:
@@ -51,7 +57,23 @@ class CheckedScorer(Estimator):
         tags.input_tags.three_d_array = True
         return tags
 
-    def _check_tokens(self, X: ArrayLike, *, reset: bool, views: bool | None = None) -> PatchTokens:
+    def _parts(self, X: ArrayLike) -> Iterator[PatchTokens]:
+        """Valid tokens to be scored, so many images at a time that memory is bounded."""
+        if isinstance(X, TokenStream):
+            if self._needs_fit:
+                self._check_calibrated()  # before the first image is embedded
+            self._check_origin(X, reset=False)
+            first = 0
+            for block in X.blocks(PART_BYTES):
+                yield self._check_tokens(block, reset=False, first=first)
+                first += len(block)
+                del block  # while the next one is embedded
+        else:
+            yield from self._check_tokens(X, reset=False).parts(PART_BYTES)
+
+    def _check_tokens(
+        self, X: ArrayLike, *, reset: bool, views: bool | None = None, first: int = 0
+    ) -> PatchTokens:
         """Valid tokens; those to be scored go with those of `fit`, if there was one."""
         fitted = hasattr(self, "train_scores_")
         if not reset and self._needs_fit:
@@ -60,7 +82,8 @@ class CheckedScorer(Estimator):
         if reset or fitted:
             # Only the names of a DataFrame's columns: the number of features is checked below.
             validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
-        tokens = check_tokens(X, views=reset if views is None else views, estimator=self)
+        views = reset if views is None else views
+        tokens = check_tokens(X, views=views, estimator=self, first=first)
         if reset:
             self.n_features_in_ = tokens.dim
         elif fitted and tokens.dim != self.n_features_in_:

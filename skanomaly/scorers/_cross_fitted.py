@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from skanomaly._tokens import PatchTokens
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.calibration import calibration_folds
 from skanomaly.core.fingerprints import ImageFingerprints
@@ -28,7 +28,8 @@ class CrossFittedScorer(BasePatchScorer):
         Return a model of the normal images `tokens`, a :class:`skanomaly.base.PatchTokens`, views
         included; anything that can be pickled. It must depend on nothing but the tokens and the
         parameters, and must leave `self` as it is, because it is called again, for parts of the
-        training images. Only ``tokens.valid`` rows may enter. The model of all training images is
+        training images. Only ``tokens.valid`` rows may enter: an image that is held out is still
+        among `tokens`, with all its rows masked. The model of all training images is
         then at `_model`.
     ``_score_model(model, tokens, known)``
         Return the score of each row of `tokens` by a model that `_fit_model` made: an ndarray of
@@ -196,7 +197,8 @@ def cross_fit(
     folds = calibration_folds(tokens.group_of_image, n_folds)
     fold_of_row = folds[base.image_of_row()]
     for fold in range(folds.max() + 1):
-        model = fit_model(tokens.select(np.flatnonzero(folds != fold)))
+        # Masked, not left out: there is no second copy of nearly all tokens.
+        model = fit_model(tokens.mask(folds[tokens.image_of_row()] == fold))
         held_out = base.select(np.flatnonzero(folds == fold))
         row_scores = score_model(model, held_out, _unknown(held_out))
         scores[fold_of_row == fold] = check_rows(row_scores, held_out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skanomaly._tokens import PatchTokens
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import Groups, IntArray
 from skanomaly._warnings import warn_caller
 from skanomaly.core.copies import copies_among

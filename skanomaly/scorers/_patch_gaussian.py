@@ -11,16 +11,16 @@ from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
 from skanomaly._docstrings import document
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, StrOptions
-from skanomaly._tokens import PatchTokens
-from skanomaly._typing import FloatArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.gaussian import (
+    choose_components,
     fit_gaussians,
     fit_shared_gaussian,
     mahalanobis,
     reduce_components,
 )
-from skanomaly.core.products import product
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 
@@ -31,15 +31,16 @@ class _GaussianModel:
 
     Attributes
     ----------
-    basis : ndarray of shape (dim, n_components) or None
-        Brings tokens to the components that are kept; None where all are.
+    components : ndarray or None
+        Those that are kept, for :func:`skanomaly.core.gaussian.reduce_components`; None where all
+        are.
     grid : tuple of int or None
         Of the training images, for one Gaussian a position; None for one shared Gaussian.
     gaussian : object
         For :func:`skanomaly.core.gaussian.mahalanobis`.
     """
 
-    basis: FloatArray | None
+    components: FloatArray | IntArray | None
     grid: tuple | None
     gaussian: object
 
@@ -88,6 +89,10 @@ class PatchGaussianScorer(CrossFittedScorer):
     10 folds: by Gaussians that were fitted without them. `fit` therefore costs eleven fits.
 
     Per-position Gaussians need three normal images, of different groups and all of one grid.
+
+    Scores do not depend on the other images of a call, nor on their order, to the last bit: entries
+    are rounded, to 22 or 23 bits, before they are multiplied, so that no sum is. Beyond the tokens
+    `fit` takes memory for the components that are kept, if not all are, and twice the Gaussians.
 
     References
     ----------
@@ -156,25 +161,28 @@ class PatchGaussianScorer(CrossFittedScorer):
         return 3 if self._uses_positions else 1
 
     def _fit_model(self, tokens: PatchTokens) -> _GaussianModel:
-        basis = None
+        components = None
         if self.n_components is not None and self.n_components < tokens.dim:
             rng = check_random_state(self.random_state)
-            basis = reduce_components(tokens.valid_values(), self.n_components, self.reduction, rng)
-        return self._fit_gaussians(tokens, basis)
+            values = tokens.valid_values() if self.reduction == "pca" else tokens.values
+            components = choose_components(values, self.n_components, self.reduction, rng)
+        return self._fit_gaussians(tokens, components)
 
     def _fit_held_out_model(self, tokens):
         # Components drawn at random have to be those of the model; principal ones, which the
         # held-out images have shaped, must not.
         if self.reduction == "random":
-            return self._fit_gaussians(tokens, self._model.basis)
+            return self._fit_gaussians(tokens, self._model.components)
         return self._fit_model(tokens)
 
-    def _fit_gaussians(self, tokens, basis):
-        """A model of the components that a basis keeps."""
+    def _fit_gaussians(self, tokens, components):
+        """A model of the components that a components keeps."""
         if not self._uses_positions:
             values = tokens.valid_values()
-            reduced = values if basis is None else product(values, basis)
-            return _GaussianModel(basis, None, fit_shared_gaussian(reduced, self.regularization))
+            reduced = values if components is None else reduce_components(values, components)
+            return _GaussianModel(
+                components, None, fit_shared_gaussian(reduced, self.regularization)
+            )
         grid = self._one_grid(tokens)
         if self.neighborhood % 2 == 0:
             raise ValueError(f"neighborhood must be odd, got {self.neighborhood}")
@@ -184,17 +192,17 @@ class PatchGaussianScorer(CrossFittedScorer):
             )
         shape = (tokens.n_images * tokens.n_views, int(np.prod(grid)))
         gaussian = fit_gaussians(
-            _reduce(tokens, basis).reshape(*shape, -1),
+            _reduce(tokens, components).reshape(*shape, -1),
             tokens.valid.reshape(shape),
             grid if len(grid) == 2 else (1, shape[1]),
             self.shrinkage,
             self.regularization,
             self.neighborhood,
         )
-        return _GaussianModel(basis, grid, gaussian)
+        return _GaussianModel(components, grid, gaussian)
 
     def _score_model(self, model, tokens, known):
-        values = _reduce(tokens, model.basis)
+        values = _reduce(tokens, model.components)
         if model.grid is None:
             return mahalanobis(model.gaussian, values[:, None]).ravel()
         if self._one_grid(tokens) not in _same_positions(model.grid):
@@ -215,11 +223,11 @@ class PatchGaussianScorer(CrossFittedScorer):
         return tokens.grids[0]
 
 
-def _reduce(tokens, basis):
+def _reduce(tokens, components):
     values = tokens.values
     if not tokens.valid.all():
         values = np.where(tokens.valid[:, None], values, 0)
-    return values if basis is None else product(values, basis)
+    return values if components is None else reduce_components(values, components)
 
 
 def _same_positions(grid):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import check_consistent_length
 
-from skanomaly._tokens import PatchTokens
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 
 # Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
@@ -13,7 +13,7 @@ from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 MAX_CALIBRATION_PATCHES = 2**17
 
 
-def check_scores(scores: ArrayLike, n_images: int | None, owner: str) -> FloatArray:
+def check_scores(scores: ArrayLike, n_images: int | None, owner: str, first: int = 0) -> FloatArray:
     """The scores of images as a scorer made them; an error where they could call none anomalous.
 
     Parameters
@@ -24,6 +24,8 @@ def check_scores(scores: ArrayLike, n_images: int | None, owner: str) -> FloatAr
         How many there must be; None for any number.
     owner : str
         The scorer, for the message.
+    first : int, default=0
+        Number of the first image, for the message.
 
     Returns
     -------
@@ -41,9 +43,9 @@ def check_scores(scores: ArrayLike, n_images: int | None, owner: str) -> FloatAr
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise ValueError(
-            f"{owner} gave image {bad[0]} the score {values[bad[0]]}, which is below no threshold: "
-            "scores must be finite. Look for tokens that are too large, or for a fault of the "
-            "scorer"
+            f"{owner} gave image {first + bad[0]} the score {values[bad[0]]}, which is below no "
+            "threshold: scores must be finite. Look for tokens that are too large, or for a fault "
+            "of the scorer"
         )
     return values
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from skanomaly._parameters import is_integer
-from skanomaly._tokens import PatchTokens
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import FloatArray
 from skanomaly.core.prompts import (
     harmonic_mean,
@@ -124,10 +124,10 @@ def winclip_scores(
             try:
                 anchors = window_anchors(scores.reshape(grid), side)
             except ValueError as exc:
-                raise ValueError(f"image {i}: {exc}") from exc
+                raise ValueError(f"image {tokens.first + i}: {exc}") from exc
             maps.append(harmonic_window_map(anchors, side))
         for side, scores in zip(windows, window_scores[:, rows], strict=True):
-            _check_shared_windows(scores.reshape(grid), side, windows, i)
+            _check_shared_windows(scores.reshape(grid), side, windows, tokens.first + i)
         out[rows] = np.where(tokens.valid[rows], harmonic_mean(maps).ravel(), 0)
     return out, image_scores
 

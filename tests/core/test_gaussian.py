@@ -2,16 +2,21 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from skanomaly.core.gaussian import (
+    choose_components,
     fit_gaussians,
     fit_shared_gaussian,
     mahalanobis,
     reduce_components,
 )
+from skanomaly.core.products import exact_product, rounded_for_products
 
 
 def make(n=12, grid=(3, 4), dim=5, seed=0):
@@ -80,7 +85,7 @@ def test_equals_plain_loops(masked, neighborhood, grid, shrinkage, regularizatio
         valid = np.random.default_rng(2).random(valid.shape) < 0.7
         train[~valid] = np.nan
     gaussian = fit_gaussians(train, valid, grid, shrinkage, regularization, neighborhood)
-    assert gaussian.factor.dtype == np.float32
+    assert gaussian.whitening.dtype == np.float32
     filled = np.where(np.isnan(train), 0, train).astype(np.float64)
     expected = oracle(
         filled, valid, grid, shrinkage, regularization, neighborhood, test.astype(np.float64)
@@ -126,7 +131,7 @@ def test_pooled_only_is_one_covariance_for_all():
     train = make(n=30)
     gaussian = fit_gaussians(train, everything_valid(train), (3, 4), 1, 0.01)
     np.testing.assert_array_equal(
-        gaussian.factor, np.broadcast_to(gaussian.factor[0], gaussian.factor.shape)
+        gaussian.whitening, np.broadcast_to(gaussian.whitening[0], gaussian.whitening.shape)
     )
 
 
@@ -142,7 +147,7 @@ def test_shared_gaussian_equals_scikit_learn(dtype, regularization):
     expected = np.sqrt(np.einsum("ij,jk,ik->i", z, inverse, z)).reshape(6, 12)
     gaussian = fit_shared_gaussian(train, regularization)
     assert gaussian.mean.shape == (1, 5)
-    assert gaussian.factor.shape == (1, 5, 5)
+    assert gaussian.whitening.shape == (1, 5, 5)
     np.testing.assert_allclose(mahalanobis(gaussian, test), expected, rtol=2e-4)
 
 
@@ -186,14 +191,37 @@ def test_tokens_that_do_not_vary(shared, value):
         fitted(np.full((4, 12, 3), value, dtype=np.float32), shared)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dim", [3, 17, 102, 128])
 @pytest.mark.parametrize("shared", [False, True])
-def test_blocks_and_batches_change_nothing(shared):
-    train, test = make(), make(n=9, seed=1)
+def test_blocks_and_batches_change_no_bit(shared, dim, threads):
+    train, test = make(n=40, dim=dim), make(n=33, dim=dim, seed=1).astype(np.float32)
     gaussian = fitted(train, shared)
-    whole = mahalanobis(gaussian, test)
-    np.testing.assert_allclose(mahalanobis(gaussian, test, block_bytes=1), whole, rtol=1e-5)
-    alone = np.concatenate([mahalanobis(gaussian, image[None]) for image in test])
-    np.testing.assert_allclose(alone, whole, rtol=1e-5)
+    with threadpool_limits(threads):
+        whole = mahalanobis(gaussian, test)
+        np.testing.assert_array_equal(mahalanobis(gaussian, test, block_bytes=1), whole)
+        for n in (1, 2, 3, 7):
+            parts = [mahalanobis(gaussian, test[i : i + n]) for i in range(0, 33, n)]
+            np.testing.assert_array_equal(np.concatenate(parts), whole)
+        np.testing.assert_array_equal(mahalanobis(gaussian, test[::-1])[::-1], whole)
+
+
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(-60, 60), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_exact_product_adds_in_any_order(n, dim, exponent, seed):
+    """Backwards, by einsum and row by row it is the same to the bit; and it is the product."""
+    rng = np.random.default_rng(seed)
+    left = (rng.standard_normal((n, dim)) * 2.0**exponent).astype(np.float32)
+    given_right = rng.standard_normal((dim, 5))
+    right = rounded_for_products(given_right, dim, axis=0)
+    found = exact_product(left, right)
+    np.testing.assert_array_equal(exact_product(left[:, ::-1], right[::-1]), found)
+    np.testing.assert_array_equal([exact_product(row[None], right)[0] for row in left], found)
+    rounded = rounded_for_products(left, dim, axis=1)
+    np.testing.assert_array_equal(np.einsum("ij,jk->ik", rounded, right), found)
+    largest = abs(left).max(axis=1)[:, None] * abs(given_right).max(axis=0)
+    error = abs(found - left.astype(np.float64) @ given_right)
+    assert (error <= dim * 2.0**-20 * largest).all()
 
 
 def test_the_mean_is_at_distance_zero():
@@ -217,20 +245,17 @@ def test_inputs_are_left_as_they_are():
 def test_random_picks_distinct_components(n_components):
     tokens = make(dim=10).reshape(-1, 10)
     rng = np.random.RandomState(0)
-    basis = reduce_components(tokens, n_components, "random", rng)
-    assert basis.shape == (10, n_components)
-    assert basis.dtype == np.float32
-    picked = basis.argmax(axis=0)
-    assert len(set(picked)) == n_components
-    np.testing.assert_array_equal(tokens @ basis, tokens[:, picked])
-    again = reduce_components(tokens, n_components, "random", np.random.RandomState(0))
-    np.testing.assert_array_equal(again, basis)
+    picked = choose_components(tokens, n_components, "random", rng)
+    assert len(set(picked)) == n_components and list(picked) == sorted(picked)
+    np.testing.assert_array_equal(reduce_components(tokens, picked), tokens[:, picked])
+    again = choose_components(tokens, n_components, "random", np.random.RandomState(0))
+    np.testing.assert_array_equal(again, picked)
 
 
 def test_random_picks_every_component_sometimes():
     rng = np.random.RandomState(0)
-    bases = [reduce_components(np.ones((2, 6)), 2, "random", rng) for _ in range(60)]
-    share = np.mean([basis.sum(axis=1) for basis in bases], axis=0)
+    picked = [choose_components(np.ones((2, 6)), 2, "random", rng) for _ in range(60)]
+    share = np.bincount(np.concatenate(picked), minlength=6) / 60
     # 20 of 60 expected of each, with a standard deviation of 3.7.
     assert (abs(share - 1 / 3) < 4 * 3.7 / 60).all()
 
@@ -239,12 +264,14 @@ def test_random_picks_every_component_sometimes():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_pca_is_scikit_learns_subspace(dtype, n_components):
     tokens = make(n=40, dim=8).reshape(-1, 8).astype(dtype)
-    basis = reduce_components(tokens, n_components, "pca", None)
+    basis = choose_components(tokens, n_components, "pca", None)
     assert basis.shape == (8, n_components)
-    assert basis.dtype == np.float32
+    reduced = reduce_components(tokens, basis)
+    assert reduced.dtype == dtype
+    np.testing.assert_allclose(reduced, tokens @ basis, rtol=1e-4, atol=1e-4)
     axes = PCA(n_components).fit(tokens.astype(np.float64)).components_
     np.testing.assert_allclose(abs(axes @ basis), np.eye(n_components), atol=1e-5)
     # The sign does not depend on the library: the largest entry of an axis is positive.
     assert (basis[abs(basis).argmax(axis=0), np.arange(n_components)] > 0).all()
-    shifted = reduce_components(tokens + np.arange(8, dtype=dtype), n_components, "pca", None)
+    shifted = choose_components(tokens + np.arange(8, dtype=dtype), n_components, "pca", None)
     np.testing.assert_allclose(shifted, basis, atol=1e-4)

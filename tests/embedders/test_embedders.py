@@ -541,6 +541,7 @@ def invalid_parameters():
         "batch_size": [0, 1.5, None, True],
         "cache_dir": [3, True],
         "cache_size": [0, -1, 1.5, None, "2GB", True],
+        "stream": ["yes", 1, None],
         "n_jobs": [1.5, "all", True],
         "verbose": ["yes", -1],
         "model_name": [None, 3],

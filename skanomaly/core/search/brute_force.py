@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.prepared import blocks_of, divide_by_peak
 from skanomaly.core.products import product, squared_norms
 from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
-
-_ROWS_TO_PREPARE = 4096  # that are in float64 at a time
 
 
 def prepare_bank(tokens: FloatArray, metric: str, rows: IntArray | None = None) -> FloatArray:
@@ -46,15 +45,11 @@ def prepare_bank(tokens: FloatArray, metric: str, rows: IntArray | None = None) 
         return np.array(tokens, order="C") if rows is None else tokens[rows]
     if metric != "cosine":
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
-    n_rows = len(tokens) if rows is None else len(rows)
-    out = np.empty((n_rows, tokens.shape[1]), dtype=tokens.dtype)
-    for start in range(0, n_rows, _ROWS_TO_PREPARE):
-        part = slice(start, start + _ROWS_TO_PREPARE)
+    out = np.empty((len(tokens) if rows is None else len(rows), tokens.shape[1]), tokens.dtype)
+    for part in blocks_of(len(out)):
         block = tokens[part if rows is None else rows[part]].astype(np.float64)
-        peak = np.abs(block).max(axis=1, keepdims=True, initial=0)
-        block /= np.where(peak > 0, peak, 1)
-        norms = np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
-        out[part] = block / np.where(norms > 0, norms, 1)
+        _, norms = divide_by_peak(block)
+        np.divide(block, norms[:, None], out=out[part], casting="same_kind")
     return out
 
 

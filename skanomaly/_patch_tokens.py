@@ -1,0 +1,231 @@
+"""Patch tokens of several images as one table, one token a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skanomaly._token_stream import stack_tokens
+from skanomaly._typing import ArrayLike, FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class PatchTokens:
+    """Patch tokens of several images, one token a row.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_tokens, dim), float32 or float64
+        C-contiguous. The tokens of image `i` are the rows ``offsets[i]`` to ``offsets[i + 1]``,
+        view by view, and row by row of its grid.
+    valid : ndarray of shape (n_tokens,), bool
+        False for masked patches.
+    offsets : ndarray of shape (n_images + 1,), int
+        Where the rows of each image start, and the number of rows at the end.
+    grids : list of tuple
+        Shape of each image's patches: ``(grid_h, grid_w)``, ``(patches,)`` or ``()``.
+    n_views : int, default=1
+        Views of each image; the first is the image itself.
+    groups : ndarray of shape (n_images,), int, or None, default=None
+        Number of each image's group, such as the photographs of one part; None where each image is
+        one of its own.
+    first : int, default=0
+        Number of the first image, for messages: these may be a part of more images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly._tokens import check_tokens
+    >>> tokens = check_tokens(np.zeros((5, 2, 3, 7)))  # five images of 2 x 3 patches
+    >>> tokens.n_images, tokens.dim, tokens.values.shape
+    (5, 7, (30, 7))
+    >>> tokens.values[tokens.rows(1)].shape
+    (6, 7)
+    """
+
+    values: FloatArray
+    valid: NDArray[np.bool_]
+    offsets: IntArray
+    grids: list[tuple[int, ...]]
+    n_views: int = 1
+    groups: IntArray | None = None
+    first: int = 0
+
+    @property
+    def n_images(self) -> int:
+        """How many images there are."""
+        return len(self.grids)
+
+    @property
+    def group_of_image(self) -> IntArray:
+        """Number of each image's group: what is held out, is held out with all of its group."""
+        return np.arange(self.n_images) if self.groups is None else self.groups
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are."""
+        return len(np.unique(self.group_of_image))
+
+    @property
+    def dim(self) -> int:
+        """Components of a token."""
+        return self.values.shape[1]
+
+    def rows(self, image: int) -> slice:
+        """Slice of the rows of one image.
+
+        Parameters
+        ----------
+        image : int
+            Its number.
+
+        Returns
+        -------
+        slice
+            Of the rows of `values`.
+        """
+        return slice(self.offsets[image], self.offsets[image + 1])
+
+    def valid_values(self) -> FloatArray:
+        """The tokens that are not masked.
+
+        Returns
+        -------
+        ndarray of shape (n_valid_tokens, dim)
+            No copy where none is masked.
+        """
+        return self.values if self.valid.all() else self.values[self.valid]
+
+    def image_of_row(self) -> IntArray:
+        """Number of the image of each row.
+
+        Returns
+        -------
+        ndarray of shape (n_tokens,), int
+            From 0 to ``n_images - 1``, ascending.
+        """
+        return np.repeat(np.arange(self.n_images), np.diff(self.offsets))
+
+    def select(self, images: ArrayLike) -> PatchTokens:
+        """The tokens of some images, in that order.
+
+        Parameters
+        ----------
+        images : array-like of int
+            Their numbers.
+
+        Returns
+        -------
+        PatchTokens
+            Itself where these are all images in their own order.
+        """
+        images = np.asarray(images, dtype=np.intp)
+        if np.array_equal(images, np.arange(self.n_images)):
+            return self
+        lengths = np.diff(self.offsets)[images]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.repeat(self.offsets[images] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        grids = [self.grids[i] for i in images]
+        groups = None if self.groups is None else self.groups[images]
+        return PatchTokens(
+            self.values[rows], self.valid[rows], offsets, grids, self.n_views, groups
+        )
+
+    def select_view(self, view: int) -> PatchTokens:
+        """The tokens of one view of every image.
+
+        Parameters
+        ----------
+        view : int
+            Its number; 0 is the image itself.
+
+        Returns
+        -------
+        PatchTokens
+            Of one view.
+        """
+        if self.n_views == 1:
+            return self
+        lengths = np.diff(self.offsets) // self.n_views
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        rows = np.repeat(self.offsets[:-1] + view * lengths - offsets[:-1], lengths)
+        rows += np.arange(offsets[-1])
+        return replace(
+            self, values=self.values[rows], valid=self.valid[rows], offsets=offsets, n_views=1
+        )
+
+    def mask(self, masked: NDArray[np.bool_]) -> PatchTokens:
+        """The same tokens, more of them masked.
+
+        Parameters
+        ----------
+        masked : ndarray of shape (n_tokens,), bool
+            True for the rows to mask.
+
+        Returns
+        -------
+        PatchTokens
+            With the same values.
+        """
+        return replace(self, valid=self.valid & ~masked)
+
+    def parts(self, n_bytes: int) -> Iterator[PatchTokens]:
+        """The same tokens, some images at a time, without a copy.
+
+        Parameters
+        ----------
+        n_bytes : int
+            What the tokens of a part take at most, if it has more than one image.
+
+        Yields
+        ------
+        PatchTokens
+        """
+        n_rows, start = n_bytes // (self.values.itemsize * self.dim), 0
+        while start < self.n_images:
+            last = np.searchsorted(self.offsets, self.offsets[start] + n_rows, side="right") - 1
+            stop = max(start + 1, int(last))
+            rows = slice(self.offsets[start], self.offsets[stop])
+            yield replace(
+                self,
+                values=self.values[rows],
+                valid=self.valid[rows],
+                offsets=self.offsets[start : stop + 1] - self.offsets[start],
+                grids=self.grids[start:stop],
+                groups=None if self.groups is None else self.groups[start:stop],
+                first=self.first + start,
+            )
+            start = stop
+
+    def restore(self, scores: FloatArray) -> np.ndarray:
+        """One number a token, back in the images' own shapes.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (n_tokens,)
+            In the order of the rows.
+
+        Returns
+        -------
+        ndarray of shape (n_images, *grid), float32
+            0 for masked patches. A 1-D object array of such grids where they differ.
+        """
+        scores = np.where(self.valid, scores, 0).astype(np.float32)
+        if len(set(self.grids)) == 1:
+            return scores.reshape(self.n_images, *self.grids[0])
+        out = np.empty(self.n_images, dtype=object)
+        for i, grid in enumerate(self.grids):
+            out[i] = scores[self.rows(i)].reshape(grid)
+        return out
+
+
+def join_grids(parts: list[np.ndarray]) -> np.ndarray:
+    """Of several results of :meth:`PatchTokens.restore` one, as of all images together."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(part.dtype != object and part.shape[1:] == parts[0].shape[1:] for part in parts):
+        return np.concatenate(parts)
+    return stack_tokens([grid for part in parts for grid in part])

@@ -1,0 +1,205 @@
+"""From images to patch tokens: reading ahead, batches of one shape, the token cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from copy import copy
+from itertools import islice
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from skanomaly._cache import cache_key, token_cache
+from skanomaly._images import (
+    content_digest,
+    load_with_span,
+    read_item,
+    resize_image,
+)
+from skanomaly._parameters import check_value_range
+from skanomaly._sklearn import Interval, StrOptions
+from skanomaly._token_stream import TokenStream
+from skanomaly._typing import IntArray, PathLike, ValueRange
+from skanomaly.core.threads import reading_threads
+from skanomaly.embedders._batches import (
+    VIEWS,
+    check_batch,
+    check_tokens_of_image,
+    read_ahead,
+)
+from skanomaly.embedders._fitted import FittedEmbedder
+
+
+class ImageEmbedding(FittedEmbedder):
+    """Base of the embedders, as far as it goes through images and computes their tokens.
+
+    :class:`skanomaly.base.BasePatchEmbedder` is the class to derive from.
+    """
+
+    _parameter_constraints: dict = {
+        "image_size": [None, Interval(Integral, 1, None, closed="left")],
+        "resize": [StrOptions({"squash", "shortest_edge"})],
+        "augmentation": [None, StrOptions({"rotate90", "dihedral"})],
+        "value_range": [None, Interval(Real, 0, None, closed="neither"), tuple, list],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "cache_dir": [None, str, os.PathLike],
+        "cache_size": [Interval(Integral, 1, None, closed="left")],
+        "stream": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    image_size: int | None
+    resize: str
+    augmentation: str | None
+    batch_size: int
+    cache_dir: PathLike | None
+    cache_size: int
+    verbose: bool | int
+    stream: bool = False
+
+    value_range: ValueRange | None = None  # of those that have no such parameter
+    _max_side: int | None = None  # longest side of an input in pixels
+
+    # What a subclass says.
+
+    def _embed_batch(self, images: np.ndarray) -> Sequence[np.ndarray] | np.ndarray:
+        """(grid_h, grid_w, dim) tokens of each of (B, height, width, 3) images."""
+        raise NotImplementedError
+
+    def _cell(self) -> int:
+        """Sides of an input are multiples of this, in pixels."""
+        raise NotImplementedError
+
+    def _default_image_size(self) -> int:
+        """What ``image_size=None`` stands for, in pixels."""
+        raise NotImplementedError
+
+    def _interpolation(self) -> str:
+        """Filter by which images are resized."""
+        return "bicubic"
+
+    def _start_reading(self) -> None:
+        """Called by each thread that is to read images."""
+
+    # What it does.
+
+    def _reading(self) -> dict[str, object]:
+        """Plain values by name: what tokens depend on by the way in which images are read."""
+        value_range = check_value_range(self.value_range)
+        return {} if value_range is None else {"value_range": list(value_range)}
+
+    def _stream(self, items: list[Any], spans: list[Any] | None = None) -> TokenStream:
+        """Tokens of the images themselves, by the parameters of now."""
+        embed, found = copy(self)._embed, [] if spans is None else spans
+        return TokenStream(
+            lambda numbers: (views[0] for views in embed(items, numbers, VIEWS[None], found)),
+            range(len(items)),
+        )
+
+    def _embed(
+        self,
+        items: list[Any],
+        numbers: Sequence[int] | IntArray,
+        views: list[Callable[[np.ndarray], np.ndarray]],
+        spans: list[Any],
+    ) -> Iterator[list[np.ndarray]]:
+        """Tokens of those images, one after the other: a list of one array a view.
+
+        `spans` gets those of the images that are read.
+        """
+        cache = token_cache(self.cache_dir, self.cache_size)
+        context = None if cache is None else self._origin()
+        calls = ((self._prepare, items[i], i, views, cache, context, spans) for i in numbers)
+        ahead = read_ahead(calls, reading_threads(), self.batch_size, self._start_reading)
+        with (
+            closing(ahead) as prepared,
+            tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar,
+        ):
+            for start in range(0, len(numbers), self.batch_size):
+                part = numbers[start : start + self.batch_size]
+                tokens: list[list[Any]] = []
+                waiting = []
+                for i, (keys, known, images) in zip(part, islice(prepared, len(part)), strict=True):
+                    waiting += [
+                        (i, known, v, key, image)
+                        for v, (key, image) in enumerate(zip(keys, images, strict=True))
+                        if image is not None
+                    ]
+                    tokens.append(known)
+                for known, v, key, array in self._run(waiting):
+                    known[v] = array
+                    if cache is not None:
+                        cache.put(key, array)
+                bar.update(len(part))
+                yield from tokens
+
+    def _prepare(
+        self, item: Any, index: int, views: Any, cache: Any, context: Any, spans: list[Any]
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """Of each view: its cache key, its tokens if cached, and its input if not."""
+        item = read_item(item, index)
+        keys: list[Any] = [None] * len(views)
+        known: list[Any] = [None] * len(views)
+        if cache is not None:
+            content = content_digest(item, index, self.value_range)
+            names = [None if v == 0 else f"{self.augmentation}-{v}" for v in range(len(views))]
+            keys = [cache_key(content=content, view=name, **context) for name in names]
+            known = [cache.get(key) for key in keys]
+        if all(array is not None for array in known):
+            return keys, known, [None] * len(views)
+        image, span = load_with_span(item, index, self.value_range)
+        spans.append(span)
+        image = self._fit_to_size(image, index)
+        images = [
+            np.ascontiguousarray(view(image)) if array is None else None
+            for view, array in zip(views, known, strict=True)
+        ]
+        return keys, known, images
+
+    def _run(self, waiting: list[Any]) -> Iterator[Any]:
+        """Embed the inputs, batched by shape and dtype."""
+        groups: dict[Any, list[Any]] = {}
+        for entry in waiting:
+            groups.setdefault((entry[-1].shape, entry[-1].dtype), []).append(entry)
+        for entries in groups.values():
+            for start in range(0, len(entries), self.batch_size):
+                part = entries[start : start + self.batch_size]
+                batch = self._embed_batch(np.stack([image for *_, image in part]))
+                check_batch(batch, len(part), type(self).__name__)
+                for (i, known, v, key, _), array in zip(part, batch, strict=True):
+                    yield known, v, key, check_tokens_of_image(array, i)
+
+    def _fit_to_size(self, image: np.ndarray, index: int) -> np.ndarray:
+        """The whole image, never a crop of it, at the size the model takes."""
+        size = self._input_size(*image.shape[:2])
+        if self._max_side is not None and max(size) > self._max_side:
+            raise ValueError(
+                f"image {index} of {image.shape[:2]} pixels (height, width) would be embedded at "
+                f"{size}, of which {self._max_side} is the most; lower image_size, use "
+                "resize='squash', or cut the image into pieces"
+            )
+        return self._resize(image, size)
+
+    def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        return resize_image(image, size, self._interpolation())
+
+    def _side(self) -> int:
+        return int(self.image_size or self._default_image_size())
+
+    def _input_size(self, height: int, width: int) -> tuple[int, int]:
+        size, cell = self._side(), self._cell()
+        if size % cell:
+            nearest = max(cell, round(size / cell) * cell)
+            raise ValueError(
+                f"image_size={size} is not a multiple of the patch of {cell} pixels; "
+                f"the nearest is {nearest}"
+            )
+        if self.resize == "squash":
+            return size, size
+        scale = size / min(height, width)
+        height, width = (max(1, round(side * scale / cell)) * cell for side in (height, width))
+        return height, width
