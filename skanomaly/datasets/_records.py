@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from skanomaly._images import image_size, load_image
+from skanomaly._labels import check_labels
 from skanomaly._typing import ArrayLike, IntArray, PathLike
 
 GOOD = "good"
@@ -111,7 +112,8 @@ class ImageSet:
         images = tuple(Path(path) for path in self.images)
         masks = tuple(_checked_mask(path) for path in self.masks)
         defect_types = tuple(str(kind) for kind in self.defect_types)
-        y = _checked_labels(self.y)
+        y = check_labels(self.y)
+        y.flags.writeable = False
         lengths = {
             "images": len(images),
             "y": len(y),
@@ -302,20 +304,6 @@ def _checked_mask(mask):
     if not paths:
         raise ValueError("an empty sequence of masks; pass None for a mask that is not known")
     return paths
-
-
-def _checked_labels(y):
-    y = np.asarray(y)
-    if y.ndim != 1:
-        raise ValueError(f"y must have one dimension, got shape {y.shape}")
-    if y.dtype == bool:  # True would count as +1
-        raise ValueError("y must hold +1 (normal) and -1 (anomalous) only, got bools")
-    if not np.isin(y, (1, -1)).all():
-        others = [value.item() for value in np.unique(y) if value not in (1, -1)]
-        raise ValueError(f"y must hold +1 (normal) and -1 (anomalous) only, got {others[:5]}")
-    y = y.astype(np.int64)
-    y.flags.writeable = False
-    return y
 
 
 def _read_mask(path):

@@ -13,7 +13,8 @@ scores : array-like of shape (n_images,)
 """,
     "image_errors": """
 ValueError
-    When only one class is present, or a score is not finite.
+    When `y_true` holds anything but +1 and -1, such as 0 and 1, or one of them only; or a score is
+    not finite.
 """,
     "masks": """
 masks : sequence of array-like of shape (height, width), bool

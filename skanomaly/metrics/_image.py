@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 
 from skanomaly._docstrings import document
+from skanomaly._labels import check_labels
 from skanomaly._parameters import check_integer
 from skanomaly.metrics._docstrings import METRIC_DOCS
 from skanomaly.metrics._validation import threshold_between
@@ -278,10 +279,8 @@ def bootstrap_interval(
 
 def _check(y_true, scores):
     """Whether each image is anomalous, and the scores as float64."""
-    y_true, scores = column_or_1d(y_true), column_or_1d(scores).astype(np.float64)
+    y_true, scores = check_labels(y_true, "y_true"), column_or_1d(scores).astype(np.float64)
     check_consistent_length(y_true, scores)
-    if not np.isin(y_true, (-1, 1)).all():
-        raise ValueError("y_true must hold +1 (normal) and -1 (anomalous) only")
     if not np.isfinite(scores).all():
         raise ValueError("scores contain NaN or infinity")
     anomalous = y_true == -1

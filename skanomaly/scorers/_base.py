@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
+from skanomaly._labels import normal_images
 from skanomaly._sklearn import _fit_context
 from skanomaly._tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
@@ -17,7 +18,7 @@ from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._checked import CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._training_images import check_scores, normal_images
+from skanomaly.scorers._training_images import check_scores
 
 SINGLE_IMAGE = "calibrated on a single image"
 
