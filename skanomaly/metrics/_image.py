@@ -13,7 +13,7 @@ from skanomaly._docstrings import document
 from skanomaly._labels import check_labels
 from skanomaly._parameters import check_integer
 from skanomaly.metrics._docstrings import METRIC_DOCS
-from skanomaly.metrics._validation import threshold_between
+from skanomaly.metrics._validation import compared_in, threshold_between
 
 Metric = Callable[[ArrayLike, ArrayLike], float]
 
@@ -143,8 +143,9 @@ def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
     best = int(np.flatnonzero(f1 == f1.max())[-1])
     if best + 1 < levels.size:
         return threshold_between(levels[best], levels[best + 1], dtype)
-    kind = dtype.type if dtype.kind == "f" else np.float64
-    return float(np.nextafter(kind(levels[best]), kind(np.inf)))
+    kind = compared_in(dtype)
+    with np.errstate(over="ignore"):  # beyond the largest float there is infinity
+        return float(np.nextafter(kind(levels[best]), kind(np.inf)))
 
 
 @document(METRIC_DOCS)

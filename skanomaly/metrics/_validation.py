@@ -196,8 +196,8 @@ def threshold_between(low: float, high: float, dtype: Any = np.float64) -> float
     low, high : float
         ``low < high``.
     dtype : dtype, default=float64
-        Of the scores. NumPy compares an array of float32 with a number in float32, so the
-        threshold must part them there.
+        Of the scores. NumPy compares an array of float32 with a number in float32, and one of
+        float16 in float16, so the threshold must part them there.
 
     Returns
     -------
@@ -209,8 +209,12 @@ def threshold_between(low: float, high: float, dtype: Any = np.float64) -> float
     >>> threshold_between(1.0, 2.0)
     1.5
     """
-    kind = np.dtype(dtype)
-    middle = float(np.float64(low) / 2 + np.float64(high) / 2)
-    if kind.kind == "f":
-        middle = float(kind.type(middle))
+    with np.errstate(over="ignore"):  # of maps in several dtypes
+        middle = float(compared_in(dtype)(np.float64(low) / 2 + np.float64(high) / 2))
     return middle if low < middle <= high else float(high)
+
+
+def compared_in(dtype: Any) -> type[np.floating[Any]]:
+    """The type in which NumPy compares an array of this dtype with a number of Python."""
+    kind = np.dtype(dtype)
+    return kind.type if kind.kind == "f" and kind.itemsize <= 8 else np.float64
