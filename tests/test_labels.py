@@ -1,4 +1,4 @@
-"""Labels mean the same to scorers, metrics, splitters and data sets; what is no label is refused."""
+"""Labels mean the same to scorers, metrics, splitters and data sets; others are refused."""
 
 import warnings
 

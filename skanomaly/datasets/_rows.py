@@ -147,7 +147,7 @@ def _first_few(texts, limit=8):
     return ", ".join(texts[:limit] + ["..."] * (len(texts) > limit))
 
 
-def row_set(name: str, rows: Sequence[Row]) -> ImageSet:
+def row_set(name: str, rows: Sequence[Row], class_ids: bool = False) -> ImageSet:
     """ImageSet of rows, in their order."""
     groups = [row.group for row in rows if row.group is not None]
     return ImageSet(
@@ -157,4 +157,5 @@ def row_set(name: str, rows: Sequence[Row]) -> ImageSet:
         defect_types=[row.kind for row in rows],
         name=name,
         groups=groups if groups and len(groups) == len(rows) else None,
+        class_ids=class_ids,
     )

@@ -112,7 +112,7 @@ def read_visa(root: PathLike, category: str | None = None, split: str = "1cls") 
         raise LayoutError(root, offenders)
     rows.sort(key=lambda row: row.kind != GOOD)
     train, test = (
-        row_set(f"{category}/{part}", [row for row in rows if row.part == part])
+        row_set(f"{category}/{part}", [row for row in rows if row.part == part], class_ids=True)
         for part in ("train", "test")
     )
     return DatasetSplit(name=category, train=train, test=test)

@@ -18,7 +18,8 @@ ValueError
 """,
     "masks": """
 masks : sequence of array-like of shape (height, width), bool
-    True where there is a defect; all False for a good image.
+    True where there is a defect; all False for a good image. Or integers of two levels, 0 and one
+    other.
 """,
     "maps": """
 maps : sequence of array-like of shape (height, width)
@@ -27,7 +28,7 @@ maps : sequence of array-like of shape (height, width)
     "pixel_errors": """
 ValueError
     When the metric is undefined, as no pixel or every pixel lies in a mask; when a map has NaN or
-    infinity; when sizes differ, a mask is None or not bool, such as where masks and maps are
-    swapped. The error names the image.
+    infinity; when sizes differ, a mask is None, of float, such as where masks and maps are
+    swapped, or of more levels than two, as compression leaves. The error names the image.
 """,
 }
