@@ -38,10 +38,23 @@ def read_json(root: Path, path: Path, offenders: Offenders) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         offenders.append((path, f"is not JSON: {error}"))
         return None
+
+
+def parse_json(text: str) -> Any:
+    """Content of JSON text; ValueError if it is none, or an object has a key twice."""
+    return json.loads(text, object_pairs_hook=_unique_keys)
+
+
+def _unique_keys(pairs):
+    keys = [key for key, _ in pairs]
+    doubled = sorted({key for key in keys if keys.count(key) > 1})
+    if doubled:  # Python would take the last one without a word
+        raise ValueError(f"an object has {', '.join(map(repr, doubled))} twice")
+    return dict(pairs)
 
 
 def read_text(root: Path, path: Path, offenders: Offenders) -> str | None:
