@@ -62,15 +62,13 @@ def find_problems(
     test/crack/0.png sizes (height, width) differ: mask ...(9, 8), image ...(6, 8)
     """
     sets = _sets(split)
+    paths = [path for images in sets for path in images.images]
+    secret = [path for folder in (split.unlabelled or {}).values() for path in folder]
     problems = [problem for images in sets for problem in _of_files(images)]
-    for paths in (split.unlabelled or {}).values():
-        problems += _of_headers(paths)
-    problems += _of_groups(split)
-    copies = equal_files([path for images in sets for path in images.images])
+    problems += [*_of_headers(secret), *_of_groups(split)]
+    copies = equal_files(paths)
     problems += _of_copies(sets, copies, near=False)
     if deep:
-        secret = [path for paths in (split.unlabelled or {}).values() for path in paths]
-        paths = [path for images in sets for path in images.images]
         damaged, near = near_copies(paths, secret, verbose)
         known = {path for path, _ in problems}
         problems += [(path, reason) for path, reason in damaged if path not in known]
@@ -107,10 +105,10 @@ def _of_files(images: ImageSet) -> Iterator[tuple[Path, str]]:
     shares = []
     for i, path in enumerate(images.images):
         try:
-            if images.masks[i] is None:
+            mask = None if images.masks[i] is None else images.load_mask(i)
+            if mask is None:
                 image_size(path)
             else:
-                mask = images.load_mask(i)
                 shares.append((path, np.mean(mask)))
                 if images.defects is not None:
                     images.load_regions(i)

@@ -54,10 +54,10 @@ def read_mask(path: Path, class_ids: bool = False) -> tuple[NDArray[np.bool_], N
 def _levels(path: Path) -> tuple[NDArray[Any], Callable[[Any], str]]:
     """The level of each pixel, and how a level is shown."""
     pixels = load_image(path)
-    with Image.open(path) as im:
-        if im.has_transparency_data:
+    with Image.open(path) as file:
+        if file.has_transparency_data:
             # load_image lays transparent pixels over white, which here would mark them.
-            key, im = im.info.get("transparency"), ImageOps.exif_transpose(im)
+            key, im = file.info.get("transparency"), ImageOps.exif_transpose(file)
             if im.mode.startswith("I"):  # 16-bit grey, which has no conversion to RGBA
                 values = np.asarray(im)
                 return np.where(values == key, 0, values), str
