@@ -11,6 +11,8 @@ from skanomaly._images import ImageReadError, image_size
 from skanomaly.datasets._copies import equal_files, near_copies
 from skanomaly.datasets._records import DatasetSplit, ImageSet
 
+Shares = dict[str, dict[Path, float]]
+
 _INVERTED = (
     "this mask, as all others of {}, marks more than half of the image: are they inverted? 0 means "
     "no defect"
@@ -61,24 +63,60 @@ def find_problems(
     ...         print(path.relative_to(Path(folder)).as_posix(), reason)
     test/crack/0.png sizes (height, width) differ: mask ...(9, 8), image ...(6, 8)
     """
-    sets = _sets(split)
-    paths = [path for images in sets for path in images.images]
-    secret = [path for folder in (split.unlabelled or {}).values() for path in folder]
-    problems = [problem for images in sets for problem in _of_files(images)]
-    problems += [*_of_headers(secret), *_of_groups(split)]
+    shares: Shares = {}
+    unusable = unusable_files(split, shares)
+    paths = _paths(split)
     copies = equal_files(paths)
-    problems += _of_copies(sets, copies, near=False)
+    problems = [*unusable, *_of_inverted(split, shares), *_of_groups(split)]
+    problems += _of_copies(split, copies, near=False)
     if deep:
-        damaged, near = near_copies(paths, secret, verbose)
-        known = {path for path, _ in problems}
+        damaged, near = near_copies(paths, _unlabelled(split), verbose)
+        known = {path for path, _ in unusable}
         problems += [(path, reason) for path, reason in damaged if path not in known]
         exact = {later for _, later in copies}
-        problems += _of_copies(sets, [pair for pair in near if pair[1] not in exact], near=True)
+        problems += _of_copies(split, [pair for pair in near if pair[1] not in exact], near=True)
     return problems
 
 
-def shared_images(split: DatasetSplit) -> list[tuple[Path, Path]]:
-    """Test images with the content of a training image.
+def unusable_files(split: DatasetSplit, shares: Shares | None = None) -> list[tuple[Path, str]]:
+    """Images and masks that no evaluation can use: by every mask, and the header of every image.
+
+    Parameters
+    ----------
+    split : DatasetSplit
+        From any of the readers.
+    shares : dict or None
+        Is given the share of pixels that each mask marks, by its set and image.
+
+    Returns
+    -------
+    list of (Path, str)
+        Image file and what is wrong with it or with its mask.
+    """
+    problems = []
+    for images in _sets(split):
+        for i, path in enumerate(images.images):
+            try:
+                mask = None if images.masks[i] is None else images.load_mask(i)
+                if mask is None:
+                    image_size(path)
+                    continue
+                if shares is not None:
+                    shares.setdefault(images.name, {})[path] = float(np.mean(mask))
+                if images.defects is not None:
+                    images.load_regions(i)
+            except (ValueError, ImageReadError) as error:
+                problems.append((path, str(error)))
+    for path in _unlabelled(split):
+        try:
+            image_size(path)
+        except ImageReadError as error:
+            problems.append((path, str(error)))
+    return problems
+
+
+def doubtful_images(split: DatasetSplit) -> list[tuple[Path, str]]:
+    """Images that can be used, but make numbers that mean little: copies, and groups trained on.
 
     Parameters
     ----------
@@ -87,44 +125,31 @@ def shared_images(split: DatasetSplit) -> list[tuple[Path, Path]]:
 
     Returns
     -------
-    list of (Path, Path)
-        The training image and the test image of each pair, in the order of the latter. Files of
-        equal size alone are read.
+    list of (Path, str)
+        Image file, and what it has in common with which other. Of the files only those are read
+        that have the size of another.
     """
-    train, test = split.train.images, split.test.images
-    paths = [*train, *test]
-    pairs = equal_files(paths)
-    return [(paths[i], paths[j]) for i, j in pairs if i < len(train) <= j]
+    return [*_of_groups(split), *_of_copies(split, equal_files(_paths(split)), near=False)]
 
 
 def _sets(split: DatasetSplit) -> list[ImageSet]:
     return [part for part in (split.train, split.validation, split.test) if part is not None]
 
 
-def _of_files(images: ImageSet) -> Iterator[tuple[Path, str]]:
-    shares = []
-    for i, path in enumerate(images.images):
-        try:
-            mask = None if images.masks[i] is None else images.load_mask(i)
-            if mask is None:
-                image_size(path)
-            else:
-                shares.append((path, np.mean(mask)))
-                if images.defects is not None:
-                    images.load_regions(i)
-        except (ValueError, ImageReadError) as error:
-            yield path, str(error)
-    # Masks that mark whole images are meant so.
-    if shares and all(0.5 < share < 1 for _, share in shares):
-        yield shares[0][0], _INVERTED.format(images.name)
+def _paths(split: DatasetSplit) -> list[Path]:
+    return [path for images in _sets(split) for path in images.images]
 
 
-def _of_headers(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    for path in paths:
-        try:
-            image_size(path)
-        except ImageReadError as error:
-            yield path, str(error)
+def _unlabelled(split: DatasetSplit) -> list[Path]:
+    return [path for folder in (split.unlabelled or {}).values() for path in folder]
+
+
+def _of_inverted(split: DatasetSplit, shares: Shares) -> Iterator[tuple[Path, str]]:
+    for images in _sets(split):
+        found = shares.get(images.name, {})
+        # Masks that mark whole images are meant so.
+        if found and all(0.5 < share < 1 for share in found.values()):
+            yield next(iter(found)), _INVERTED.format(images.name)
 
 
 def _of_groups(split: DatasetSplit) -> Iterator[tuple[Path, str]]:
@@ -142,8 +167,9 @@ def _of_groups(split: DatasetSplit) -> Iterator[tuple[Path, str]]:
 
 
 def _of_copies(
-    sets: list[ImageSet], pairs: Iterable[tuple[int, int]], near: bool
+    split: DatasetSplit, pairs: Iterable[tuple[int, int]], near: bool
 ) -> Iterator[tuple[Path, str]]:
+    sets = _sets(split)
     images = [
         (part, path, int(part.y[i]), None if part.groups is None else part.groups[i])
         for part in sets
