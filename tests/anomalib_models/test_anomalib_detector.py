@@ -371,6 +371,8 @@ class RowsDetector(AnomalibDetector):
 ROWS = RowsDetector(inferencer=RowDistance(), batch_size=64)
 
 
+# These checks fit with class labels of 0, 1 and 2, as in tests/test_common.py.
+@pytest.mark.filterwarnings("ignore:y holds .*, which are no labels of normal:UserWarning")
 @parametrize_with_checks([ROWS])
 def test_scikit_learn_checks_with_rows_as_images(estimator, check):
     check(estimator)
