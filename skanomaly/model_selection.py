@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import BaseCrossValidator, check_cv
-from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils import check_consistent_length
 
+from skanomaly._labels import check_labels
 from skanomaly._parameters import check_integer
 from skanomaly._typing import IntArray
 
@@ -62,7 +63,7 @@ class OneClassSplit(BaseCrossValidator):
         """
         if y is None:
             return self._splitter().get_n_splits()
-        normal = _normal(y)
+        normal = np.flatnonzero(check_labels(y) == 1)
         groups = None if groups is None else np.asarray(groups)[normal]
         return self._splitter().get_n_splits(normal, np.ones(len(normal)), groups)
 
@@ -92,9 +93,9 @@ class OneClassSplit(BaseCrossValidator):
         ValueError
             When `y` holds anything but +1 and -1, lengths differ, or `cv` is no splitter.
         """
-        check_consistent_length(X, y, groups)
-        normal = _normal(y)
-        anomalous = np.setdiff1d(np.arange(len(column_or_1d(y))), normal)
+        labels = check_labels(y)
+        check_consistent_length(X, labels, groups)
+        normal, anomalous = np.flatnonzero(labels == 1), np.flatnonzero(labels == -1)
         groups = None if groups is None else np.asarray(groups)[normal]
         for train, test in self._splitter().split(normal, np.ones(len(normal)), groups):
             yield normal[train], np.sort(np.concatenate([normal[test], anomalous]))
@@ -148,10 +149,3 @@ def few_shot_indices(n_images: int, n_shots: int, seed: int = 0) -> IntArray:
             f"seed {seed} takes images {start} to {start + n_shots - 1}, but there are {n_images}"
         )
     return np.arange(start, start + n_shots)
-
-
-def _normal(y):
-    y = column_or_1d(y)
-    if not np.isin(y, (-1, 1)).all():
-        raise ValueError("y must hold +1 (normal) and -1 (anomalous) only")
-    return np.flatnonzero(y == 1)

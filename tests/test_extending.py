@@ -62,6 +62,8 @@ def test_the_example_is_short():
     assert "skanomaly._" not in "".join(BLOCKS)
 
 
+# Those of scikit-learn fit with class labels of 0, 1 and 2, as in tests/test_common.py.
+@pytest.mark.filterwarnings("ignore:y holds .*, which are no labels of normal:UserWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learn_checks(scorer):
     sklearn_check_estimator(scorer)

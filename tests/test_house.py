@@ -21,9 +21,9 @@ datasets inspection
 core _images _pipelines
 _recipes
 metrics model_selection _tokens _cache _origins _grouped_fit
-_parameters _patch_tokens
+_parameters _patch_tokens _labels _masks
 _stamps _token_stream
-_optional _sklearn _docstrings _typing _version _warnings
+_optional _sklearn _docstrings _typing _version _warn
 """
 FLOOR = {
     room: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -11,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._images.files import ImageReadError
+from skanomaly._warn import warn_user
 
 # Images that, taken together, span no more than this share of their range are warned of: 14 bits
 # in a file of 16 are a quarter.
 _SMALL = 0.25
 _DEPTHS = (8, 10, 12, 14, 16)
-# Packages between a user's line and ours.
-_BETWEEN = ("skanomaly", "sklearn", "joblib", "contextlib")
 
 
 class Span(NamedTuple):
@@ -214,12 +211,4 @@ def warn_of_small_range(spans: Iterable[Span | None]) -> None:
     """
     message = small_range_message(spans)
     if message is not None:
-        warnings.warn(message, UserWarning, stacklevel=_level_of_user())
-
-
-def _level_of_user():
-    """How far up the stack the code is that is neither ours nor scikit-learn's."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _BETWEEN:
-        frame, level = frame.f_back, level + 1
-    return level
+        warn_user(message)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._docstrings import document
 from skanomaly._images import check_images
+from skanomaly._labels import normal_images
 from skanomaly._sklearn import HasMethods, Interval, StrOptions
 from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike, ValueRange
 from skanomaly.anomalib._files import Backend
@@ -20,7 +21,6 @@ from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
 from skanomaly.anomalib._state import FileBackedDetector
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
-from skanomaly.scorers._training_images import normal_images
 
 
 @document(EMBEDDER_DOCS)
@@ -146,8 +146,8 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         X : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
             Good images, which anomalib did not train on.
         y : array-like of shape (n_images,), optional
-            +1 for normal, -1 for anomalous images, which are left out. A `y` without -1 that holds
-            anything else than +1, such as class labels, is ignored.
+            +1 for normal, -1 for anomalous images, which are left out. Other numbers, such as 0 and
+            1, are ignored with a warning that names them; bools, text and missing ones are errors.
 
         Returns
         -------

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Annotated
+
 import numpy as np
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +17,12 @@ def datasets(
     root: Root,
     layout: Layout = None,
     category: Category = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Decode every image: for damaged files, and for copies and near copies."
+        ),
+    ] = False,
 ) -> None:
     """Show what a folder holds, and what is wrong with it."""
     with one_line_errors():
@@ -33,7 +43,7 @@ def datasets(
                         str(sum(mask is not None for mask in images.masks)),
                         ", ".join(kinds),
                     )
-            problems += find_problems(split)
+            problems += find_problems(split, deep, verbose=deep and sys.stderr.isatty())
         Console().print(table)
         for path, reason in problems:
             print(f"{path}: {reason}")

@@ -18,6 +18,7 @@ from skanomaly.datasets._tree import (
     image_files,
     image_set,
     list_entries,
+    looks_like,
     require_normal_folder,
 )
 
@@ -46,7 +47,8 @@ def read_folder(
         Folder of normal images.
     anomalous : str, sequence of str or None, default=None
         Folders of anomalous images; their names are the types of the defects.
-        With None, all folders which no other parameter names.
+        With None, all folders which no other parameter names; one that is
+        called after masks or normal images is an error then.
     normal_test : str or None, default=None
         Folder of normal test images. With None, some of the normal images are
         held out for the test.
@@ -93,11 +95,18 @@ def read_folder(
         raise ValueError(f"test_size must be a share or a number of images, got {test_size!r}")
     root = existing_folder(root)
     require_normal_folder(root, normal)
-    anomalous = _anomalous(root, anomalous, {normal, normal_test, masks})
+    offenders: list[tuple[Path, str]] = []
+    if anomalous is None:
+        anomalous = _others(root, {normal, normal_test, masks})
+        for name in anomalous:
+            what = looks_like(name)
+            if what is not None and name != GOOD:
+                reason = f"looks like {what}: rename it, or pass normal_test=, masks= or anomalous="
+                offenders.append((root / name, reason))
+    anomalous = [anomalous] if isinstance(anomalous, str) else list(anomalous)
     chosen = [name for name in (normal, normal_test, *anomalous) if name is not None]
     if len(set(chosen)) < len(chosen) or masks in chosen:
         raise ValueError(f"a folder is named for two purposes: {chosen}, masks {masks!r}")
-    offenders: list[tuple[Path, str]] = []
     classes: dict[str, list[Path]] = {}
     for name in chosen:
         folder = root / name
@@ -127,9 +136,5 @@ def read_folder(
     )
 
 
-def _anomalous(root, anomalous, others):
-    if anomalous is None:
-        return [
-            path.name for path in list_entries(root) if path.is_dir() and path.name not in others
-        ]
-    return [anomalous] if isinstance(anomalous, str) else list(anomalous)
+def _others(root, known):
+    return [path.name for path in list_entries(root) if path.is_dir() and path.name not in known]

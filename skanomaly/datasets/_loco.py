@@ -59,6 +59,11 @@ class DefectType:
             )
         if self.relative_saturation and threshold > 1:
             raise ValueError(f"a relative saturation_threshold is at most 1, got {threshold!r}")
+        if not self.relative_saturation and threshold < 1:
+            raise ValueError(
+                f"a saturation_threshold in pixels is at least 1, got {threshold!r}; a share needs "
+                "relative_saturation"
+            )
 
     def saturation_area(self, area: int) -> int:
         """Pixels of a defect which have to be found for it to count as found in full.

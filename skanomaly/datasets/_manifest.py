@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+from difflib import get_close_matches
 from pathlib import Path
 
+from skanomaly._labels import BAD_WORDS, GOOD_WORDS
 from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
-from skanomaly.datasets._rows import Row, check_rows, listed_file, read_csv, read_text, row_set
+from skanomaly.datasets._rows import (
+    Row,
+    check_rows,
+    listed_file,
+    parse_json,
+    read_csv,
+    read_text,
+    row_set,
+)
 from skanomaly.datasets._tree import existing_folder
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson")
 _PARTS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
-_WORDS = {
-    **dict.fromkeys(("good", "normal", "ok"), 1),
-    **dict.fromkeys(("abnormal", "anomalous", "anomaly", "bad", "defect", "ko", "ng"), -1),
-}
+_COLUMNS = ("image", "split", "y", "label", "defect_type", "mask", "group")
+_WORDS = {**dict.fromkeys(GOOD_WORDS, 1), **dict.fromkeys(BAD_WORDS, -1)}
+# How tables write that a value is not known, beside an empty cell.
+_MISSING = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
 
 
 def read_manifest(path: PathLike, root: PathLike | None = None) -> DatasetSplit:
@@ -35,8 +44,9 @@ def read_manifest(path: PathLike, root: PathLike | None = None) -> DatasetSplit:
     - ``mask``, optional: path of the mask file; a list of them in JSON Lines;
     - ``group``, optional: what belongs together, such as the views of a part.
 
-    An empty cell, null, or a missing key mean that a value is not known. No
-    image is decoded.
+    An empty cell, null, NaN, none, or a missing key mean that a value is not
+    known. A column that looks like a misspelt one of these is an error. No image
+    is decoded.
 
     Parameters
     ----------
@@ -84,7 +94,9 @@ def read_manifest(path: PathLike, root: PathLike | None = None) -> DatasetSplit:
     root = existing_folder(path.parent if root is None else root)
     offenders: list[tuple[Path, str]] = []
     read = _read_csv if path.suffix.lower() == ".csv" else _read_jsonl
-    rows = [_row(root, where, cells, path, offenders) for where, cells in read(path, offenders)]
+    listed = read(path, offenders)
+    _check_columns([cells for _, cells in listed], path, offenders)
+    rows = [_row(root, where, cells, path, offenders) for where, cells in listed]
     rows = [row for row in rows if row is not None]
     check_rows(rows, path, offenders)
     for part in ("train", "test"):
@@ -115,7 +127,7 @@ def _read_jsonl(path, offenders):
             continue
         where = f"line {number}"
         try:
-            cells = json.loads(line)
+            cells = parse_json(line)
         except (ValueError, RecursionError) as error:
             offenders.append((path, f"{where}: is not JSON: {error}"))
             continue
@@ -126,6 +138,18 @@ def _read_jsonl(path, offenders):
     return rows
 
 
+def _check_columns(rows, source, offenders):
+    """Report columns that are not read, and whose name is nearly that of one that is missing."""
+    found = dict.fromkeys(column for cells in rows for column in cells)
+    missing = [column for column in _COLUMNS if column not in found]
+    for column in found:
+        name = column.strip().lower().replace(" ", "_").replace("-", "_")
+        near = get_close_matches(name, missing, 1, 0.8) if column not in _COLUMNS else []
+        if near:
+            reason = f"column {column!r} is not read; did you mean {near[0]!r}?"
+            offenders.append((source, reason))
+
+
 def _row(root, where, cells, source, offenders):
     before = len(offenders)
 
@@ -133,8 +157,8 @@ def _row(root, where, cells, source, offenders):
         offenders.append((source, f"{where}: {reason}"))
 
     def text(column):
-        value = cells.get(column)
-        return "" if value is None else str(value).strip()
+        value = str(cells.get(column)).strip()
+        return "" if value.lower() in _MISSING else value
 
     part = _PARTS.get(text("split").lower())
     if part is None:
@@ -142,7 +166,7 @@ def _row(root, where, cells, source, offenders):
     kind = _kind(text("y"), text("label").lower(), text("defect_type"), refuse)
     image = listed_file(root, root, cells.get("image"), source, where, offenders)
     mask = cells.get("mask")
-    if not mask or not text("mask"):
+    if not text("mask") or mask == []:
         mask = None
     elif kind == GOOD:
         refuse(f"a normal image with a mask, {text('mask')!r}")
@@ -169,6 +193,9 @@ def _kind(y, label, kind, refuse):
             refuse(f"label is {label!r}, expected one of {', '.join(_WORDS)}")
             return None
         signs.add(_WORDS[label])
+    if kind and not signs and kind.replace(".", "").lstrip("+-").isdigit():
+        refuse(f"defect_type is {kind!r}, which says nothing of good or bad: give y or label too")
+        return None
     if kind:
         signs.add(_WORDS.get(kind.lower(), -1))
     if len(signs) != 1:

@@ -206,5 +206,9 @@ def _row(root, base, entry, part, normal, source, i, offenders):
         offenders.append((source, reason))
     if len(offenders) > before:
         return None
+    if kind != normal and image.relative_to(base).parts[0] == normal:
+        reason = f"{where}: anomaly_class is {kind!r}, but the image lies in {normal}: {image.name}"
+        offenders.append((source, reason))
+        return None
     group = image.parent.relative_to(base).as_posix()
     return Row(where, part, image, GOOD if kind == normal else kind, mask, group)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from skanomaly._images import image_size, load_image
+from skanomaly._images import image_size
+from skanomaly._labels import check_labels
 from skanomaly._typing import ArrayLike, IntArray, PathLike
+from skanomaly.datasets._mask_files import read_mask
 
 GOOD = "good"
 _PRINTED_OFFENDERS = 20
@@ -77,6 +78,9 @@ class ImageSet:
         where nothing is known. The views of a part share its group.
     defects : sequence of DefectType or None, default=None
         Meaning of the pixel values in the masks, see :meth:`load_regions`.
+    class_ids : bool, default=False
+        Whether the pixel values in the masks are ids of defects, any of which marks a defective
+        pixel. Otherwise a mask has two levels, 0 and one other.
 
     Raises
     ------
@@ -93,6 +97,7 @@ class ImageSet:
     name: str
     groups: tuple[str, ...] | None = None
     defects: tuple[Any, ...] | None = None
+    class_ids: bool = False
 
     if TYPE_CHECKING:  # any sequences are taken, and kept as tuples
 
@@ -105,13 +110,15 @@ class ImageSet:
             name: str,
             groups: Sequence[str] | None = None,
             defects: Sequence[Any] | None = None,
+            class_ids: bool = False,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         images = tuple(Path(path) for path in self.images)
         masks = tuple(_checked_mask(path) for path in self.masks)
         defect_types = tuple(str(kind) for kind in self.defect_types)
-        y = _checked_labels(self.y)
+        y = check_labels(self.y)
+        y.flags.writeable = False
         lengths = {
             "images": len(images),
             "y": len(y),
@@ -161,10 +168,9 @@ class ImageSet:
     def load_mask(self, i: int) -> NDArray[np.bool_] | None:
         """Load the true mask of image `i`, over all of its mask files.
 
-        A pixel is defective where any colour channel of the mask file is not
-        zero, unless an alpha channel makes the pixel fully transparent. Masks
-        have to be stored without loss: the noise which JPEG compression adds
-        is not zero either.
+        A mask has two levels, of which 0, black, means no defect; fully transparent pixels have
+        none either. Levels between, which JPEG compression and smooth resizing leave, are an
+        error, but for the ids of defects of a layout that has them (`class_ids`).
 
         Parameters
         ----------
@@ -180,7 +186,7 @@ class ImageSet:
         Raises
         ------
         ValueError
-            The mask differs from its image in size, or marks no pixel.
+            The mask has other levels than two, differs from its image in size, or marks no pixel.
         ImageReadError
             The image or the mask cannot be read.
         """
@@ -188,7 +194,7 @@ class ImageSet:
             return np.zeros(image_size(self.images[i]), dtype=bool)
         if self.masks[i] is None:
             return None
-        return np.logical_or.reduce([mask for _, mask in self._load_masks(i)])
+        return np.logical_or.reduce([mask for _, mask, _ in self._load_masks(i)])
 
     def load_regions(self, i: int) -> tuple[NDArray[np.bool_], IntArray] | None:
         """Load the defects of image `i` one by one, each with its saturation area.
@@ -215,7 +221,7 @@ class ImageSet:
         ------
         ValueError
             As for :meth:`load_mask`; also where the set has no `defects`, or
-            a mask holds more than one pixel value or one that is not theirs.
+            the pixel value of a mask is not theirs.
         ImageReadError
             The image or a mask cannot be read.
         """
@@ -227,29 +233,28 @@ class ImageSet:
             return None
         by_value = {defect.pixel_value: defect for defect in self.defects}
         regions, saturation = [], []
-        for path, mask in self._load_masks(i):
-            values = np.unique(load_image(path)[mask]).tolist()
-            if len(values) != 1 or values[0] not in by_value:
+        for path, mask, levels in self._load_masks(i):
+            value = levels[mask][0].item()
+            if value not in by_value:
                 raise ValueError(
-                    f"mask {path} holds the pixel values {values[:5]}, "
-                    f"expected one of {sorted(by_value)}"
+                    f"mask {path} holds the pixel value {value}, expected one of {sorted(by_value)}"
                 )
             regions.append(mask)
-            saturation.append(by_value[values[0]].saturation_area(np.count_nonzero(mask)))
+            saturation.append(by_value[value].saturation_area(np.count_nonzero(mask)))
         return np.stack(regions), np.array(saturation, dtype=np.int64)
 
     def _load_masks(self, i):
         image, paths = self.images[i], self.masks[i]
         size = tuple(image_size(image))
         for path in (paths,) if isinstance(paths, Path) else paths:
-            mask = _read_mask(path)
+            mask, levels = read_mask(path, self.class_ids)
             if mask.shape != size:
                 raise ValueError(
                     f"sizes (height, width) differ: mask {path} {mask.shape}, image {image} {size}"
                 )
             if not mask.any():
                 raise ValueError(f"mask {path} marks no pixel, though its image is anomalous")
-            yield path, mask
+            yield path, mask, levels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -302,31 +307,3 @@ def _checked_mask(mask):
     if not paths:
         raise ValueError("an empty sequence of masks; pass None for a mask that is not known")
     return paths
-
-
-def _checked_labels(y):
-    y = np.asarray(y)
-    if y.ndim != 1:
-        raise ValueError(f"y must have one dimension, got shape {y.shape}")
-    if y.dtype == bool:  # True would count as +1
-        raise ValueError("y must hold +1 (normal) and -1 (anomalous) only, got bools")
-    if not np.isin(y, (1, -1)).all():
-        others = [value.item() for value in np.unique(y) if value not in (1, -1)]
-        raise ValueError(f"y must hold +1 (normal) and -1 (anomalous) only, got {others[:5]}")
-    y = y.astype(np.int64)
-    y.flags.writeable = False
-    return y
-
-
-def _read_mask(path):
-    marked = (load_image(path) != 0).any(axis=2)
-    with Image.open(path) as im:
-        if not im.has_transparency_data:
-            return marked
-        # load_image lays transparent pixels over white, which here would mark them.
-        key, im = im.info.get("transparency"), ImageOps.exif_transpose(im)
-        if im.mode.startswith("I"):  # 16-bit grey, which has no conversion to RGBA
-            values = np.asarray(im)
-            return (values != 0) & (values != key)
-        rgba = np.asarray(im.convert("RGBA"))
-    return rgba[..., :3].any(axis=2) & (rgba[..., 3] != 0)

@@ -38,10 +38,23 @@ def read_json(root: Path, path: Path, offenders: Offenders) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError) as error:
         offenders.append((path, f"is not JSON: {error}"))
         return None
+
+
+def parse_json(text: str) -> Any:
+    """Content of JSON text; ValueError if it is none, or an object has a key twice."""
+    return json.loads(text, object_pairs_hook=_unique_keys)
+
+
+def _unique_keys(pairs):
+    keys = [key for key, _ in pairs]
+    doubled = sorted({key for key in keys if keys.count(key) > 1})
+    if doubled:  # Python would take the last one without a word
+        raise ValueError(f"an object has {', '.join(map(repr, doubled))} twice")
+    return dict(pairs)
 
 
 def read_text(root: Path, path: Path, offenders: Offenders) -> str | None:
@@ -147,7 +160,7 @@ def _first_few(texts, limit=8):
     return ", ".join(texts[:limit] + ["..."] * (len(texts) > limit))
 
 
-def row_set(name: str, rows: Sequence[Row]) -> ImageSet:
+def row_set(name: str, rows: Sequence[Row], class_ids: bool = False) -> ImageSet:
     """ImageSet of rows, in their order."""
     groups = [row.group for row in rows if row.group is not None]
     return ImageSet(
@@ -157,4 +170,5 @@ def row_set(name: str, rows: Sequence[Row]) -> ImageSet:
         defect_types=[row.kind for row in rows],
         name=name,
         groups=groups if groups and len(groups) == len(rows) else None,
+        class_ids=class_ids,
     )

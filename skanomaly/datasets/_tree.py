@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from skanomaly._labels import GOOD_WORDS
 from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, ImageSet, LayoutError
 
@@ -22,6 +23,8 @@ IMAGE_SUFFIXES = frozenset(
     ".bmp .gif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
 _MASK_ENDING = "_mask"
+# Names of folders that hold masks by custom: as a class of images they would be defects.
+_MASK_FOLDERS = frozenset({"ground_truth", "ground-truth", "groundtruth", "gt", "mask", "masks"})
 _DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -82,6 +85,13 @@ def require_normal_folder(root: Path, part: str) -> None:
         parent = "; the root looks like the parent of categories, pass one of them: "
         reason += parent + join_names(categories)
     raise LayoutError(root, [(root / part, reason)])
+
+
+def looks_like(name: str) -> str | None:
+    """What a folder holds by its name, where that is no class of anomalous images."""
+    if name.lower() in GOOD_WORDS:
+        return "normal images"
+    return "masks" if name.lower() in _MASK_FOLDERS else None
 
 
 def class_folders(
@@ -289,9 +299,11 @@ def read_class_folders(
     for part, classes in normals.items():
         reason = f"{part} holds only good parts, in {part}/{normal}"
         offenders += [(root / part / name, reason) for name in sorted(set(classes) - {normal})]
-    if normal != GOOD and GOOD in tested:
-        reason = f"normal images are in {test}/{normal} here"
-        offenders.append((root / test / GOOD, reason))
+    for name in sorted(set(tested) - {normal}):
+        what = looks_like(name)
+        if what is not None:
+            place = f"{test}/{normal}" if what == "normal images" else truth
+            offenders.append((root / test / name, f"{what} are in {place} here"))
     for classes in (*normals.values(), tested):
         for files in classes.values():
             check_stems(files, offenders)

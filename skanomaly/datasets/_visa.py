@@ -112,7 +112,7 @@ def read_visa(root: PathLike, category: str | None = None, split: str = "1cls") 
         raise LayoutError(root, offenders)
     rows.sort(key=lambda row: row.kind != GOOD)
     train, test = (
-        row_set(f"{category}/{part}", [row for row in rows if row.part == part])
+        row_set(f"{category}/{part}", [row for row in rows if row.part == part], class_ids=True)
         for part in ("train", "test")
     )
     return DatasetSplit(name=category, train=train, test=test)
@@ -197,7 +197,20 @@ def _row(root, cells, source, where, offenders):
         mask = listed_file(root, root, cells["mask"], source, where, offenders)
     if len(offenders) > before:
         return None
+    for reason in _contradictions(root, cells["object"].strip(), label, image, mask):
+        offenders.append((source, f"{where}: {reason}"))
     return Row(where, part, image, _KINDS[label], mask)
+
+
+def _contradictions(root, category, label, image, mask):
+    """Where the names of a row's files say other things than its cells."""
+    folders = [name.lower() for name in image.relative_to(root).parts[:-1]]
+    if folders[:1] != [category.lower()]:
+        yield f"an image of {folders[0] if folders else 'the root'}, listed for {category}"
+    if folders[-1:] != [label] and folders[-1:] in (["normal"], ["anomaly"]):
+        yield f"label is {label!r}, but the image lies in {image.parent.name}"
+    if mask is not None and mask.stem != image.stem:
+        yield f"the mask {mask.name} is not that of {image.name}"
 
 
 def _check_folders(root, category, rows, offenders):

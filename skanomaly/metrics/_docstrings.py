@@ -13,11 +13,13 @@ scores : array-like of shape (n_images,)
 """,
     "image_errors": """
 ValueError
-    When only one class is present, or a score is not finite.
+    When `y_true` holds anything but +1 and -1, such as 0 and 1, or one of them only; or a score is
+    not finite.
 """,
     "masks": """
 masks : sequence of array-like of shape (height, width), bool
-    True where there is a defect; all False for a good image.
+    True where there is a defect; all False for a good image. Or integers of two levels, 0 and one
+    other.
 """,
     "maps": """
 maps : sequence of array-like of shape (height, width)
@@ -26,7 +28,7 @@ maps : sequence of array-like of shape (height, width)
     "pixel_errors": """
 ValueError
     When the metric is undefined, as no pixel or every pixel lies in a mask; when a map has NaN or
-    infinity; when sizes differ, a mask is None or not bool, such as where masks and maps are
-    swapped. The error names the image.
+    infinity; when sizes differ, a mask is None, of float, such as where masks and maps are
+    swapped, or of more levels than two, as compression leaves. The error names the image.
 """,
 }

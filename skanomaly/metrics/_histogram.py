@@ -81,7 +81,8 @@ class HistogramPixelMetrics:
         Parameters
         ----------
         mask : array-like of shape (height, width), bool
-            True where there is a defect; all False for a good image.
+            True where there is a defect; all False for a good image. Or integers of two levels, 0
+            and one other.
         heat_map : array-like of shape (height, width)
             Anomaly map; higher is more anomalous. All values in ``[low, high]``.
 
@@ -89,7 +90,8 @@ class HistogramPixelMetrics:
         ------
         ValueError
             When a value lies outside the range or is NaN, when the sizes differ, or when the mask
-            is None or not bool. The image does not count then. The error names it by its number.
+            is None, of float, or of more levels than two. The image does not count then. The error
+            names it by its number.
         """
         name = f"image {self.n_images_}: the "
         mask = check_mask(mask, name + "mask", "(mask, heat_map)")

@@ -10,9 +10,10 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 
 from skanomaly._docstrings import document
+from skanomaly._labels import check_labels
 from skanomaly._parameters import check_integer
 from skanomaly.metrics._docstrings import METRIC_DOCS
-from skanomaly.metrics._validation import threshold_between
+from skanomaly.metrics._validation import compared_in, threshold_between
 
 Metric = Callable[[ArrayLike, ArrayLike], float]
 
@@ -142,8 +143,9 @@ def image_f1_max_threshold(y_true: ArrayLike, scores: ArrayLike) -> float:
     best = int(np.flatnonzero(f1 == f1.max())[-1])
     if best + 1 < levels.size:
         return threshold_between(levels[best], levels[best + 1], dtype)
-    kind = dtype.type if dtype.kind == "f" else np.float64
-    return float(np.nextafter(kind(levels[best]), kind(np.inf)))
+    kind = compared_in(dtype)
+    with np.errstate(over="ignore"):  # beyond the largest float there is infinity
+        return float(np.nextafter(kind(levels[best]), kind(np.inf)))
 
 
 @document(METRIC_DOCS)
@@ -278,10 +280,8 @@ def bootstrap_interval(
 
 def _check(y_true, scores):
     """Whether each image is anomalous, and the scores as float64."""
-    y_true, scores = column_or_1d(y_true), column_or_1d(scores).astype(np.float64)
+    y_true, scores = check_labels(y_true, "y_true"), column_or_1d(scores).astype(np.float64)
     check_consistent_length(y_true, scores)
-    if not np.isin(y_true, (-1, 1)).all():
-        raise ValueError("y_true must hold +1 (normal) and -1 (anomalous) only")
     if not np.isfinite(scores).all():
         raise ValueError("scores contain NaN or infinity")
     anomalous = y_true == -1

@@ -161,7 +161,9 @@ def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
     float
         In the unit of the maps: midway between the lowest score that is still called a defect and
         the next lower score of any pixel, the former itself where there is none. Of equally good
-        ones the highest. It knows the masks, as :func:`pixel_f1_max` does.
+        ones the highest. It parts the pixels of maps of one dtype when they are compared in that
+        dtype, as NumPy does; where dtypes are mixed, compare in the widest. It knows the masks, as
+        :func:`pixel_f1_max` does.
 
     Raises
     ------

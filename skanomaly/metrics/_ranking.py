@@ -18,6 +18,7 @@ from skanomaly.metrics._validation import (
     Map,
     Mask,
     check_pairs,
+    compared_in,
     label_regions,
     threshold_between,
 )
@@ -46,6 +47,7 @@ def rank_pixels(
     masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], regions: bool = True
 ) -> RankedPixels:
     """Sort the pixels' values; a defect pixel weighs ``1 / (pixels of its region * regions)``."""
+    maps = list(maps)
     truth, found = check_pairs(masks, maps)
     values, labels, sizes, n_regions = [], [], [], 0
     for mask, heat_map in zip(truth, found, strict=True):
@@ -59,8 +61,9 @@ def rank_pixels(
     defect = np.concatenate(values, dtype=normal.dtype)
     if not defect.size:
         raise ValueError("undefined: no mask holds a defect pixel")
-    floats = {heat_map.dtype for heat_map in found if heat_map.dtype.kind == "f"}
-    narrowest = min(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float64))
+    # Of the maps as they were given: checking them widens half floats.
+    dtypes = {compared_in(getattr(heat_map, "dtype", np.float64)) for heat_map in maps}
+    narrowest = min(map(np.dtype, dtypes), key=lambda dtype: dtype.itemsize)
     if not regions:
         defect.sort()
         return RankedPixels(normal, defect, None, narrowest)

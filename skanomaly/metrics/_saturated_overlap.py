@@ -51,7 +51,8 @@ def spro(
     ------
     ValueError
         When there is no region at all, or one is empty; when a map has NaN or infinity; when
-        numbers or sizes differ, or a mask is not bool, such as where regions and maps are swapped.
+        numbers or sizes differ, or a mask is neither bool nor integers of two levels, such as where
+        regions and maps are swapped.
         The error names the image.
 
     References

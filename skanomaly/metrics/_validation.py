@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from skanomaly._masks import two_level
 from skanomaly._typing import FloatArray, IntArray
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
@@ -25,7 +26,7 @@ def check_pairs(
     Parameters
     ----------
     masks : sequence of array-like of shape (height, width), bool
-        True where there is a defect; all False for a good image.
+        True where there is a defect; all False for a good image. Or integers, 0 and one other.
     maps : sequence of array-like of shape (height, width)
         Higher is more anomalous. Sizes may differ.
 
@@ -38,8 +39,8 @@ def check_pairs(
     Raises
     ------
     ValueError
-        As :func:`check_maps`; when there are more or fewer masks than maps; when one is None, not
-        bool, or of another size than its map. The error names the image.
+        As :func:`check_maps`; when there are more or fewer masks than maps; when one is None, of
+        more levels than two, or of another size than its map. The error names the image.
 
     Examples
     --------
@@ -107,7 +108,7 @@ def check_map(heat_map: ArrayLike, name: str) -> Map:
 
 
 def check_mask(mask: ArrayLike | None, name: str, order: str) -> Mask:
-    """One mask as an array of bool; `order` is how the metric wants its arguments."""
+    """One mask, bool or of two levels, as bool; `order` is how the metric wants its arguments."""
     if mask is None:
         raise ValueError(
             f"{name} is None, so whether the image has defects is not known: leave the image out, "
@@ -119,10 +120,9 @@ def check_mask(mask: ArrayLike | None, name: str, order: str) -> Mask:
             f"{name} holds {mask.dtype}, as a map does; a mask is bool, and the order of the "
             f"arguments is {order}"
         )
-    if mask.dtype != bool:
-        # Class ids, 0/255 and half-covered pixels of a resized mask each need another rule.
+    if mask.dtype.kind not in "biu":
         raise ValueError(f"{name} holds {mask.dtype}; a mask is bool, for example `mask != 0`")
-    return mask
+    return mask if mask.dtype == bool else two_level(mask, name)
 
 
 def check_same_size(mask: Mask, heat_map: Map, name: str) -> None:
@@ -196,8 +196,8 @@ def threshold_between(low: float, high: float, dtype: Any = np.float64) -> float
     low, high : float
         ``low < high``.
     dtype : dtype, default=float64
-        Of the scores. NumPy compares an array of float32 with a number in float32, so the
-        threshold must part them there.
+        Of the scores. NumPy compares an array of float32 with a number in float32, and one of
+        float16 in float16, so the threshold must part them there.
 
     Returns
     -------
@@ -209,8 +209,12 @@ def threshold_between(low: float, high: float, dtype: Any = np.float64) -> float
     >>> threshold_between(1.0, 2.0)
     1.5
     """
-    kind = np.dtype(dtype)
-    middle = float(np.float64(low) / 2 + np.float64(high) / 2)
-    if kind.kind == "f":
-        middle = float(kind.type(middle))
+    with np.errstate(over="ignore"):  # of maps in several dtypes
+        middle = float(compared_in(dtype)(np.float64(low) / 2 + np.float64(high) / 2))
     return middle if low < middle <= high else float(high)
+
+
+def compared_in(dtype: Any) -> type[np.floating[Any]]:
+    """The type in which NumPy compares an array of this dtype with a number of Python."""
+    kind = np.dtype(dtype)
+    return kind.type if kind.kind == "f" and kind.itemsize <= 8 else np.float64

@@ -11,20 +11,17 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
+from skanomaly._labels import normal_images
 from skanomaly._patch_tokens import PatchTokens, join_grids
 from skanomaly._sklearn import _fit_context
 from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
-from skanomaly._warnings import warn_caller
+from skanomaly._warn import warn_user
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._checked import PART_BYTES, CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._groups import group_numbers, warn_of_copies
-from skanomaly.scorers._training_images import (
-    calibration_images,
-    check_scores,
-    normal_images,
-)
+from skanomaly.scorers._training_images import calibration_images, check_scores
 
 SINGLE = "calibrated on a single"
 
@@ -159,7 +156,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         self._remember_params()
         problem = self._single_image_warning(tokens) if tokens.n_groups == 1 else None
         if problem is not None:
-            warn_caller(f"{SINGLE} {'image' if tokens.n_images == 1 else 'group'}: {problem}")
+            warn_user(f"{SINGLE} {'image' if tokens.n_images == 1 else 'group'}: {problem}")
         if self._fixed_offset is None:
             warn_of_copies(tokens, normal)
         return self

@@ -22,8 +22,9 @@ SCORER_DOCS = {
         """,
     "y": """
         y : array-like of shape (n_images,), optional
-            +1 for normal, -1 for anomalous images. Anomalous images never enter the model. A `y`
-            without -1 that holds anything else than +1, such as class labels, is ignored.
+            +1 for normal, -1 for anomalous images. Anomalous images never enter the model. Other
+            numbers, such as 0 and 1, are ignored with a warning that names them; -1 beside them,
+            bools, text and missing labels are errors.
         """,
     "groups": """
         groups : array-like of shape (n_images,), optional

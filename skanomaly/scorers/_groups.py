@@ -6,7 +6,7 @@ import numpy as np
 
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import Groups, IntArray
-from skanomaly._warnings import warn_caller
+from skanomaly._warn import warn_user
 from skanomaly.core.copies import copies_among
 
 COPIES = "training images .* copies"  # the warning, for those who expect it
@@ -85,7 +85,7 @@ def warn_of_copies(tokens: PatchTokens, images: IntArray) -> None:
     ]
     if pairs:
         more = len(pairs) - _NAMED
-        warn_caller(
+        warn_user(
             f"training images {', '.join(pairs[:_NAMED])}"
             + (f" and {more} more pair{'s' * (more > 1)}" if more > 0 else "")
             + " are copies or nearly so. They vouch for each other where one is held out, so that "

@@ -1,12 +1,11 @@
-"""Which of the images that `fit` is given are trained on, and which are calibrated on."""
+"""Which of the training images are calibrated on, and what their scores must be."""
 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.utils import check_consistent_length
 
 from skanomaly._patch_tokens import PatchTokens
-from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
+from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
 # Patches of training images that are searched for the threshold: 128 images of 1024 patches. With
 # more, images are taken at even steps, which bounds the cost of calibration.
@@ -48,31 +47,6 @@ def check_scores(scores: ArrayLike, n_images: int | None, owner: str, first: int
             "of the scorer"
         )
     return values
-
-
-def normal_images(y: Labels, n_images: int) -> IntArray:
-    """Numbers of the images that may enter a model."""
-    if y is None:
-        return np.arange(n_images)
-    y = np.asarray(y)
-    check_consistent_length(y, np.empty(n_images))
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.dtype.kind in "US":
-        y = y.astype(object)  # NumPy 1.24 warns where an array of text is compared with numbers
-    plus_or_minus = np.isin(y, (-1, 1))
-    if y.ndim != 1 or not plus_or_minus.all():
-        if y.ndim == 1 and np.isin(y, -1).any():
-            other = y[~plus_or_minus][0]
-            raise ValueError(
-                f"y holds -1 for anomalous images, but also {other!r}: use +1 and -1 only, so "
-                "that no anomalous image enters the model"
-            )
-        return np.arange(n_images)
-    normal = np.flatnonzero(y == 1)
-    if normal.size == 0:
-        raise ValueError("y holds no normal image (+1): a model needs at least 1 sample of them")
-    return normal
 
 
 def calibration_images(tokens: PatchTokens) -> IntArray:

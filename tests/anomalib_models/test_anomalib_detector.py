@@ -249,7 +249,8 @@ def test_known_anomalies_are_left_out():
     without = AnomalibDetector(inferencer=Darkness()).fit(X[:20])
     assert with_y.offset_ == without.offset_ and len(with_y.train_scores_) == 20
     assert with_y.fit_predict(X, y).tolist() == with_y.predict(X).tolist()
-    assert with_y.fit(X, ["a"] * 22).train_scores_.size == 22
+    with pytest.raises(ValueError, match="got text, 'a'"):
+        with_y.fit(X, ["a"] * 22)
     with pytest.raises(ValueError, match="no normal image"):
         with_y.fit(X, [-1] * 22)
 
@@ -402,6 +403,8 @@ class RowsDetector(AnomalibDetector):
 ROWS = RowsDetector(inferencer=RowDistance(), batch_size=64)
 
 
+# These checks fit with class labels of 0, 1 and 2, as in tests/test_common.py.
+@pytest.mark.filterwarnings("ignore:y holds .*, which are no labels of normal:UserWarning")
 @parametrize_with_checks([ROWS])
 def test_scikit_learn_checks_with_rows_as_images(estimator, check):
     check(estimator)

@@ -190,6 +190,22 @@ def test_datasets(data, tmp_path):
     assert "does not fit the layout" in run("datasets", root).stderr
 
 
+def test_datasets_deep(data, tmp_path):
+    root = tmp_path / "a"
+    shutil.copytree(data, root)
+    train = sorted((root / "train" / "good").iterdir())
+    encoded = train[1].read_bytes()
+    train[1].write_bytes(encoded[: len(encoded) * 2 // 3])
+    assert run("datasets", root).exit_code == 0
+    result = run("datasets", root, "--deep")
+    assert result.exit_code == 1 and "1 problems found" in result.stderr
+    assert f"{train[1]}: " in result.stdout and "truncated" in result.stdout
+    train[1].write_bytes(train[0].read_bytes())
+    result = run("datasets", root)
+    assert result.exit_code == 1
+    assert f"{train[1]}: the same image as {train[0]}: training images" in result.stdout
+
+
 def test_version():
     assert run("--version").output.strip() == skanomaly.__version__
 

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -52,8 +53,10 @@ def put(root, *names):
         elif "ground_truth/" in name or "Masks/" in name or "_mask." in name:
             draw(path)
         else:
-            # JPEG whatever the case of the suffix; the content is not what is tested
-            Image.new("RGB", SIZE, (90, 120, 150)).save(path)
+            # No two images are alike, or they would be copies.
+            seed = zlib.crc32(path.relative_to(root).as_posix().encode())
+            pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+            Image.fromarray(pixels).save(path)
     return root
 
 
@@ -279,13 +282,13 @@ def test_loco_regions_and_saturation(tmp_path):
         DefectType("broken", 254, 1.0, True),
     )
     draw(folder / "001.png", value=7)
-    with pytest.raises(ValueError, match=r"001.png holds the pixel values \[7\].*\[254, 255\]"):
+    with pytest.raises(ValueError, match=r"001.png holds the pixel value 7, .*\[254, 255\]"):
         test.load_regions(1)
     assert [path.name for path, _ in find_problems(split)] == ["000.png"]
     draw(folder / "001.png", value=np.array([[255, 254], [254, 255]]))
-    with pytest.raises(ValueError, match=r"pixel values \[254, 255\]"):
-        test.load_regions(1)
-    assert test.load_mask(1).any()
+    for load in (test.load_regions, test.load_mask):
+        with pytest.raises(ValueError, match=r"001.png holds 3 levels \(0, 254, 255\)"):
+            load(1)
 
 
 def test_loco_without_config_or_masks(tmp_path):
@@ -386,6 +389,23 @@ def test_folder_with_other_names(tmp_path):
     assert split.train.images == read_folder(root, "ok", "cut", test_size=0.5).train.images
     with pytest.raises(ValueError, match="two purposes"):
         read_folder(root, "ok", anomalous=["ok"])
+
+
+@pytest.mark.parametrize("name", ["OK", "normal", "masks", "gt"])
+def test_folders_of_masks_and_of_good_images_are_no_defects(tmp_path, name):
+    what = "normal images" if name in ("OK", "normal") else "masks"
+    root, options = make_mvtec(tmp_path / "a")
+    put(root, f"test/{name}/7.png")
+    ((path, reason),) = refused(root, options)
+    place = "test/good" if what == "normal images" else "ground_truth"
+    assert (path, reason) == (f"test/{name}", f"{what} are in {place} here")
+    root = put(tmp_path / "b", *(f"good/{i}.png" for i in range(5)), "bad/8.png", f"{name}/8.png")
+    ((path, reason),) = refused(root, {})
+    assert path == name and reason.startswith(f"looks like {what}: rename it, or pass")
+    assert read_folder(root, anomalous="bad").test.defect_types == ("good", "bad")
+    assert read_folder(root, anomalous=["bad", name]).test.defect_types[1:] == tuple(
+        sorted(["bad", name])
+    )
 
 
 def test_manifest_file_labels_and_validation(tmp_path):
@@ -660,6 +680,26 @@ def test_null_bytes_in_lists(tmp_path):
         ("visa", [*visa_rows("candle")[0][:4], " "], "an anomalous image without a mask"),
         ("visa", ["../x", *visa_rows("candle")[1][1:]], "expected the name of a folder"),
         ("visa", ["candle", "train"], "line 6: 2 cells, the header has 5"),
+        (
+            "visa",
+            ["candle", "test", "normal", "candle/Data/Images/Anomaly/009.JPG", ""],
+            "label is 'normal', but the image lies in Anomaly",
+        ),
+        (
+            "visa",
+            ["candle", "train", "anomaly", "candle/Data/Images/Normal/0009.JPG", "m/0009.png"],
+            "label is 'anomaly', but the image lies in Normal",
+        ),
+        (
+            "visa",
+            ["candle", "test", "anomaly", "candle/Data/Images/Anomaly/009.JPG", "m/0009.png"],
+            "the mask 0009.png is not that of 009.JPG",
+        ),
+        (
+            "visa",
+            ["candle", "test", "normal", "m/0009.png", ""],
+            "an image of m, listed for candle",
+        ),
         ("visa", ["candle", "train", "normal", "split_csv/1cls.csv", ""], "not an image suffix"),
         ("realiad", 7, "test[2]: expected an object, got 7"),
         ("realiad", {"image_path": "OK/S0001/toy_0001_OK_C1.jpg"}, "anomaly_class is None"),
@@ -669,6 +709,11 @@ def test_null_bytes_in_lists(tmp_path):
             "toy.json lists it 2 times",
         ),
         ("realiad", realiad_entry("OK", "loose.jpg"), "in no folder of a sample"),
+        (
+            "realiad",
+            realiad_entry("BX", "OK/S0009/toy.jpg"),
+            "anomaly_class is 'BX', but the image lies in OK: toy.jpg",
+        ),
         ("realiad", realiad_entry("OK", "OK/S0001/toy_0001_OK_C1.jpg", "m.png"), "with a mask"),
         ("csv", ["images/d.png", "0", "", "test", "", "g", ""], "y is '0', expected 1 (normal)"),
         ("csv", ["images/d.png", "1", "", "test", "cut", "g", ""], "contradict each other"),
@@ -679,6 +724,11 @@ def test_null_bytes_in_lists(tmp_path):
         ("csv", ["images/e.png", "-1", "", "test", "", "", ""], "no group, though other rows"),
         ("csv", ["images/e.png", "1", "x.png", "test", "", "g", ""], "a normal image with a mask"),
         ("csv", ["", "1", "", "test", "", "g", ""], "is no path"),
+        # What tables write for good images must not make a type of defect of them.
+        ("csv", ["images/e.png", "", "", "test", "NaN", "g", ""], "are all missing"),
+        ("csv", ["images/e.png", "", "", "test", "None", "g", ""], "are all missing"),
+        ("csv", ["images/e.png", "", "", "test", "0", "g", ""], "says nothing of good or bad"),
+        ("csv", ["images/e.png", "1", "", "test", "", "nan", ""], "no group, though other rows"),
     ],
 )
 def test_bad_rows(tmp_path, name, row, reason):
@@ -686,7 +736,10 @@ def test_bad_rows(tmp_path, name, row, reason):
     if name == "csv":
         put(root, "images/e.png")
     elif name == "realiad":
-        put(root / "realiad_256/toy", "loose.jpg")
+        put(root / "realiad_256/toy", "loose.jpg", "OK/S0009/toy.jpg")
+    elif name == "visa":
+        put(root / "candle/Data/Images", "Anomaly/009.JPG", "Normal/0009.JPG")
+        put(root, "m/0009.png")
     found = refused(root, options)
     assert any(reason in text for _, text in found), found
 
@@ -708,15 +761,46 @@ def test_every_offender_of_a_list_is_in_one_error(tmp_path):
         ('image,split\n"a,train\n', "unexpected end of data"),
         ("image,split,label\nimages/a.png,train,1\n", "label is '1', expected one of"),
         ("image,split,label\nimages/a.png,train,ok\n", "lists no test image"),
+        (
+            "image,split,y,masks\nimages/a.png,train,1,\n",
+            "column 'masks' is not read; did you mean 'mask'?",
+        ),
+        (
+            "image,split,y,Groups\nimages/a.png,train,1,\n",
+            "column 'Groups' is not read; did you mean 'group'?",
+        ),
+        (
+            "image,split,y,Defect Type\nimages/a.png,train,1,\n",
+            "'Defect Type' is not read; did you mean 'defect_type'?",
+        ),
         (b"image,split\n\xff\xfe,train\n", "cannot be read"),
     ],
 )
 def test_bad_csv(tmp_path, text, reason):
     root, _ = make_csv(tmp_path)
+    put(root, "a.png")
     content = text if isinstance(text, bytes) else text.encode()
     (root / "manifest.csv").write_bytes(content)
     ((path, found),) = refused(root, {})
     assert path == "manifest.csv" and reason in found
+
+
+def test_what_is_not_known_in_jsonl(tmp_path):
+    """NaN, as pandas writes it, is no group, no mask and no type of defect."""
+    root, _ = make_jsonl(tmp_path)
+    rows = [
+        {"image": f"images/{name}.png", "split": part, "y": y, "group": float("nan")}
+        for name, part, y in (("a", "train", 1), ("c", "test", 1), ("d", "test", -1))
+    ]
+    rows[1].update(defect_type=float("nan"), mask=None)
+    rows[2].update(mask=float("nan"))
+    (root / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    test = read_dataset(root).test
+    assert test.groups is None and test.masks == (None, None)
+    assert test.defect_types == ("good", "anomaly")
+    (root / "manifest.jsonl").write_text('{"image": "images/a.png", "y": -1, "y": 1}')
+    ((_, reason),) = refused(root, {})
+    assert reason == "line 1: is not JSON: an object has 'y' twice"
 
 
 def test_bad_jsonl(tmp_path):
@@ -754,6 +838,8 @@ def test_bad_realiad_json(tmp_path, content, reason):
         (json.dumps([defect("a", 1, 0)]), ["saturation_threshold must be a positive number"]),
         (json.dumps([defect("a", 1, 2, True)]), ["a relative saturation_threshold is at most 1"]),
         (json.dumps([defect("a", 1, 2, 0)]), ["relative_saturation must be a bool"]),
+        (json.dumps([defect("a", 1, 0.5)]), ["a saturation_threshold in pixels is at least 1"]),
+        ('[{"pixel_value": 1, "pixel_value": 2}]', ["an object has 'pixel_value' twice"]),
         (json.dumps([defect("a", 1, 2), defect("b", 1, 2)]), ["a second defect of pixel_value 1"]),
     ],
 )

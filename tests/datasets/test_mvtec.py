@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
+from skanomaly.datasets import (
+    DatasetSplit,
+    ImageSet,
+    find_problems,
+    make_surfaces,
+    read_mvtec,
+)
 from skanomaly.datasets._records import LayoutError
 
 VALID = (
@@ -363,6 +369,74 @@ def test_load_mask_of_a_palette_with_transparency(tmp_path):
     assert np.array_equal(images.load_mask(0), MARKED)
 
 
+def compressed(mask, path, **options):
+    """What is left of a mask after a trip through JPEG."""
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path, "JPEG", **options)
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+SMOOTH = Image.fromarray(np.kron(MARKED, np.ones((4, 4))).astype(np.uint8) * 255).resize((8, 8))
+GREY = np.where(MARKED, 255, 0)
+GREY[1, 2] = 90
+
+
+@pytest.mark.parametrize(
+    ("mask", "levels"),
+    [
+        (SMOOTH.resize((5, 5)).resize((8, 8)), r"levels \(0, "),
+        (Image.fromarray(GREY.astype(np.uint8)), r"3 levels \(0, 90, 255\)"),
+        (Image.fromarray(np.where(MARKED, 255, 128).astype(np.uint8)), r"2 levels \(128, 255\)"),
+        (Image.fromarray(GREY.astype(np.uint16) * 256), "3 levels"),
+        (with_alpha(np.dstack([GREY] * 3), OPAQUE), r"3 levels \(0, 90, 255\)"),
+        (with_alpha(WHITE, GREY), r"the transparency of mask .* 3 levels \(0, 90, 255\)"),
+        (
+            Image.fromarray(np.dstack([GREY, MARKED * 255, MARKED * 0]).astype(np.uint8)),
+            "3 levels .#000000, #5aff00, #ffff00.",
+        ),
+        (as_palette([255, 255, 255, 128, 0, 0]), r"2 levels \(#800000, #ffffff\)"),
+    ],
+    ids="smooth three no_black 16bit rgba alpha colours white_palette".split(),
+)
+def test_a_mask_of_other_levels_is_refused_with_them(tmp_path, mask, levels):
+    images = image_set(tmp_path, mask)
+    with pytest.raises(ValueError, match=r"mask .*mask.png holds \d+ levels .* save masks as PNG"):
+        images.load_mask(0)
+    with pytest.raises(ValueError, match=levels):
+        images.load_mask(0)
+    ((path, reason),) = find_problems(DatasetSplit("parts", images, images))[:1]
+    assert path == images.images[0] and "but a mask has two, 0 and one other" in reason
+
+
+def test_a_mask_that_went_through_jpeg(tmp_path):
+    read = compressed(MARKED, tmp_path / "mask.jpg", quality=90)
+    assert len(np.unique(read)) > 2  # noise, which once counted as defective
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    images = ImageSet([tmp_path / "image.png"], [-1], [tmp_path / "mask.jpg"], ["cut"], "parts")
+    with pytest.raises(ValueError, match=r"mask.jpg holds \d+ levels .*JPEG and smooth resizing"):
+        images.load_mask(0)
+    # One that has two levels all the same, whatever its suffix.
+    left = np.zeros((8, 8), bool)
+    read = compressed(left | True, tmp_path / "mask.jpg", quality=100)
+    assert np.unique(read).tolist() == [255]
+    assert images.load_mask(0).all()
+    Image.fromarray(MARKED).save(tmp_path / "mask.jpg", "PNG")
+    assert np.array_equal(images.load_mask(0), MARKED)
+
+
+def test_ids_of_defects_are_for_layouts_that_have_them(tmp_path):
+    ids = np.where(MARKED, np.arange(1, 9), 0).astype(np.uint8)
+    plain = image_set(tmp_path, Image.fromarray(ids))
+    with pytest.raises(ValueError, match="ids of defects, pass or save `mask != 0`"):
+        plain.load_mask(0)
+    fields = (plain.images, plain.y, plain.masks, plain.defect_types, "parts")
+    with_ids = ImageSet(*fields, class_ids=True)
+    assert np.array_equal(with_ids.load_mask(0), MARKED)
+    Image.fromarray(ids).save(plain.masks[0], "JPEG")
+    with pytest.raises(ValueError, match="is a JPEG, whose compression changes the ids"):
+        with_ids.load_mask(0)
+
+
 def test_normal_mask_has_the_size_of_its_own_image(tmp_path):
     Image.new("L", (5, 9)).save(tmp_path / "a.png")
     Image.new("L", (7, 3)).save(tmp_path / "b.png")
@@ -417,9 +491,9 @@ def test_image_set_is_frozen_and_keeps_a_copy_of_y():
         ((["a", "b"], [1], [None], ["good"]), "lengths differ"),
         ((["a"], [1], [], ["good"]), "lengths differ"),
         ((["a"], [1], [None], []), "lengths differ"),
-        ((["a"], [0], [None], ["good"]), r"only, got \[0\]"),
-        ((["a"], [-1.5], [None], ["cut"]), r"only, got \[-1.5\]"),
-        ((["a"], [[1]], [None], ["good"]), "one dimension"),
+        ((["a"], [0], [None], ["good"]), "only, got 0: pass"),
+        ((["a"], [-1.5], [None], ["cut"]), "only, got -1.5: pass"),
+        ((["a"], [[1, 1]], [None], ["good"]), r"y has shape \(1, 2\)"),
         ((["a"], [1], [None], ["cut"]), "a: y is \\+1 but the defect type is 'cut'"),
         ((["a"], [-1], [None], ["good"]), "a: y is -1 but the defect type is 'good'"),
         ((["a"], [1], ["m"], ["good"]), "a normal image with a mask"),

@@ -292,8 +292,13 @@ def test_bad_input_is_an_error_that_names_the_image(metric, names):
         metric([mask, mask.T], [good, good])
     with pytest.raises(ValueError, match=r"s\[1\] is None.*leave the image out"):
         metric([mask, None], [good, good])
-    with pytest.raises(ValueError, match=r"\[1\].* holds uint8; a mask is bool"):
-        metric([mask, mask.astype(np.uint8)], [good, good])
+    grey = mask * np.array([100, 255, 7], np.uint8)  # as compression or smooth resizing leaves
+    with pytest.raises(ValueError, match=r"\[1\].* holds 3 levels \(0, 100, 255\), but a mask has"):
+        metric([mask, grey], [good, good])
+    with pytest.raises(ValueError, match=r"\[1\].* holds 2 levels \(-1, 1\), but a mask has"):
+        metric([mask, np.where(mask, -1, 1)], [good, good])
+    with pytest.raises(ValueError, match=r"\[1\].* holds <U5; a mask is bool"):
+        metric([mask, mask.astype(str)], [good, good])
     with pytest.raises(ValueError, match="there are 2 maps but"):
         metric([mask], [good, good])
     with pytest.raises(ValueError, match=r"maps\[0\] has shape \(2, 3, 1\)"):
@@ -307,6 +312,26 @@ def test_bad_input_is_an_error_that_names_the_image(metric, names):
         message = rf"{names.split(',')[0]}\[0\].* holds float64, as a map does.*is \({names}\)"
         with pytest.raises(ValueError, match=message):
             metric([good], [swapped])
+
+
+def test_masks_of_two_levels():
+    rng = np.random.default_rng(0)
+    masks, maps = rng.random((3, 4, 5)) < 0.4, rng.standard_normal((3, 4, 5))
+    masks[0] = False
+    expected = pixel_metrics(masks, maps)
+    for dtype, high in ((np.uint8, 255), (np.uint8, 1), (np.int64, 128), (np.uint16, 65535)):
+        assert pixel_metrics(masks.astype(dtype) * dtype(high), maps) == expected
+    assert pixel_metrics((masks * 255).tolist(), maps) == expected
+    histograms = HistogramPixelMetrics(-9, 9), HistogramPixelMetrics(-9, 9)
+    for mask, heat_map in zip(masks, maps, strict=True):
+        histograms[0].update(mask, heat_map)
+        histograms[1].update(mask * 255, heat_map)
+    assert histograms[0].compute() == histograms[1].compute()
+    with pytest.raises(ValueError, match=r"image 3: the mask holds 3 levels \(0, 3, 255\)"):
+        histograms[0].update(np.array([[0, 3, 255]]), np.zeros((1, 3)))
+    spread = np.array([[0, 1, 2, 3, 128, 250, 254, 255]])
+    with pytest.raises(ValueError, match=r"8 levels \(0, 1, 2, ..., 250, 254, 255\)"):
+        pixel_auroc([spread], [spread / 1.0])
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,0 +1,106 @@
+"""Which image files are copies of others: of equal content, or nearly so to the eye."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from skanomaly._images import ImageReadError, content_digest, load_image
+from skanomaly.core.copies import find_copies
+from skanomaly.core.threads import reading_threads
+
+_SIDE = 32  # of a thumbnail, in pixels
+
+Pairs = list[tuple[int, int]]
+
+
+def equal_files(paths: Sequence[Path]) -> Pairs:
+    """Files of equal content, as pairs of the first such file and a later one, by the later.
+
+    Only files of equal size are read. Those that cannot be are left out.
+    """
+    by_size = defaultdict(list)
+    for i, path in enumerate(paths):
+        try:
+            by_size[os.stat(path).st_size].append(i)
+        except OSError:
+            continue
+    pairs = []
+    for alike in by_size.values():
+        first: dict[str, int] = {}
+        for i in alike if len(alike) > 1 else ():
+            try:
+                digest = content_digest(paths[i])
+            except ImageReadError:
+                continue
+            if first.setdefault(digest, i) != i:
+                pairs.append((first[digest], i))
+    return sorted(pairs, key=lambda pair: pair[1])
+
+
+def near_copies(
+    paths: Sequence[Path], others: Sequence[Path], verbose: bool
+) -> tuple[list[tuple[Path, str]], Pairs]:
+    """Decode all files: what is wrong with them, and the copies and near copies among `paths`.
+
+    `others` are decoded too, but not compared.
+    """
+    everything = [*paths, *others]
+    # A thumbnail is all that is kept of an image.
+    with ThreadPoolExecutor(reading_threads(), "skanomaly") as pool:
+        results = list(
+            tqdm(
+                pool.map(_decode, everything),
+                total=len(everything),
+                desc="decode",
+                unit="image",
+                disable=not verbose,
+            )
+        )
+    damaged = [
+        (path, result)
+        for path, result in zip(everything, results, strict=True)
+        if isinstance(result, str)
+    ]
+    whole = [i for i in range(len(paths)) if not isinstance(results[i], str)]
+    if len(whole) < 2:
+        return damaged, []
+    pairs = find_copies(np.stack([results[i] for i in whole]))
+    return damaged, [(whole[i], whole[j]) for i, j in pairs]
+
+
+def thumbnail(image: NDArray[Any]) -> NDArray[np.float32]:
+    """The grey values of an image in 32 x 32 fields of equal area, in a row.
+
+    Parameters
+    ----------
+    image : ndarray of shape (height, width, 3)
+        As from `load_image`: uint8, or float32 in [0, 1].
+
+    Returns
+    -------
+    ndarray of shape (1024,), float32
+        From 0 to 1.
+    """
+    grey = image.mean(axis=2, dtype=np.float32)
+    if image.dtype == np.uint8:
+        grey /= 255
+    small = Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.float32).ravel()
+
+
+def _decode(path: Path) -> NDArray[np.float32] | str:
+    """The thumbnail of a file, or what is wrong with it."""
+    try:
+        return thumbnail(load_image(path))
+    except ImageReadError as error:
+        return str(error)
