@@ -22,15 +22,22 @@ place of `score_patches`, and takes images where a scorer takes tokens; the rest
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from skanomaly._cache import cache_key
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _METHODS = ("fit", "score_samples", "decision_function", "predict")
 
 
@@ -211,6 +218,12 @@ def contamination_of(scorer: Any) -> float | None:
     return float(value) if isinstance(value, Real) else None
 
 
+def min_images_of(scorer: Any) -> int:
+    """How many normal images a scorer, and those that it holds, need to be fitted."""
+    held = scorer.get_params().values() if hasattr(scorer, "get_params") else ()
+    return max(getattr(part, "_min_images", 1) for part in (scorer, *held))
+
+
 def parameters_as_text(estimator: Any) -> dict[str, str]:
     """Parameters as text, without those that hold a step of a Pipeline or a searched estimator.
 
@@ -222,7 +235,8 @@ def parameters_as_text(estimator: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        What `repr` gives, by name; names are sorted.
+        What `repr` gives, by name, but for addresses in memory, which differ from run to run; names
+        are sorted.
     """
     params = estimator.get_params()
     inner = {f"{name}__": value for name, value in params.items() if hasattr(value, "get_params")}
@@ -233,7 +247,32 @@ def parameters_as_text(estimator: Any) -> dict[str, str]:
             skipped |= {f"{prefix}{name}" for name in names}
         elif hasattr(owner, "refit"):  # a search
             skipped.add(f"{prefix}estimator")
-    return {name: repr(value) for name, value in sorted(params.items()) if name not in skipped}
+    texts = ((name, repr(value)) for name, value in sorted(params.items()) if name not in skipped)
+    return {name: _ADDRESS.sub("", text) for name, text in texts}
+
+
+def fingerprint_of(estimator: Any) -> str:
+    """Digest of all that the results of an estimator depend on: classes, parameters, weights.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A Pipeline, a detector or a search.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    parts = {}
+    for name, value in {"": estimator, **estimator.get_params()}.items():
+        if hasattr(value, "get_params"):
+            parts[name] = f"{type(value).__module__}.{type(value).__qualname__}"
+        elif isinstance(value, str | os.PathLike) and os.path.isfile(value):
+            parts[name] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+        elif name.rpartition("__")[2] not in ("verbose", "n_jobs", "cache_dir"):
+            parts[name] = _ADDRESS.sub("", repr(value))
+    return cache_key(**parts)
 
 
 def _steps(estimator: Any) -> Iterator[Any]:

@@ -11,9 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import OneClassSVM
 
 import skanomaly.benchmarking as benchmarking
-from skanomaly import FilterBankPatches, PatchKNNScorer, evaluate_split
+from skanomaly import FilterBankPatches, PatchKNNScorer
 from skanomaly.benchmarking import benchmark, summarize
 from skanomaly.datasets import make_surfaces, read_mvtec
+from skanomaly.evaluation import evaluate_checked
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,9 @@ def counted(monkeypatch):
 
     def counting(model, split):
         calls.append((split.name, len(split.train)))
-        return evaluate_split(model, split)
+        return evaluate_checked(model, split)
 
-    monkeypatch.setattr(benchmarking, "evaluate_split", counting)
+    monkeypatch.setattr(benchmarking, "evaluate_checked", counting)
     return calls
 
 

@@ -223,7 +223,7 @@ def test_one_class_is_refused_before_the_work(split, label, kind):
         name="part",
     )
     with pytest.raises(ValueError, match=f"whole: there is no {kind} test image"):
-        evaluate_split(None, DatasetSplit("whole", split.train, test))
+        evaluate_split(create_model("filterbank"), DatasetSplit("whole", split.train, test))
 
 
 # What the embedded default and the small pretrained transformer have to reach.

@@ -17,9 +17,10 @@ base
 scorers embedders
 _networks benchmarking report
 evaluation
+_results
 datasets inspection
 core _images _pipelines
-metrics model_selection _tokens _cache
+metrics model_selection _tokens _cache _output
 _parameters
 _optional _sklearn _docstrings _typing _version
 """

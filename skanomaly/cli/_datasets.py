@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from skanomaly.cli._options import Category, Layout, Root, one_line_errors, read_splits
+from skanomaly.cli._options import Category, Layout, Root, plain_errors, read_splits
 
 
 def datasets(
@@ -15,7 +15,7 @@ def datasets(
     category: Category = None,
 ) -> None:
     """Show what a folder holds, and what is wrong with it."""
-    with one_line_errors():
+    with plain_errors():
         from skanomaly.datasets import find_problems
 
         table = Table("name", "part", "normal", "anomalous", "masks", "defect types")

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from skanomaly import anomaly_maps, create_model, evaluate_split
+from skanomaly._output import Guard
 from skanomaly.datasets import make_surfaces, read_mvtec
 from skanomaly.inspection import overlay_map
 from skanomaly.report._folder import HeatMapFolder
@@ -40,7 +41,7 @@ def _pictures(folder):
 
 
 def test_pictures_show_the_maps_that_were_measured(split, pipe, tmp_path):
-    with HeatMapFolder(split.test, tmp_path) as write:
+    with HeatMapFolder(split.test, tmp_path, Guard(split.test.images)) as write:
         result = evaluate_split(pipe, split, sigma=1, on_map=write)
     images = list(split.test.images)
     maps = anomaly_maps(result.estimator, images, sigma=1)
@@ -66,7 +67,7 @@ def test_what_was_written_stays_after_an_error(split, pipe, tmp_path):
     class StopError(Exception):
         pass
 
-    with pytest.raises(StopError), HeatMapFolder(split.test, tmp_path) as write:
+    with pytest.raises(StopError), HeatMapFolder(split.test, tmp_path, Guard(split.test.images)) as write:
 
         def stop_at_the_third(index, *args):
             if index == 2:
@@ -80,13 +81,13 @@ def test_what_was_written_stays_after_an_error(split, pipe, tmp_path):
 
 
 def test_an_earlier_run_is_replaced_once_there_is_a_new_one(split, pipe, tmp_path):
-    with HeatMapFolder(split.test, tmp_path) as write:
+    with HeatMapFolder(split.test, tmp_path, Guard(split.test.images)) as write:
         evaluate_split(pipe, split, on_map=write)
     written = _pictures(tmp_path)
     (tmp_path / "mine.png").write_bytes(b"kept")
-    with HeatMapFolder(split.test, tmp_path):
+    with HeatMapFolder(split.test, tmp_path, Guard(split.test.images)):
         pass  # nothing was had: the earlier run stays
     assert _pictures(tmp_path) == written | {"mine.png"}
-    with HeatMapFolder(split.test, tmp_path) as write:
+    with HeatMapFolder(split.test, tmp_path, Guard(split.test.images)) as write:
         write(0, np.zeros((40, 48)), 0.0, 1.0, (0.0, 1.0))
     assert len(_pictures(tmp_path)) == 2 and (tmp_path / "mine.png").read_bytes() == b"kept"
