@@ -28,8 +28,8 @@ ACCEPTED = (
 )
 
 _BOMB_HINT = (
-    "If the image is trusted, raise PIL.Image.MAX_IMAGE_PIXELS (None removes the limit) or shrink "
-    "it first."
+    "If the image is trusted, raise PIL.Image.MAX_IMAGE_PIXELS (None removes the limit), on the "
+    "command line --max-pixels, or shrink it first."
 )
 
 # Formats whose further "frames" are not pictures of their own: an MPO is a camera's JPEG followed

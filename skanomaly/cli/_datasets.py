@@ -6,16 +6,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from skanomaly.cli._options import Category, Layout, Root, plain_errors, read_splits
+from skanomaly.cli._options import Category, Layout, MaxPixels, Root, plain_errors, read_splits
 
 
 def datasets(
     root: Root,
     layout: Layout = None,
     category: Category = None,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Show what a folder holds, and what is wrong with it."""
-    with plain_errors():
+    with plain_errors(max_pixels):
         from skanomaly.datasets import find_problems
 
         table = Table("name", "part", "normal", "anomalous", "masks", "defect types")

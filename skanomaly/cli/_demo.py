@@ -33,7 +33,7 @@ def demo(
         open_results(json_file, Guard(overwrite=overwrite), ())  # an error before the images
         # One folder for each set of options, so that no run finds the images of another.
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
-        write_surfaces(data, surface, images, size, seed, overwrite)
+        write_surfaces(data, surface, images, size, seed, overwrite=overwrite)
         model = make_model("filterbank")
         split = read_mvtec(data)
         guard = Guard(split_files(split), overwrite)

@@ -101,8 +101,6 @@ def plain_errors(max_pixels: int | None = None) -> Iterator[None]:
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as exc:
         lines = [line.rstrip() for line in str(exc).splitlines() if line.strip()]
         message = "\n".join(lines) or type(exc).__name__
-        hint = "PIL.Image.MAX_IMAGE_PIXELS, on the command line by --max-pixels N,"
-        message = message.replace("PIL.Image.MAX_IMAGE_PIXELS", hint)
         print(f"error: {message}", file=sys.stderr)
         raise typer.Exit(1) from exc
     finally:

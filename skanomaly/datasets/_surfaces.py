@@ -187,7 +187,7 @@ def _camera(rng, size):
 
 
 def write_surfaces(
-    root: Path, surface: str, n_train: int, size: int, seed: int, overwrite: bool = False
+    root: Path, surface: str, n_train: int, size: int, seed: int, *, overwrite: bool = False
 ) -> None:
     """Write a small data set in the layout of MVTec AD.
 
