@@ -53,10 +53,7 @@ def safe_name(text: str) -> str:
     >>> [safe_name(text) for text in ("scratch", "../../etc", "a/b", "", "aux")]
     ['scratch', '__.._etc', 'a_b', '_', '_aux']
     """
-    # Category C: control and formatting characters, and halves of what could not be decoded.
-    plain = "".join(
-        "_" if c in _FORBIDDEN or unicodedata.category(c) in _UNPRINTABLE else c for c in text
-    )
+    plain = "".join("_" if c in _FORBIDDEN or not c.isprintable() else c for c in text)
     name = plain.strip(" ").rstrip(". ")
     if name[:1] in ("", ".") or name.partition(".")[0].rstrip().lower() in _RESERVED:
         name = "_" + name.lstrip(".")
@@ -65,9 +62,6 @@ def safe_name(text: str) -> str:
         digest = hashlib.sha256(encoded).hexdigest()[:8]
         name = f"{encoded[: _MOST_BYTES - 9].decode(errors='ignore').rstrip('. ')}-{digest}"
     return name
-
-
-_UNPRINTABLE = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
 
 
 def folded(name: str) -> str:
