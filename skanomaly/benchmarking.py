@@ -138,17 +138,17 @@ def each_run(
     for split in splits:
         if any(runs[i][2].name == split.name for i in missing):
             check_split(split)
-    made = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(_numbers)(*runs[i][1:3]) for i in missing
+    made = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
+        delayed(_numbers)(i, *runs[i][1:3]) for i in missing
     )
-    for i, key in enumerate(keys):
-        if key in done:
-            yield done[key]
-            continue
-        row = {**known[i], **next(made)}
-        if results is not None:
-            results.add(row)
-        yield row
+    for key in keys:
+        while key not in done:  # runs after it may be had before it
+            i, numbers = next(made)
+            row = {**known[i], **numbers}
+            if results is not None:
+                results.add(row)
+            done[keys[i]] = row
+        yield done[key]
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -222,9 +222,9 @@ def _runs(models, splits, shots, seeds):
     return runs
 
 
-def _numbers(model, split):
-    """The numbers alone: what else was found would have to be sent between processes."""
-    return evaluate_checked(model, split).to_dict()
+def _numbers(i, model, split):
+    """The numbers of run `i`: what else was found would have to be sent between processes."""
+    return i, evaluate_checked(model, split).to_dict()
 
 
 def _few_shots(split, n_normal, shots, seed):

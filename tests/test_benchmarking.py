@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
+from joblib import parallel_config
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -217,6 +219,24 @@ def test_each_run_is_in_the_file_as_soon_as_it_is_had(splits, models, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         benchmark(models, splits, path=path)
     assert seen == [0, 1, 2] and path.read_text().count("\n") == 2
+
+
+def test_a_slow_run_holds_back_no_other(splits, models, monkeypatch, tmp_path):
+    path = tmp_path / "runs.jsonl"
+
+    def slow_first(model, split):
+        deadline = time.monotonic() + 60
+        while model is models["cosine"] and not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return evaluate_checked(model, split)
+
+    monkeypatch.setattr(benchmarking, "evaluate_checked", slow_first)
+    with parallel_config(backend="threading"):
+        rows = benchmark(models, splits[:1], n_jobs=2, path=path)
+    assert [row["model"] for row in rows] == ["cosine", "euclidean"]
+    written = [json.loads(line)["model"] for line in path.read_text().splitlines()]
+    assert written == ["euclidean", "cosine"]
 
 
 def test_what_is_no_data_set(splits, models, counted):

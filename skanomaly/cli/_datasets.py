@@ -6,7 +6,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from skanomaly.cli._options import Category, Layout, MaxPixels, Root, plain_errors, read_splits
+from skanomaly.cli._options import (
+    Category,
+    Layout,
+    MaxPixels,
+    Root,
+    plain_errors,
+    printable,
+    read_splits,
+    shown,
+)
 
 
 def datasets(
@@ -27,16 +36,16 @@ def datasets(
                 if images is not None:
                     kinds = sorted(set(images.defect_types) - {"good"})
                     table.add_row(
-                        split.name,
+                        shown(split.name),
                         part,
                         str(np.count_nonzero(images.y == 1)),
                         str(np.count_nonzero(images.y == -1)),
                         str(sum(mask is not None for mask in images.masks)),
-                        ", ".join(kinds),
+                        shown(", ".join(kinds)),
                     )
             problems += find_problems(split)
         Console().print(table)
         for path, reason in problems:
-            print(f"{path}: {reason}")
+            print(printable(f"{path}: {reason}"))
         if problems:
             raise ValueError(f"{len(problems)} problems found")

@@ -99,17 +99,22 @@ def plain_errors(max_pixels: int | None = None) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from exc
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as exc:
-        lines = [line.rstrip() for line in str(exc).splitlines() if line.strip()]
-        message = "\n".join(lines) or type(exc).__name__
+        lines = [line.expandtabs(4).rstrip() for line in str(exc).splitlines() if line.strip()]
+        message = "\n".join(map(printable, lines)) or type(exc).__name__
         print(f"error: {message}", file=sys.stderr)
         raise typer.Exit(1) from exc
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
 
+def printable(text: str) -> str:
+    """A stranger's name without what steers a terminal, or cannot be shown by it."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def shown(text: str) -> Text:
-    """A stranger's name for a table: no markup, and no codes that steer the terminal."""
-    return Text("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+    """A stranger's name for a table, which takes no part of it for markup."""
+    return Text(printable(text))
 
 
 def more_shots(shots: list[int] | None, context: typer.Context) -> list[int]:

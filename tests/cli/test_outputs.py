@@ -235,6 +235,8 @@ def test_names_of_a_manifest_are_a_strangers_claims(tmp_path, surfaces):
     manifest = root / "parts.jsonl"
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     before = contents(tmp_path)
+    result = run("datasets", manifest)
+    assert result.exit_code == 0 and "[/red]" in result.stdout and "\x1b" not in result.stdout
     output = root / "report"
     result = run("evaluate", manifest, *SMALL, "--output", output)
     assert result.exit_code == 0, result.output
