@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -225,7 +224,9 @@ def test_the_demo_writes_over_nothing_of_others(tmp_path):
 def test_names_of_a_manifest_are_a_strangers_claims(tmp_path, surfaces):
     kinds = ["../../escaped", "a/b", "a_b", "x" * 300, "scores.csv", "[/red]\x1b[2J\n", "..", "CON"]
     root = tmp_path / "deep" / "er" / "nut"
-    write_images(root / "images", [*surfaces.images[:10], *[surfaces.images[10]] * 8], range(18))
+    bad = np.minimum(surfaces.images[10], 240)
+    made = [*surfaces.images[:10], *(bad + np.uint8(i) for i in range(8))]
+    write_images(root / "images", made, range(18))
     lines = [{"image": f"images/{i}.png", "split": "train", "y": 1} for i in range(6)]
     lines += [{"image": f"images/{i}.png", "split": "test", "y": 1} for i in range(6, 10)]
     lines += [
@@ -366,8 +367,9 @@ def test_numbers_come_before_pictures(tmp_path, categories):
     resource = pytest.importorskip("resource")
     results, output = tmp_path / "results.jsonl", tmp_path / "report"
     command = [sys.executable, "-m", "skanomaly.cli", "evaluate", categories, *SMALL]
+    rng = np.random.default_rng(0)
     for path in categories.rglob("test/*/*.png"):  # pictures of these are larger than the limit
-        noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        noise = rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
     limit = 15_000
     done = subprocess.run(
@@ -429,8 +431,8 @@ def test_two_data_sets_of_one_name_share_no_rows(tmp_path, surfaces):
     results = tmp_path / "runs.jsonl"
     good = write_mvtec(tmp_path / "lineA" / "nut", surfaces)
     bad = write_mvtec(tmp_path / "lineB" / "nut", surfaces)
-    for i, path in enumerate(sorted((bad / "test" / "scratch").iterdir())):
-        shutil.copy(bad / "train" / "good" / f"{i}.png", path)
+    dim = [np.maximum(image, 1) - np.uint8(1) for image in surfaces.images]
+    write_images(bad / "test" / "scratch", dim[:4], range(10, 14))
 
     def auroc(root):
         done = run("evaluate", root, *SMALL, "--shots", 3, "--json", results)
@@ -442,7 +444,7 @@ def test_two_data_sets_of_one_name_share_no_rows(tmp_path, surfaces):
 
     assert auroc(good) > auroc(bad) and len(lines_of(results)) == 2
     assert auroc(good) > 0 and len(lines_of(results)) == 2
-    shutil.copy(good / "test" / "good" / "6.png", good / "test" / "good" / "new.png")
+    write_images(good / "test" / "good", dim[6:7], ["new"])
     assert auroc(good) > 0 and len(lines_of(results)) == 3
 
 
