@@ -23,6 +23,7 @@ place of `score_patches`, and takes images where a scorer takes tokens; the rest
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -32,9 +33,9 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from skanomaly._recipes import fingerprint_of as fingerprint_of
 from skanomaly._token_stream import TokenStream
 
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _METHODS = ("fit", "score_samples", "decision_function", "predict")
 
 
@@ -235,6 +236,12 @@ def contamination_of(scorer: Any) -> float | None:
     return float(value) if isinstance(value, Real) else None
 
 
+def min_images_of(scorer: Any) -> int:
+    """How many normal images a scorer, and those that it holds, need to be fitted."""
+    held = scorer.get_params().values() if hasattr(scorer, "get_params") else ()
+    return max(getattr(part, "_min_images", 1) for part in (scorer, *held))
+
+
 def parameters_as_text(estimator: Any) -> dict[str, str]:
     """Parameters as text, without those that hold a step of a Pipeline or a searched estimator.
 
@@ -246,7 +253,8 @@ def parameters_as_text(estimator: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        What `repr` gives, by name; names are sorted.
+        What `repr` gives, by name, but for addresses in memory, which differ from run to run; names
+        are sorted.
     """
     params = estimator.get_params()
     inner = {f"{name}__": value for name, value in params.items() if hasattr(value, "get_params")}
@@ -257,7 +265,8 @@ def parameters_as_text(estimator: Any) -> dict[str, str]:
             skipped |= {f"{prefix}{name}" for name in names}
         elif hasattr(owner, "refit"):  # a search
             skipped.add(f"{prefix}estimator")
-    return {name: repr(value) for name, value in sorted(params.items()) if name not in skipped}
+    texts = ((name, repr(value)) for name, value in sorted(params.items()) if name not in skipped)
+    return {name: _ADDRESS.sub("", text) for name, text in texts}
 
 
 def _steps(estimator: Any) -> Iterator[Any]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
+from skanomaly._output import Guard
 from skanomaly._parameters import check_integer
-from skanomaly._pipelines import parameters_as_text, split_detector
+from skanomaly._pipelines import split_detector
+from skanomaly._recipes import fingerprint_of
+from skanomaly._results.digests import data_digest, file_digests, split_files
+from skanomaly._results.file import ResultsFile, row_key
 from skanomaly._typing import PathLike
 from skanomaly.datasets import DatasetSplit, ImageSet
-from skanomaly.evaluation import evaluate_split
+from skanomaly.evaluation import check_n_train, check_split, evaluate_checked
 from skanomaly.model_selection import few_shot_indices
+
+__all__ = ["benchmark", "summarize"]
 
 
 def benchmark(
@@ -28,6 +32,7 @@ def benchmark(
     seeds: int = 1,
     n_jobs: int | None = None,
     path: PathLike | None = None,
+    overwrite: bool = False,
 ) -> list[dict[str, Any]]:
     """Evaluate every model on every data set, for numbers of shots and seeds.
 
@@ -46,21 +51,31 @@ def benchmark(
     n_jobs : int or None, default=None
         Workers of joblib.
     path : str, os.PathLike or None, default=None
-        File of results, one JSON line a run. Runs that are there already, with the same
-        parameters, are read instead of repeated: a table that was interrupted goes on.
+        File of results, one JSON line a run, each there as soon as it is had: a table that was
+        interrupted goes on. A run is read instead of repeated where names, shots and seed are the
+        same, and so are the contents of all images and masks, the model with its parameters and
+        weights, and the version of this package. Other rows in the file are kept.
+    overwrite : bool, default=False
+        Whether a file that holds anything else is replaced; images and masks never are.
 
     Returns
     -------
     list of dict
-        One for each run: `model`, `shots`, `seed` and what `EvaluationResult.to_dict` holds.
+        One for each run: `model`, `shots`, `seed`, `data_digest`, `model_digest`, and what
+        `EvaluationResult.to_dict` holds.
 
     Raises
     ------
     ValueError
-        When names of data sets are the same, `seeds` or `shots` are no integers of at least 1, or a
-        data set has too few images for them; before the first run.
+        When names of data sets are the same, `seeds` or `shots` are no integers of at least 1, a
+        data set or a model's needs do not allow them, or images or masks do not fit; before the
+        first run.
     TypeError
-        When a model gives no maps of images; before the first run.
+        When a model gives no maps of images, or a data set is no DatasetSplit; before the first
+        run.
+    OSError
+        When `path` cannot be written, or holds other things (a FileExistsError); before the first
+        run.
 
     Examples
     --------
@@ -73,39 +88,68 @@ def benchmark(
     >>> rows = benchmark(models, splits, shots=(1, 4), seeds=3, path="runs.jsonl")
     ... # doctest: +SKIP
     """
-    splits = list(datasets)
-    names = [split.name for split in splits]
-    if len(set(names)) < len(names):
-        raise ValueError(f"names of the data sets must differ, got {names}")
-    check_integer(seeds, "seeds", 1)
-    shots = list(shots)
-    if len(set(shots)) < len(shots):
-        raise ValueError(f"numbers of shots must differ, got {shots}: their runs would be the same")
-    for model in models.values():
-        split_detector(model)
-    done = {} if path is None else _read_runs(Path(path))
-    runs = [
-        (name, model, split, k, seed)
-        for split, (name, model), k in product(splits, models.items(), shots)
-        for seed in range(1 if k is None else seeds)
+    splits = _splits(datasets)
+    results = None
+    if path is not None:
+        inputs = [file for split in splits for file in split_files(split)]
+        results = ResultsFile(path, Guard(inputs, overwrite))
+    return list(each_run(models, splits, shots=shots, seeds=seeds, n_jobs=n_jobs, results=results))
+
+
+def each_run(
+    models: Mapping[str, Any],
+    datasets: Iterable[DatasetSplit],
+    *,
+    shots: Sequence[int | None],
+    seeds: int,
+    n_jobs: int | None = None,
+    results: ResultsFile | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of :func:`benchmark`, each as soon as it is had and in the file.
+
+    Parameters
+    ----------
+    models, datasets, shots, seeds, n_jobs : object
+        As for :func:`benchmark`.
+    results : ResultsFile or None, default=None
+        Where rows are read from, and written to.
+
+    Yields
+    ------
+    dict
+    """
+    splits = _splits(datasets)
+    runs = _runs(models, splits, list(shots), seeds)
+    done = {} if results is None else results.rows
+    digests = file_digests(splits)
+    prints = {name: fingerprint_of(model) for name, model in models.items()}
+    known = [
+        {
+            "model": name,
+            "name": split.name,
+            "shots": k,
+            "seed": seed,
+            "data_digest": data_digest(split, digests),
+            "model_digest": prints[name],
+        }
+        for name, _, split, k, seed in runs
     ]
-    for _, _, split, k, seed in runs:
-        if k is not None:
-            few_shot_indices(int(np.count_nonzero(split.train.y == 1)), k, seed)  # raises
-    keys = [
-        _run_key(name, split.name, k, seed, parameters_as_text(m))
-        for name, m, split, k, seed in runs
-    ]
-    missing = [(key, run) for key, run in zip(keys, runs, strict=True) if key not in done]
-    results = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(_run)(*run) for _, run in missing
+    keys = list(map(row_key, known))
+    missing = [i for i, key in enumerate(keys) if key not in done]
+    for split in splits:
+        if any(runs[i][2].name == split.name for i in missing):
+            check_split(split)
+    made = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(
+        delayed(_numbers)(i, *runs[i][1:3]) for i in missing
     )
-    for (key, _), row in zip(missing, results, strict=True):
-        done[key] = row
-        if path is not None:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-    return [done[key] for key in keys]
+    for key in keys:
+        while key not in done:  # runs after it may be had before it
+            i, numbers = next(made)
+            row = {**known[i], **numbers}
+            if results is not None:
+                results.add(row)
+            done[keys[i]] = row
+        yield done[key]
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -149,16 +193,47 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _run(name, model, split, shots, seed):
-    if shots is not None:
-        split = _few_shots(split, shots, seed)
-    return {"model": name, "shots": shots, "seed": seed, **evaluate_split(model, split).to_dict()}
+def _splits(datasets):
+    splits = list(datasets)
+    for split in splits:
+        if not isinstance(split, DatasetSplit):
+            raise TypeError(
+                "datasets must be a list of DatasetSplit, such as "
+                f"[skanomaly.datasets.read_dataset(FOLDER)], but holds a {type(split).__name__}"
+            )
+    names = [split.name for split in splits]
+    if len(set(names)) < len(names):
+        raise ValueError(f"names of the data sets must differ, got {names}")
+    return splits
 
 
-def _few_shots(split, shots, seed):
+def _runs(models, splits, shots, seeds):
+    """Of each run: name, model, its part of the data set, shots and seed."""
+    check_integer(seeds, "seeds", 1)
+    if len(set(shots)) < len(shots):
+        raise ValueError(f"numbers of shots must differ, got {shots}: their runs would be the same")
+    runs = []
+    for split, (name, model), k in product(splits, models.items(), shots):
+        scorer = split_detector(model).scorer
+        n_normal = int(np.count_nonzero(split.train.y == 1))
+        for seed in range(1 if k is None else seeds):
+            part = split if k is None else _few_shots(split, n_normal, k, seed)
+            check_n_train(scorer, n_normal if k is None else k, part.train.name)
+            runs.append((name, model, part, k, seed))
+    return runs
+
+
+def _numbers(i, model, split):
+    """The numbers of run `i`: what else was found would have to be sent between processes."""
+    return i, evaluate_checked(model, split).to_dict()
+
+
+def _few_shots(split, n_normal, shots, seed):
     train = split.train
-    normal = np.flatnonzero(train.y == 1)
-    chosen = normal[few_shot_indices(len(normal), shots, seed)]
+    try:
+        chosen = np.flatnonzero(train.y == 1)[few_shot_indices(n_normal, shots, seed)]
+    except ValueError as exc:
+        raise ValueError(f"{split.name}, {shots} shots: {exc}") from exc
     references = ImageSet(
         images=[train.images[i] for i in chosen],
         y=train.y[chosen],
@@ -167,23 +242,3 @@ def _few_shots(split, shots, seed):
         name=f"{train.name}, {shots} shots, seed {seed}",
     )
     return DatasetSplit(split.name, references, split.test)
-
-
-def _read_runs(path):
-    """Rows of a file of results by key; a line that was cut off by a kill is removed."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        path.write_text("".join(lines), encoding="utf-8")
-    rows = [json.loads(line) for line in lines]
-    if not all({"model", "name", "shots", "seed", "parameters"} <= set(row) for row in rows):
-        raise ValueError(f"{path} holds other things than runs of a benchmark; name another file")
-    return {
-        _run_key(r["model"], r["name"], r["shots"], r["seed"], r["parameters"]): r for r in rows
-    }
-
-
-def _run_key(model, dataset, shots, seed, parameters):
-    return json.dumps([model, dataset, shots, seed, parameters], sort_keys=True)

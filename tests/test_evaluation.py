@@ -17,7 +17,9 @@ from sklearn.svm import OneClassSVM
 
 from skanomaly import (
     FilterBankPatches,
+    PatchGaussianScorer,
     PatchKNNScorer,
+    ScoreUnion,
     anomaly_maps,
     create_model,
     evaluate_split,
@@ -224,7 +226,63 @@ def test_one_class_is_refused_before_the_work(split, label, kind):
         name="part",
     )
     with pytest.raises(ValueError, match=f"whole: there is no {kind} test image"):
-        evaluate_split(None, DatasetSplit("whole", split.train, test))
+        evaluate_split(create_model("filterbank"), DatasetSplit("whole", split.train, test))
+
+
+def test_what_is_no_data_set_is_refused_before_the_work(split):
+    pipe = make_pipeline(FilterBankPatches(image_size=64), _NoFit())
+    for wrong in ("data/bottle", split.train, None):
+        with pytest.raises(TypeError, match="must be a DatasetSplit, such as"):
+            evaluate_split(pipe, wrong)
+
+
+def test_files_that_do_not_fit_are_named_before_the_work(split, tmp_path):
+    pipe = make_pipeline(FilterBankPatches(image_size=64), _NoFit())
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [tmp_path / "broken.png", *split.train.images[1:]]
+    train = dataclasses.replace(split.train, images=images)
+    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(tmp_path / "mask.png")
+    masks = [None if y == 1 else tmp_path / "mask.png" for y in split.test.y]
+    test = dataclasses.replace(split.test, masks=masks)
+    with pytest.raises(ValueError) as error:
+        evaluate_split(pipe, DatasetSplit("tile", train, test))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 1 + 1 + 5 and "broken.png" in lines[1]
+    assert all("sizes (height, width) differ" in line for line in lines[2:])
+
+
+def test_too_few_images_are_refused_before_the_work(split):
+    keep = {"images": split.train.images[:2], "y": [1, 1], "masks": [None] * 2}
+    train = dataclasses.replace(split.train, **keep, defect_types=["good"] * 2)
+    union = ScoreUnion([("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())])
+    for scorer in (PatchGaussianScorer(), union):
+        pipe = make_pipeline(_NoTokens(), scorer)
+        with pytest.raises(ValueError, match="tile: .* needs at least 3 normal images"):
+            evaluate_split(pipe, DatasetSplit("tile", train, split.test))
+
+
+class _NoTokens(FilterBankPatches):
+    def fit_transform(self, X, y=None):
+        raise AssertionError("this is work")
+
+
+class _NoFit(PatchKNNScorer):
+    def fit(self, X, y=None):
+        raise AssertionError("this is work")
+
+
+def test_numbers_are_had_before_pictures(split, tmp_path):
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
+    for data in (split, _with_masks(tmp_path)):
+        had = []
+
+        def draw(*args, had=had):
+            assert len(had) == 1
+            raise OSError("the disk is full")
+
+        with pytest.raises(OSError, match="the disk is full"):
+            evaluate_split(pipe, data, on_result=had.append, on_map=draw)
+        assert had[0].metrics == evaluate_split(pipe, data).metrics
 
 
 # What the embedded default and the small pretrained transformer have to reach.

@@ -17,10 +17,11 @@ base
 scorers embedders
 _networks benchmarking report
 evaluation
+_results
 datasets inspection
 core _images _pipelines
 _recipes
-metrics model_selection _tokens _cache _origins _grouped_fit
+metrics model_selection _tokens _cache _origins _grouped_fit _output
 _parameters _patch_tokens _labels _masks
 _stamps _token_stream
 _optional _sklearn _docstrings _typing _version _warn

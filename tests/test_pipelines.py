@@ -8,11 +8,18 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import OneClassSVM
 
-from skanomaly import FilterBankPatches, FunctionPatches, PatchKNNScorer, PromptScorer
+from skanomaly import (
+    FilterBankPatches,
+    FunctionPatches,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    PromptScorer,
+)
 from skanomaly._pipelines import (
     check_patch_scorer,
     contamination_of,
     offset_of,
+    parameters_as_text,
     split_detector,
     split_pipeline,
 )
@@ -166,3 +173,13 @@ def test_what_is_read_after_fit():
     assert contamination_of(DETECTOR) is None
     with pytest.raises(TypeError, match="Detector has no offset_ after fit: fit must set"):
         offset_of(DETECTOR)
+
+
+def test_parameters_as_text_hold_no_addresses():
+    """Which differ from run to run, so that no run would be recognised."""
+    pipe = make_pipeline(FunctionPatches(lambda image: image), PatchKNNScorer())
+    texts = parameters_as_text(pipe.set_params(functionpatches__n_jobs=2))
+    assert texts["functionpatches__n_jobs"] == "2" and "lambda" in str(texts)
+    assert "0x" not in str(texts)
+    random = parameters_as_text(PatchGaussianScorer(random_state=np.random.RandomState(0)))
+    assert random["random_state"] == "RandomState(MT19937)"

@@ -367,7 +367,7 @@ def test_copies_carry_no_version():
 
 
 def recipe(estimator):
-    from skanomaly._pipelines import fingerprint_of
+    from skanomaly._recipes import fingerprint_of
 
     return fingerprint_of(estimator)
 
@@ -443,7 +443,7 @@ def test_the_fingerprint_is_the_same_in_another_process():
     code = (
         "from sklearn.pipeline import Pipeline\n"
         "from skanomaly import FilterBankPatches, PatchKNNScorer\n"
-        "from skanomaly._pipelines import fingerprint_of\n"
+        "from skanomaly._recipes import fingerprint_of\n"
         "steps = [('emb', FilterBankPatches(image_size=32)), ('knn', PatchKNNScorer())]\n"
         "print(fingerprint_of(Pipeline(steps)))\n"
     )

@@ -19,7 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
-app.command(context_settings={"allow_extra_args": True})(evaluate)
+# What is left over are numbers of --shots, or options that there are not, which say what is meant.
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(evaluate)
 app.command()(datasets)
 app.command()(models)
 app.add_typer(_weights.app, name="weights")

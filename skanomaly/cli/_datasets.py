@@ -10,7 +10,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from skanomaly.cli._options import Category, Layout, Root, one_line_errors, read_splits
+from skanomaly.cli._options import (
+    Category,
+    Layout,
+    MaxPixels,
+    Root,
+    plain_errors,
+    printable,
+    read_splits,
+    shown,
+)
 
 
 def datasets(
@@ -23,9 +32,10 @@ def datasets(
             "--deep", help="Decode every image: for damaged files, and for copies and near copies."
         ),
     ] = False,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Show what a folder holds, and what is wrong with it."""
-    with one_line_errors():
+    with plain_errors(max_pixels):
         from skanomaly.datasets import find_problems
 
         table = Table("name", "part", "normal", "anomalous", "masks", "defect types")
@@ -36,16 +46,16 @@ def datasets(
                 if images is not None:
                     kinds = sorted(set(images.defect_types) - {"good"})
                     table.add_row(
-                        split.name,
+                        shown(split.name),
                         part,
                         str(np.count_nonzero(images.y == 1)),
                         str(np.count_nonzero(images.y == -1)),
                         str(sum(mask is not None for mask in images.masks)),
-                        ", ".join(kinds),
+                        shown(", ".join(kinds)),
                     )
             problems += find_problems(split, deep, verbose=deep and sys.stderr.isatty())
         Console().print(table)
         for path, reason in problems:
-            print(f"{path}: {reason}")
+            print(printable(f"{path}: {reason}"))
         if problems:
             raise ValueError(f"{len(problems)} problems found")

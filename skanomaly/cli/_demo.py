@@ -7,28 +7,34 @@ from typing import Annotated
 
 import typer
 
-from skanomaly.cli._options import Json, one_line_errors
-from skanomaly.cli._results import evaluate_splits
+from skanomaly._output import Guard
+from skanomaly.cli._options import Json, Overwrite, home, plain_errors
+from skanomaly.cli._results import evaluate_splits, open_results
 from skanomaly.cli._settings import make_model
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for images and heat maps.")] = Path(
-        "skanomaly-demo"
-    ),
+    output: Annotated[
+        Path, typer.Option(callback=home, help="Folder for images and heat maps.")
+    ] = Path("skanomaly-demo"),
     surface: Annotated[str, typer.Option(help="Surface to make, see make_surfaces.")] = "disc",
     images: Annotated[int, typer.Option(min=3, help="Good images to train on.")] = 30,
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 384,
     seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
     json_file: Json = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make pictures of parts, good and defective, train on the good ones and find the defects."""
-    with one_line_errors():
+    with plain_errors():
+        from skanomaly._results.digests import split_files
         from skanomaly.datasets import read_mvtec
         from skanomaly.datasets._surfaces import write_surfaces
 
+        open_results(json_file, Guard(overwrite=overwrite), ())  # an error before the images
         # One folder for each set of options, so that no run finds the images of another.
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
-        write_surfaces(data, surface, images, size, seed)
+        write_surfaces(data, surface, images, size, seed, overwrite=overwrite)
         model = make_model("filterbank")
-        evaluate_splits(model, [read_mvtec(data)], output / "heatmaps", json_file)
+        split = read_mvtec(data)
+        guard = Guard(split_files(split), overwrite)
+        evaluate_splits("filterbank", model, [split], output / "heatmaps", json_file, guard)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from skanomaly._output import Guard
 from skanomaly.cli._options import (
     Category,
     Json,
     Layout,
+    MaxPixels,
     Output,
+    Overwrite,
     Plugin,
     Root,
+    home,
     import_plugins,
     more_shots,
-    one_line_errors,
+    plain_errors,
     read_splits,
 )
 from skanomaly.cli._results import evaluate_few_shots, evaluate_splits
-from skanomaly.cli._settings import make_model
+from skanomaly.cli._settings import check_caches, make_model
 from skanomaly.registry import list_scorers
 
 
@@ -36,8 +42,9 @@ def evaluate(
     weights: Annotated[
         str | None,
         typer.Option(
+            callback=home,
             help="File of the model's weights, or the checkpoint of a model of anomalib; without "
-            "it, pretrained weights are downloaded."
+            "it, pretrained weights are downloaded.",
         ),
     ] = None,
     scorer: Annotated[
@@ -70,16 +77,20 @@ def evaluate(
     plugin: Plugin = None,
     output: Output = None,
     json_file: Json = None,
+    overwrite: Overwrite = False,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Train on the good images of a data set, and measure on its test images."""
-    with one_line_errors():
+    with plain_errors(max_pixels):
+        shots = more_shots(shots, context)
         import_plugins(plugin)
         splits = read_splits(root, layout, category)
-        shots = more_shots(shots, context.args)
         if shots and output is not None:
             raise ValueError("--output is for one training set; leave out --shots")
         if seeds > 1 and not shots:
             raise ValueError("--seeds is for --shots")
+        if output is not None:
+            _check_apart(output, root if category is None else root / category, layout)
         detector = make_model(
             model,
             scorer=scorer,
@@ -87,7 +98,35 @@ def evaluate(
             contamination=contamination,
             settings=settings,
         )
+        check_caches(detector)
+        guard = Guard(_inputs(splits, root, [weights, *(plugin or ())]), overwrite)
         if shots:
-            evaluate_few_shots(model, detector, splits, shots, seeds, json_file)
+            evaluate_few_shots(model, detector, splits, shots, seeds, json_file, guard)
         else:
-            evaluate_splits(detector, splits, output, json_file)
+            evaluate_splits(model, detector, splits, output, json_file, guard)
+
+
+def _check_apart(output, data, layout):
+    """Raise where the pictures would be a class of defects to the next run."""
+    from skanomaly.datasets import sniff_layout
+
+    inside = Path(os.path.realpath(output)).is_relative_to(os.path.realpath(data))
+    if inside and data.is_dir() and (layout or sniff_layout(data)) == "folder":
+        raise ValueError(
+            f"--output {output} lies in {data}, each folder of which is a type of defect: name a "
+            "folder outside of the data set"
+        )
+
+
+def _inputs(splits, root, others):
+    """The files that a run reads."""
+    from skanomaly._results.digests import split_files
+    from skanomaly.datasets._loco import CONFIG
+    from skanomaly.datasets._realiad import LISTS
+
+    yield from (path for path in (root, *others) if path is not None)
+    for pattern in ("manifest.*", "split_csv/*", f"{LISTS}/*", CONFIG):
+        for place in (pattern, f"*/{pattern}"):
+            yield from root.glob(place) if root.is_dir() else ()
+    for split in splits:
+        yield from split_files(split)

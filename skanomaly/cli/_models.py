@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import skanomaly
-from skanomaly.cli._options import Plugin, import_plugins, one_line_errors
+from skanomaly.cli._options import Plugin, import_plugins, plain_errors
 from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import SCORERS, summary
 from skanomaly.registry._table import models as entries
@@ -19,7 +19,9 @@ from skanomaly.registry._table import models as entries
 def models(
     name: Annotated[
         str | None,
-        typer.Argument(help="A model or a backbone: what is known of it, and its parameters."),
+        typer.Argument(
+            help="A model, a scorer or a backbone: what is known of it, and its parameters."
+        ),
     ] = None,
     tag: Annotated[
         list[str] | None,
@@ -28,7 +30,7 @@ def models(
     plugin: Plugin = None,
 ) -> None:
     """List the models and the scorers that have a name, or what one of the models takes."""
-    with one_line_errors():
+    with plain_errors():
         import_plugins(plugin)
         import_installed_plugins()
         if name is None:
@@ -57,18 +59,24 @@ def _show_model(name):
         info = skanomaly.model_info(name)
         parameters = info.parameters
         Console().print(_known_of(info))
+    elif name in SCORERS:
+        print(f"{name} is a scorer, for any model: skanomaly evaluate ROOT --scorer {name}")
+        parameters = _parameters([(name, SCORERS[name]())])
     else:  # a backbone
-        steps = skanomaly.create_model(name).steps
-        parameters = {
-            f"{step}__{key}": value
-            for step, estimator in steps
-            for key, value in estimator.get_params().items()
-        }
+        parameters = _parameters(skanomaly.create_model(name).steps)
     table = Table("parameter, for --set", "value")
     table.columns[0].no_wrap = True
     for key, value in sorted(parameters.items()):
         table.add_row(key, escape(repr(value)))
     Console().print(table)
+
+
+def _parameters(steps):
+    return {
+        f"{step}__{key}": value
+        for step, estimator in steps
+        for key, value in estimator.get_params().items()
+    }
 
 
 def _known_of(info):

@@ -3,59 +3,137 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from skanomaly._output import Guard, unique_names
+from skanomaly.cli._options import shown
+
+if TYPE_CHECKING:
+    from skanomaly._results.file import ResultsFile
+    from skanomaly.datasets import DatasetSplit
+
 _SHOWN_OF_FEW_SHOTS = ("image_auroc", "image_f1_max", "pixel_auroc", "aupro_0.3")
 
 
-def evaluate_splits(detector: Any, splits: Any, output: Path | None, json_file: str | None) -> None:
-    """Evaluate a detector on each data set, and show and write the results as they are had."""
-    from skanomaly.evaluation import evaluate_split
+def evaluate_splits(
+    name: str,
+    detector: Any,
+    splits: Sequence[DatasetSplit],
+    output: Path | None,
+    json_file: str | None,
+    guard: Guard,
+) -> None:
+    """Evaluate a detector on each data set, and show and write the results as they are had.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    detector : estimator
+        Not fitted.
+    splits : sequence of DatasetSplit
+        Their names differ.
+    output : Path or None
+        Folder for the heat maps; with several data sets, each has a folder in it.
+    json_file : str or None
+        File of results; "-" is the terminal.
+    guard : Guard
+        What must not be written over.
+    """
+    from skanomaly._pipelines import split_detector
+    from skanomaly._recipes import fingerprint_of
+    from skanomaly._results.digests import data_digest, file_digests
+    from skanomaly.evaluation import check_n_train, check_split, evaluate_checked
     from skanomaly.report._folder import HeatMapFolder
 
     # Better said before the work than after it.
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-    if json_file not in (None, "-"):
-        with open(json_file, "a", encoding="utf-8"):
-            pass
-    lines = []
+    scorer = split_detector(detector).scorer
     for split in splits:
-        folder = None
-        if output is not None:
-            folder = output if len(splits) == 1 else output / split.name
-            folder.mkdir(exist_ok=True)
-        with nullcontext() if folder is None else HeatMapFolder(split.test, folder) as write:
-            result = evaluate_split(detector, split, on_map=write)
-        lines.append(json.dumps(result.to_dict()) + "\n")
-        if json_file == "-":
-            print(lines[-1], end="")
-        else:
-            _print_result(result)
+        check_n_train(scorer, int((split.train.y == 1).sum()), split.name)
+    folders: list[HeatMapFolder | None] = [None] * len(splits)
+    if output is not None:
+        names = unique_names([split.name for split in splits]) if len(splits) > 1 else [""]
+        folders = [
+            HeatMapFolder(split.test, output / folder, guard)
+            for split, folder in zip(splits, names, strict=True)
+        ]
+    results = open_results(json_file, guard, filter(None, folders))
+    for split in splits:
+        check_split(split)
+    for split, folder in zip(splits, folders, strict=True):
+        run = {"model": name, "shots": None, "seed": 0}
+        if json_file is not None:
+            run["data_digest"] = data_digest(split, file_digests([split]))
+            run["model_digest"] = fingerprint_of(detector)
+
+        def keep(result, run=run):
+            row = {**run, **result.to_dict()}
+            if results is not None:
+                results.add(row)
+            if json_file == "-":
+                print(json.dumps(row), flush=True)
+            else:
+                _print_result(result)
+
+        with folder or nullcontext() as write:
+            evaluate_checked(detector, split, on_result=keep, on_map=write)
         if folder is not None:
-            print(f"{len(split.test)} heat maps and scores.csv in {folder}", file=sys.stderr)
-    if json_file not in (None, "-"):
-        Path(json_file).write_text("".join(lines), encoding="utf-8")
+            print(
+                f"{folder.n_written} heat maps and scores.csv in {folder.folder}", file=sys.stderr
+            )
+
+
+def open_results(json_file: str | None, guard: Guard, folders: Iterable[Any]) -> ResultsFile | None:
+    """The file of results, checked before the work; None where there is none."""
+    if json_file in (None, "-"):
+        return None
+    from skanomaly._results.file import ResultsFile
+
+    real = os.path.realpath(json_file)
+    for folder in folders:
+        if real in map(os.path.realpath, (*folder.targets, folder.table)):
+            raise ValueError(f"--json {json_file} is a file that --output will write; name another")
+        if real in map(os.path.realpath, (folder.folder, *(t.parent for t in folder.targets))):
+            raise ValueError(f"--json {json_file} is a folder that --output will make")
+    return ResultsFile(json_file, guard)
 
 
 def evaluate_few_shots(
-    name: str, detector: Any, splits: Any, shots: list[int], seeds: int, json_file: str | None
+    name: str,
+    detector: Any,
+    splits: Sequence[DatasetSplit],
+    shots: list[int],
+    seeds: int,
+    json_file: str | None,
+    guard: Guard,
 ) -> None:
     """Evaluate a detector after training on few images, and show means and deviations."""
-    from skanomaly.benchmarking import benchmark, summarize
+    from skanomaly.benchmarking import each_run
 
-    path = None if json_file == "-" else json_file
-    rows = benchmark({name: detector}, splits, shots=shots, seeds=seeds, path=path)
-    if json_file == "-":
-        for row in rows:
-            print(json.dumps(row))
-        return
+    results = open_results(json_file, guard, ())
+    rows = []
+    try:
+        models = {name: detector}
+        for row in each_run(models, splits, shots=shots, seeds=seeds, results=results):
+            rows.append(row)
+            if json_file == "-":
+                print(json.dumps(row), flush=True)
+    finally:  # what was had is shown, though a later run failed
+        if rows and json_file != "-":
+            _print_few_shots(rows)
+
+
+def _print_few_shots(rows):
+    from skanomaly.benchmarking import summarize
+
     titles = (name.replace("_", " ") for name in _SHOWN_OF_FEW_SHOTS)
     table = Table("data set", "shots", "seeds", *titles)
     for line in summarize(rows):
@@ -64,14 +142,14 @@ def evaluate_few_shots(
             mean, std = line["mean"].get(name), line["std"].get(name)
             text = "-" if mean is None else f"{mean:.4f}"
             cells.append(text if std is None else f"{text} ± {std:.4f}")
-        table.add_row(line["name"], str(line["shots"]), str(line["n_seeds"]), *cells)
+        table.add_row(shown(line["name"]), str(line["shots"]), str(line["n_seeds"]), *cells)
     Console().print(table)
 
 
 def _print_result(result):
-    table = Table(title=result.name, title_justify="left")
+    table = Table(title=shown(result.name), title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
     for name, value in result.rows():
-        table.add_row(name, value)
+        table.add_row(shown(name), value)
     Console().print(table)

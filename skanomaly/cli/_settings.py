@@ -5,11 +5,16 @@ from __future__ import annotations
 import ast
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import skanomaly
+from skanomaly._output import check_folder
 from skanomaly.registry._steps import UnknownParameterError
+from skanomaly.registry._table import SCORERS
 
+_MOST_NAMED = 6
 _LITERALS = (int, float, str, tuple, list, type(None))
 
 
@@ -101,10 +106,57 @@ def make_model(
     try:
         model = skanomaly.create_model(name, scorer=scorer, **params)
     except UnknownParameterError as exc:
-        raise ValueError(f"{typed[exc.parameter]}: {exc}") from exc
+        takers = _takers(exc.parameter)
+        text = f"{name} has no parameter {exc.parameter!r}; {takers} have it" if takers else exc
+        raise ValueError(f"{typed[exc.parameter]}: {text}") from exc
     if sys.stderr.isatty() and not any(key.rpartition("__")[2] == "verbose" for key in params):
         _show_progress(model)
     return model
+
+
+def check_caches(model: Any) -> None:
+    """Say before the work where a folder of kept tokens cannot be written.
+
+    Parameters
+    ----------
+    model : estimator
+        Not fitted.
+
+    Raises
+    ------
+    OSError
+        When such a folder cannot be made; one that may only be read serves, with a warning.
+    """
+    for name, folder in model.get_params().items():
+        if name.rpartition("__")[2] != "cache_dir" or folder is None:
+            continue
+        path = Path(os.path.expanduser(folder))
+        if path.is_dir() and not os.access(path, os.W_OK):
+            print(f"{path} may not be written: no new tokens are kept", file=sys.stderr)
+        elif not path.is_dir():
+            try:
+                check_folder(path)
+            except OSError as exc:
+                raise OSError(f"cache_dir={folder} cannot be written: {exc}") from exc
+
+
+def _takers(parameter):
+    """The scorers and models that have a parameter, for a message."""
+    plain = parameter.rpartition("__")[2]
+    found = []
+    for option, names, known in (
+        ("--scorer", skanomaly.registry.list_scorers(), lambda name: SCORERS[name]().get_params()),
+        ("--model", skanomaly.list_models(), lambda name: skanomaly.model_info(name).parameters),
+    ):
+        having = []
+        for name in names:
+            with suppress(Exception):  # what others registered may fail: not what was asked for
+                if plain in (key.rpartition("__")[2] for key in known(name)):
+                    having.append(name)
+        if having:
+            more = ", ..." if len(having) > _MOST_NAMED else ""
+            found.append(f"{option} {', '.join(having[:_MOST_NAMED])}{more}")
+    return " and ".join(found)
 
 
 def _parse_value(text):

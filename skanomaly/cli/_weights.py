@@ -11,7 +11,7 @@ from rich.table import Table
 
 import skanomaly
 from skanomaly._networks import hub
-from skanomaly.cli._options import one_line_errors
+from skanomaly.cli._options import plain_errors
 
 app = typer.Typer(no_args_is_help=True, help="Pretrained weights: list them, or fetch them ahead.")
 
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Pretrained weights: list them, or 
 @app.command("list")
 def list_weights() -> None:
     """Show where weights land, what is there, and what the models need."""
-    with one_line_errors():
+    with plain_errors():
         table = Table("model", "weights", "are")
         table.columns[0].no_wrap = True
         table.columns[1].overflow = "fold"
@@ -49,7 +49,7 @@ def fetch(
     ],
 ) -> None:
     """Download the weights of a model ahead of time, to run offline later."""
-    with one_line_errors():
+    with plain_errors():
         path = _fetch(name)
         print(f"{path} ({_size(path.stat().st_size)})")
 

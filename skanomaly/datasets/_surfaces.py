@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import Bunch, check_random_state
 
+from skanomaly._output import Guard, is_own_picture, save_picture
 from skanomaly.datasets._defects import DEFECTS
 from skanomaly.datasets._textures import SURFACES, pixel_grid
 
@@ -185,7 +186,9 @@ def _camera(rng, size):
     return camera
 
 
-def write_surfaces(root: Path, surface: str, n_train: int, size: int, seed: int) -> None:
+def write_surfaces(
+    root: Path, surface: str, n_train: int, size: int, seed: int, *, overwrite: bool = False
+) -> None:
     """Write a small data set in the layout of MVTec AD.
 
     Parameters
@@ -200,18 +203,27 @@ def write_surfaces(root: Path, surface: str, n_train: int, size: int, seed: int)
         Side of the images in pixels.
     seed : int
         Of the random numbers.
+    overwrite : bool, default=False
+        Whether files of others are written over.
+
+    Raises
+    ------
+    FileExistsError
+        When such a file is in the way; nothing is written then.
     """
     n_test, n_defects = 10, 15
     made = make_surfaces(
         n_train + n_test, n_defects, surface=surface, image_size=size, random_state=seed
     )
+    pictures = {}
     for i, (image, mask, kind) in enumerate(
         zip(made.images, made.masks, made.defect_types, strict=True)
     ):
-        folder = root / ("train" if i < n_train else "test") / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{i:03d}.png")
+        part = "train" if i < n_train else "test"
+        pictures[root / part / kind / f"{i:03d}.png"] = image
         if mask.any():
-            folder = root / "ground_truth" / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(folder / f"{i:03d}_mask.png")
+            pictures[root / "ground_truth" / kind / f"{i:03d}_mask.png"] = mask
+    Guard(overwrite=overwrite).check(pictures, is_own_picture)
+    for path, picture in pictures.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_picture(Image.fromarray(picture), path)

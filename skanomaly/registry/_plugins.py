@@ -33,7 +33,7 @@ def import_plugin(source: str) -> None:
         raise FileNotFoundError(f"the plug-in {source} is no file")
     try:
         _import_file(Path(source).resolve()) if is_file else importlib.import_module(source)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         # Whatever the code of a plug-in raises, the person has named the plug-in.
         raise ImportError(f"the plug-in {source} failed: {type(exc).__name__}: {exc}") from exc
 
@@ -47,7 +47,7 @@ def import_installed_plugins() -> None:
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             point.load()
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             warnings.warn(
                 f"the plug-in {point.name} ({point.value}) failed: {type(exc).__name__}: {exc}",
                 stacklevel=2,

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import csv
+import os
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from skanomaly._images import viewable_image
+from skanomaly._output import (
+    Guard,
+    check_folder,
+    folded,
+    is_own_picture,
+    safe_name,
+    save_picture,
+    unique_names,
+)
 from skanomaly._typing import FloatArray
 from skanomaly.datasets import ImageSet
 from skanomaly.report._picture import part_picture
 
+_TABLE = "scores.csv"
 _COLUMNS = ("image", "heat_map", "defect_type", "score", "threshold", "verdict")
 
 
@@ -19,29 +32,67 @@ class HeatMapFolder:
     """Writes image and heat map side by side, and a table of the scores, image by image.
 
     It is the `on_map` of :func:`skanomaly.evaluation.evaluate_split`, and is to be closed by
-    ``with``. At the first image the heat maps that an earlier run listed in its table are removed,
-    and nothing else in the folder. Each picture and each row of the table is written at once.
+    ``with``. When it is made, all that it will write is checked, and the folder is made. At the
+    first image the heat maps that an earlier run listed in its table are removed, and nothing else
+    in the folder. Each picture and each row of the table is written at once.
 
     Parameters
     ----------
     images : ImageSet
         The test images.
     folder : Path
-        Where to write: ``scores.csv``, and a folder of pictures for each type of defect. It must
-        exist.
+        Where to write: ``scores.csv``, and a folder of pictures for each type of defect. Names that
+        a system would not take, or that would lead elsewhere, are made safe; images of one name
+        get those of their folders before it.
+    guard : Guard
+        What must not be written over.
+
+    Attributes
+    ----------
+    targets : list of Path
+        The picture of each image.
+    table : Path
+        The table of the scores.
+    n_written : int
+        Pictures written.
+
+    Raises
+    ------
+    FileExistsError
+        When a target is an input, or a file that is not of an earlier run.
+    OSError
+        When nothing can be written in the folder.
 
     Examples
     --------
     >>> from skanomaly import evaluate_split
+    >>> from skanomaly._output import Guard
     >>> from skanomaly.report._folder import HeatMapFolder
-    >>> with HeatMapFolder(split.test, folder) as write:  # doctest: +SKIP
+    >>> guard = Guard(split.test.images)  # doctest: +SKIP
+    >>> with HeatMapFolder(split.test, folder, guard) as write:  # doctest: +SKIP
     ...     result = evaluate_split(pipe, split, on_map=write)
     """
 
-    def __init__(self, images: ImageSet, folder: Path) -> None:
+    def __init__(self, images: ImageSet, folder: Path, guard: Guard) -> None:
         self.images = images
         self.folder = folder
+        self.guard = guard
+        self.table = folder / _TABLE
+        self.targets = [folder / name for name in _picture_names(images)]
+        self.n_written = 0
         self._file: Any = None
+        guard.check(self.targets, is_own_picture)
+        guard.check([self.table], lambda path: _listed_pictures(path) is not None)
+        for parent in {path.parent for path in self.targets}:
+            if guard.holds_inputs(parent):
+                raise FileExistsError(
+                    f"{parent} holds images of this run, and heat maps among them would be taken "
+                    "for images by the next; name another place for the output"
+                )
+            if os.path.lexists(parent):
+                check_folder(parent)
+        check_folder(folder)
+        self._earlier = _listed_pictures(self.table) or ()
 
     def __enter__(self) -> HeatMapFolder:
         return self
@@ -66,31 +117,64 @@ class HeatMapFolder:
         """Write the picture and the row of one image."""
         if self._file is None:
             self._open()
-        path, kind = self.images.images[index], self.images.defect_types[index]
+        path, target = self.images.images[index], self.targets[index]
         picture = part_picture(
             viewable_image(path), heat_map, self.images.load_mask(index), score, threshold, limits
         )
-        target = self.folder / kind / f"{path.stem}.png"
         target.parent.mkdir(exist_ok=True)
-        picture.save(target)
+        save_picture(picture, target)
+        self.n_written += 1
         verdict = "anomalous" if score < threshold else "normal"
         name = target.relative_to(self.folder).as_posix()
+        kind = self.images.defect_types[index]
         csv.writer(self._file).writerow([path, name, kind, score, threshold, verdict])
         self._file.flush()
 
     def _open(self) -> None:
-        _remove_heat_maps(self.folder)
-        self._file = open(self.folder / "scores.csv", "w", newline="", encoding="utf-8")
+        for name in self._earlier:
+            path = self.folder / name
+            inside = path.resolve().is_relative_to(self.folder.resolve())
+            if inside and is_own_picture(path) and not self.guard.is_input(path):
+                path.unlink()
+        # A file name that cannot be decoded is shown by its bytes: the table stays UTF-8.
+        self._file = open(self.table, "w", newline="", encoding="utf-8", errors="backslashreplace")
         csv.writer(self._file).writerow(_COLUMNS)
 
 
-def _remove_heat_maps(folder: Path) -> None:
-    """Remove the heat maps that an earlier run listed in its table."""
-    if not (folder / "scores.csv").is_file():
-        return
-    with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
-        names = [row.get("heat_map") or "" for row in csv.DictReader(file)]
-    for name in names:
-        path = folder / name
-        if path.suffix == ".png" and path.resolve().is_relative_to(folder.resolve()):
-            path.unlink(missing_ok=True)
+def _listed_pictures(table):
+    """The pictures that a table of ours lists; None of any other file, or none."""
+    try:
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if tuple(rows.fieldnames or ()) == _COLUMNS:
+                return [row["heat_map"] or "" for row in rows]
+    except (OSError, ValueError, csv.Error):
+        pass
+    return None
+
+
+def _picture_names(images: ImageSet) -> list[str]:
+    """A path in the folder for the picture of each image, no two alike on any system."""
+    kinds = list(dict.fromkeys(images.defect_types))
+    folders = dict(zip(kinds, unique_names(kinds, [_TABLE]), strict=True))
+    names = [""] * len(images)
+    for kind, folder in folders.items():
+        members = [i for i, other in enumerate(images.defect_types) if other == kind]
+        stems = _distinct_stems([images.images[i] for i in members])
+        for i, stem in zip(members, stems, strict=True):
+            names[i] = f"{folder}/{stem}.png"
+    return names
+
+
+def _distinct_stems(paths: Sequence[Path]) -> list[str]:
+    """Names of images: their stems, and where these are alike their folders before them."""
+    groups = defaultdict(list)
+    for i, path in enumerate(paths):
+        groups[folded(safe_name(path.stem))].append(i)
+    stems = [path.stem for path in paths]
+    for members in groups.values():
+        if len(members) > 1:
+            common = len(os.path.commonprefix([paths[i].parent.parts for i in members]))
+            for i in members:
+                stems[i] = "-".join((*paths[i].parent.parts[common:], paths[i].stem))
+    return unique_names(stems)

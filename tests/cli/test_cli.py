@@ -168,7 +168,7 @@ def test_few_shots(data, tmp_path):
     assert "leave out --shots" in run(*arguments, "--output", tmp_path).stderr
     assert "--seeds is for --shots" in run("evaluate", data, "--seeds", 2).stderr
     table.write_text('{"name": "another"}\n')
-    assert "holds other things than runs" in run(*arguments).stderr
+    assert "the output would replace what skanomaly did not write" in run(*arguments).stderr
     assert table.read_text() == '{"name": "another"}\n'
 
 

@@ -24,7 +24,7 @@ from skanomaly import (
 )
 from skanomaly.cli._settings import make_model
 
-EIGHT = [random_image(32, 32)[..., 0] for _ in range(5)]
+EIGHT = [np.roll(random_image(32, 32)[..., 0], 5 * i, axis=0) for i in range(5)]
 # Numbers 0..4080 in a type of 16 bits: as exact as those of 8 bits.
 TWELVE = [image.astype(np.uint16) * np.uint16(16) for image in EIGHT]
 SMALL = "Images of more than 8 bits hold the values"

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from skanomaly import anomaly_maps, create_model, evaluate_split
+from skanomaly._output import Guard
 from skanomaly.datasets import make_surfaces, read_mvtec
 from skanomaly.inspection import overlay_map
 from skanomaly.report._folder import HeatMapFolder
@@ -35,12 +36,16 @@ def pipe():
     return create_model("filterbank", scorer="knn", image_size=48)
 
 
+def folder_of(split, folder):
+    return HeatMapFolder(split.test, folder, Guard(split.test.images))
+
+
 def _pictures(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
 
 
 def test_pictures_show_the_maps_that_were_measured(split, pipe, tmp_path):
-    with HeatMapFolder(split.test, tmp_path) as write:
+    with folder_of(split, tmp_path) as write:
         result = evaluate_split(pipe, split, sigma=1, on_map=write)
     images = list(split.test.images)
     maps = anomaly_maps(result.estimator, images, sigma=1)
@@ -66,7 +71,10 @@ def test_what_was_written_stays_after_an_error(split, pipe, tmp_path):
     class StopError(Exception):
         pass
 
-    with pytest.raises(StopError), HeatMapFolder(split.test, tmp_path) as write:
+    with (
+        pytest.raises(StopError),
+        folder_of(split, tmp_path) as write,
+    ):
 
         def stop_at_the_third(index, *args):
             if index == 2:
@@ -80,13 +88,13 @@ def test_what_was_written_stays_after_an_error(split, pipe, tmp_path):
 
 
 def test_an_earlier_run_is_replaced_once_there_is_a_new_one(split, pipe, tmp_path):
-    with HeatMapFolder(split.test, tmp_path) as write:
+    with folder_of(split, tmp_path) as write:
         evaluate_split(pipe, split, on_map=write)
     written = _pictures(tmp_path)
     (tmp_path / "mine.png").write_bytes(b"kept")
-    with HeatMapFolder(split.test, tmp_path):
+    with folder_of(split, tmp_path):
         pass  # nothing was had: the earlier run stays
     assert _pictures(tmp_path) == written | {"mine.png"}
-    with HeatMapFolder(split.test, tmp_path) as write:
+    with folder_of(split, tmp_path) as write:
         write(0, np.zeros((40, 48)), 0.0, 1.0, (0.0, 1.0))
     assert len(_pictures(tmp_path)) == 2 and (tmp_path / "mine.png").read_bytes() == b"kept"
