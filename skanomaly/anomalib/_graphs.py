@@ -10,6 +10,7 @@ import numpy as np
 
 from skanomaly._images import resize_image
 from skanomaly.anomalib._files import Backend, uncrop
+from skanomaly.anomalib._old_files import foreign_graph
 from skanomaly.anomalib._raw_scores import (
     Graph,
     Normalization,
@@ -124,10 +125,7 @@ class GraphBackend(Backend):
     ) -> tuple[list[str | None], list[str | None], list[Normalization | None]]:
         """Names of the tensors to ask for, normalised and unclipped, and what relates them."""
         if not set(names) & set(OUTPUTS):
-            raise ValueError(
-                f"{self.path} has the outputs {names}, not 'pred_score' and 'anomaly_map': it is "
-                "not an export of anomalib 2"
-            )
+            raise ValueError(foreign_graph(self.path, names))
         outputs = [name if name in names else None for name in OUTPUTS]
         found = [find_normalization(graph, name) if name else None for name in outputs]
         self.unclipped = all(f is not None for name, f in zip(outputs, found, strict=True) if name)

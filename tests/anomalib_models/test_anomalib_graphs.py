@@ -1,6 +1,7 @@
 """Exported graphs, made by hand here: ONNX and OpenVINO without anomalib."""
 
 import functools
+import json
 import os
 import pickle
 import shutil
@@ -535,8 +536,17 @@ def test_graphs_that_are_not_anomalibs(tmp_path, runtime):
     for output in model.graph.output:
         output.name = {"pred_score": "logits", "anomaly_map": "mask"}.get(output.name, output.name)
     path = save(model, tmp_path, runtime)
-    with pytest.raises(ValueError, match="it is not an export of anomalib 2"):
+    with pytest.raises(ValueError, match="export of another project, or of anomalib before 2.0"):
         AnomalibDetector(path).score_samples(X)
+    metadata = path.parent / "metadata.json"
+    metadata.write_text("[")  # of another program: it says nothing
+    with pytest.raises(ValueError, match="export of another project, or of anomalib before 2.0"):
+        AnomalibDetector(path).score_samples(X)
+    # As anomalib 0.x and 1.x wrote them beside their graphs.
+    for version, entry in (("0.x", {"transform": {}, "min": 1.7}), ("1.x", {"pred_scores.min": 1})):
+        metadata.write_text(json.dumps({"task": "segmentation", "image_threshold": 19.6, **entry}))
+        with pytest.raises(ValueError, match=f"written by anomalib {version}, which is too old"):
+            AnomalibDetector(path).score_samples(X)
 
 
 def test_devices(tmp_path):
