@@ -21,7 +21,7 @@ datasets inspection
 core _images _pipelines
 metrics model_selection _tokens _cache
 _parameters
-_optional _sklearn _docstrings _typing _version
+_optional _sklearn _docstrings _typing _version _warn
 """
 FLOOR = {
     room: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()

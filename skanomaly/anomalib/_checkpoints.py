@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from skanomaly._networks.loading import resolve_device
 from skanomaly._optional import import_optional
+from skanomaly._warn import warn_user
 from skanomaly.anomalib._families import FAMILIES, UNSUPPORTED, Family, family_of_class
 from skanomaly.anomalib._modules import ModuleBackend, visible_share
 from skanomaly.anomalib._offline import build_untrained, same_random_state
@@ -312,11 +312,9 @@ def _ready(module: Any, device: Any, path: Path) -> ModuleBackend:
     backend = ModuleBackend(module, device, str(path))
     height, width = visible_share(backend.transform, (1000, 1000))
     if min(height, width) < 1:
-        warnings.warn(
+        warn_user(
             f"the pre-processor in {path} crops: this model sees only the middle {height:.0%} of "
             f"the height and {width:.0%} of the width of an image. Defects outside are not found; "
-            "their place in the maps has the lowest value of the map",
-            UserWarning,
-            stacklevel=3,
+            "their place in the maps has the lowest value of the map"
         )
     return backend

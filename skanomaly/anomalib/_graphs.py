@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skanomaly._images import resize_image
+from skanomaly._warn import warn_user
 from skanomaly.anomalib._files import Backend, uncrop
 from skanomaly.anomalib._old_files import foreign_graph
 from skanomaly.anomalib._raw_scores import (
@@ -70,12 +70,10 @@ class GraphBackend(Backend):
         self.frame = step.size if step is not None and step.cropped else None
         self.one_by_one = False
         if self.frame is not None:
-            warnings.warn(
+            warn_user(
                 f"{path}: this model sees the centre of an image only, a crop from "
                 f"{self.frame[0]} x {self.frame[1]} pixels; defects outside of it are not found, "
-                "and its maps show their lowest value there",
-                UserWarning,
-                stacklevel=2,
+                "and its maps show their lowest value there"
             )
 
     def _infer(self, batch: FloatArray, normalized: bool) -> list[Any]:
@@ -156,13 +154,11 @@ class GraphBackend(Backend):
         score, limit = found[0], self.normalized_threshold
         if not self.unclipped:
             self.threshold = limit
-            warnings.warn(
+            warn_user(
                 f"{self.path} gives anomalib's normalised scores only, clipped to [0, 1]: images "
                 "with the same score cannot be ranked, and a threshold at 1 flags nothing. For raw "
                 "scores give the .ckpt, or export the model with "
-                "PostProcessor(enable_normalization=False)",
-                UserWarning,
-                stacklevel=2,
+                "PostProcessor(enable_normalization=False)"
             )
         elif limit is not None and score is not None and score.scale > 0:
             self.threshold = (limit - score.shift) / score.scale

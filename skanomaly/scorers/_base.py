@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from typing import Literal, TypeVar, overload
 
@@ -13,6 +12,7 @@ from skanomaly._docstrings import document
 from skanomaly._sklearn import _fit_context
 from skanomaly._tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
+from skanomaly._warn import warn_user
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
 from skanomaly.scorers._checked import CheckedScorer
@@ -139,8 +139,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         if tokens.n_images == 1:
             problem = self._single_image_warning(tokens)
             if problem is not None:
-                # Above this method there is the wrapper that `_fit_context` makes, then the caller.
-                warnings.warn(f"{SINGLE_IMAGE}: {problem}", UserWarning, stacklevel=3)
+                warn_user(f"{SINGLE_IMAGE}: {problem}")
         return self
 
     @document(SCORER_DOCS)

@@ -220,8 +220,9 @@ def test_merged_steps_leave_unclipped_scores(tmp_path, runtime_and_style):
 def test_only_normalised_scores_warn_once_and_say_so(tmp_path):
     path = save(make_graph("minmax"), tmp_path, "onnx")  # OpenVINO sees through this
     detector = AnomalibDetector(path)
-    with pytest.warns(UserWarning, match="normalised scores only"):
+    with pytest.warns(UserWarning, match="normalised scores only") as caught:
         scores = detector.score_samples(X)
+    assert caught[0].filename == __file__
     np.testing.assert_allclose(scores, -NORMALIZED, atol=1e-5)
     assert detector.raw_scores_ is False  # and no second warning
     assert detector.predict(X).tolist() == np.where(RAW > THRESHOLD, -1, 1).tolist()
@@ -356,8 +357,9 @@ def test_maps_of_a_crop_cover_the_whole_image(tmp_path, runtime):
     path = save(make_graph(resize=(20, 24), crop=(16, 16)), tmp_path, runtime)
     image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     detector = AnomalibDetector(path)
-    with pytest.warns(UserWarning, match="sees the centre of an image only"):
+    with pytest.warns(UserWarning, match="sees the centre of an image only") as caught:
         maps, scores = detector.score_maps([image], return_scores=True)
+    assert caught[0].filename == __file__
     inner = raw_map(image)[2:18, 4:20]
     expected = np.full((20, 24), inner.min())
     expected[2:18, 4:20] = inner
