@@ -66,6 +66,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--json")
     args = parser.parse_args()
+    if args.size <= 12 * args.sigma:
+        parser.error("--size must be above 12 times --sigma: borders are compared apart")
     with threadpool_limits(1):
         result = run(args)
     write_json(args.json, result)

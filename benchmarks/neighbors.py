@@ -46,14 +46,15 @@ def contenders(bank, queries, clock):
     built = {"skanomaly": clock() - start}
     functions = {
         "skanomaly": lambda: index.search(queries)[0][:, 0],
-        IMAGE_SCORE: lambda: highest_scores(
+        "skanomaly, brute force": lambda: nearest_patches(queries, bank)[0][:, 0],
+    }
+    if index.has_bounds:  # not that of a small bank
+        functions[IMAGE_SCORE] = lambda: highest_scores(
             index.upper_bounds(queries)[:, 0],
             [0, len(queries)],
             [len(queries) // 100],
             lambda rows: index.search(queries[rows])[0][:, 0],
-        ),
-        "skanomaly, brute force": lambda: nearest_patches(queries, bank)[0][:, 0],
-    }
+        )
     brute = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(bank)
     functions["scikit-learn brute"] = lambda: brute.kneighbors(queries)[0][:, 0] ** 2 / 2
     if importlib.util.find_spec("faiss"):

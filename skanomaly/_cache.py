@@ -12,7 +12,6 @@ import secrets
 import stat
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from skanomaly._typing import PathLike
+from skanomaly._warn import warn_user
 
 # Part of every key and of every file: raising it makes all older entries count as missing.
 FORMAT_VERSION = 1
@@ -230,7 +230,7 @@ class TokenCache:
                 first, self._writable = self._writable, False
             if first:
                 text = f"token cache {self.directory}: nothing more is stored ({error})"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
+                warn_user(text, RuntimeWarning)
 
     def _write(self, path: Path, blob: bytes) -> None:
         """Make `path` hold `blob`, or leave everything as it was."""

@@ -91,3 +91,12 @@ def count_embedded(monkeypatch, cls):
 
     monkeypatch.setattr(cls, "_embed_batch", counting)
     return calls
+
+
+def deviation_of_bfloat16(n_blocks):
+    """The most that 1 - cosine is where products round both factors to bfloat16, by 2**-9 at most.
+
+    A block of a transformer has four products, and their errors are independent: their squares add
+    up, and 1 - cosine is half of the sum.
+    """
+    return n_blocks * 4 * 2 * (2.0**-9) ** 2 / 2

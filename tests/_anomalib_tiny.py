@@ -456,6 +456,19 @@ def train(family, folder):
         return Trained(path, model, images, *joined)
 
 
+def rounding(trained, least=1e-5):
+    """How far another order of float32 sums may move the maps, at most `least` of their scale.
+
+    PatchCore alone needs more: it takes the square root of |x|^2 - 2 x y + |y|^2, so that the error
+    of these sums, of as many products as a patch has components, is divided by twice the distance.
+    """
+    if type(trained.model).__name__ != "Patchcore":
+        return least
+    bank = trained.model.model.memory_bank
+    squares = np.sqrt(bank.shape[1]) * 2.0**-24 * (2 * float(bank.norm(dim=1).max())) ** 2
+    return max(least, squares / (2 * trained.maps.min()) / max(1.0, trained.maps.max()))
+
+
 def own_output(model, images):
     """Scores, normalised scores and maps of anomalib's model, as its engine makes them."""
     import torch

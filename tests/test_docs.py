@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.pipeline import make_pipeline
 
+from skanomaly import FilterBankPatches, PatchKNNScorer
 from skanomaly.datasets import make_surfaces
 from skanomaly.datasets._surfaces import write_surfaces
 
@@ -101,11 +103,11 @@ def anomalib_scope(anomalib_checkpoints, tmp_path_factory):
 
 @pytest.mark.slow
 def test_anomalib(anomalib_scope, tmp_path, monkeypatch):
-    """All but the export, which trains on weights that would have to be downloaded."""
+    """All but training, whose weights would have to be downloaded, and what anomalib 1.x runs."""
     monkeypatch.chdir(tmp_path)
     ran = 0
     for code in blocks("anomalib.md"):
-        if "engine.export" not in code:
+        if "engine.export" not in code and "InferenceModel" not in code:
             for name in ("model.onnx", "model.ckpt"):
                 code = code.replace(f'"{name}"', repr(anomalib_scope["checkpoint"]))
             exec(code.replace("        ...\n", ""), anomalib_scope)
@@ -116,20 +118,43 @@ def test_anomalib(anomalib_scope, tmp_path, monkeypatch):
     assert anomalib_scope["detector"].score_samples(anomalib_scope["new"]).tolist() == [-0.3] * 10
 
 
+def test_calibration(names):
+    (code,) = blocks("calibration.md")
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(names["good"])
+    exec(code, {"pipe": pipe, "images": names["images"]})
+
+
+def test_each_page_with_code_is_run():
+    """Here, or for the pages of developers and the README in tests of their own."""
+    elsewhere = {"development/extending.md", "development/search.md"}
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    with_code = {page for page in pages if blocks(page)}
+    assert with_code == {"anomalib.md", "calibration.md", "clip.md"} | elsewhere
+
+
 def test_commands_exist():
     from typer.testing import CliRunner
 
     from skanomaly.cli import app
 
-    for page in ("clip.md", "weights.md"):
-        shell = "".join(re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), re.DOTALL))
+    runner, n_commands = CliRunner(), 0
+    pages = [DOCS.parent / "README.md", DOCS.parent / "benchmarks" / "README.md"]
+    for page in [*pages, *DOCS.rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        shell = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
         lines = [line.partition("#")[0] for line in shell.splitlines()]
-        assert lines
+        lines += re.findall(r"`(skanomaly [^`]+)`", text)
         for line in lines:
             words = re.findall(r'"[^"]*"|\S+', line)
-            assert words[0] == "skanomaly"
+            if not words or words[0] != "skanomaly" or "..." in words:
+                continue
+            n_commands += 1
             command = words[1:3] if words[1] == "weights" else words[1:2]
-            text = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
-            assert text.exit_code == 0
+            shown = runner.invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+            assert shown.exit_code == 0, line
             for option in (word for word in words if word.startswith("--")):
-                assert option in text.output
+                assert option in shown.output, line
+            if "--model" in words:
+                model = words[words.index("--model") + 1]
+                assert runner.invoke(app, ["models", model]).exit_code == 0, line
+    assert n_commands > 20

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +17,7 @@ from skanomaly._cache import cache_key
 from skanomaly._images import resize_image
 from skanomaly._networks.network import Network
 from skanomaly._optional import import_optional
+from skanomaly._warn import warn_user
 from skanomaly.datasets import make_surfaces
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def load_or_convert(
         _prune(folder.parent)
     except (OSError, RuntimeError) as error:
         text = f"the converted model could not be kept in {folder.parent}: {error}"
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        warn_user(text, RuntimeWarning)
     return converted
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from skanomaly._networks.loading import resolve_device
 from skanomaly._optional import import_optional
+from skanomaly._warn import warn_user
 from skanomaly.anomalib._families import FAMILIES, UNSUPPORTED, Family, family_of_class
 from skanomaly.anomalib._modules import ModuleBackend, visible_share
 from skanomaly.anomalib._offline import build_untrained, same_random_state
@@ -19,6 +21,7 @@ from skanomaly.anomalib._opening import (
     USER,
     image_models,
     import_anomalib,
+    installed,
     is_anomalib_module,
     quiet,
     restore_components,
@@ -112,6 +115,8 @@ def load_exported_module(
     try:
         with same_random_state(), quiet():
             content = torch.load(path, map_location="cpu", weights_only=False)
+    except (AttributeError, ImportError) as exc:  # a class that is not here, or has moved
+        raise ValueError(_other_version(path, exc)) from exc
     except Exception as exc:
         raise ValueError(_damaged(path, exc)) from exc
     module = content.get("model") if isinstance(content, dict) else None
@@ -122,7 +127,12 @@ def load_exported_module(
         )
     if family_of_class(type(module).__name__) is None:
         raise ValueError(_refused(path, type(module).__name__))
-    return _ready(module, target, path)
+    backend = _ready(module, target, path)
+    try:
+        backend.predict([np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)])
+    except (AttributeError, TypeError) as exc:  # its class has changed since
+        raise ValueError(_other_version(path, exc)) from exc
+    return backend
 
 
 def _existing(path: PathLike) -> Path:
@@ -158,6 +168,14 @@ def _read(path: Path, trust: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=not unsafe)
         except Exception as exc:
             raise ValueError(_damaged(path, exc)) from exc
+
+
+def _other_version(path: Path, exc: Exception) -> str:
+    return (
+        f"{path} does not fit {installed()}, which is installed here ({exc}): a .pt holds objects, "
+        "and needs the anomalib that exported it, with whatever else was used there. Give the "
+        ".ckpt that training wrote, or an .onnx or OpenVINO export"
+    )
 
 
 def _damaged(path: Path, exc: Exception) -> str:
@@ -221,7 +239,8 @@ def find_family(path: PathLike, settings: Mapping[str, Any], name: str | None = 
         candidates = [f.name for f in FAMILIES.values() if f.class_name in fitting]
         hint = f"; pass family=, one of: {', '.join(candidates)}" if candidates else ""
         raise ValueError(
-            f"{path} holds settings of no known image model of anomalib ({listed}){hint}"
+            f"{path} holds settings of no image model of {installed()} ({listed}): it is of a "
+            f"model of your own, or of another version{hint}"
         )
     family = family_of_class(fitting[0])
     if family is None:
@@ -272,13 +291,13 @@ def _fill(path: Path, content: Mapping[str, Any], module: Any) -> None:
         raise ValueError(f"the weights in {path} do not fit its settings: {reason}") from exc
     if missing:
         raise ValueError(
-            f"{path} lacks weights, which would have been random: {_some(missing)}. It was not "
-            "written by anomalib's training, or by a version that saved less"
+            f"{path} lacks weights, which would have been random: {_some(missing)}. It was written "
+            f"by another version than {installed()}, which is installed, or changed since"
         )
     if surplus:
         raise ValueError(
             f"{path} holds weights that its settings have no place for: {_some(surplus)}. It was "
-            "written by another version of anomalib"
+            f"written by another version than {installed()}, which is installed, or changed since"
         )
 
 
@@ -293,11 +312,9 @@ def _ready(module: Any, device: Any, path: Path) -> ModuleBackend:
     backend = ModuleBackend(module, device, str(path))
     height, width = visible_share(backend.transform, (1000, 1000))
     if min(height, width) < 1:
-        warnings.warn(
+        warn_user(
             f"the pre-processor in {path} crops: this model sees only the middle {height:.0%} of "
             f"the height and {width:.0%} of the width of an image. Defects outside are not found; "
-            "their place in the maps has the lowest value of the map",
-            UserWarning,
-            stacklevel=3,
+            "their place in the maps has the lowest value of the map"
         )
     return backend

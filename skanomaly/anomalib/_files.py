@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 from skanomaly._stamps import file_digest as digest_of_file
 from skanomaly._stamps import file_stamp
-from skanomaly.anomalib import _onnx_file
+from skanomaly.anomalib import _old_files, _onnx_file
 
 if TYPE_CHECKING:
     from skanomaly._typing import FloatArray, PathLike
@@ -175,11 +175,13 @@ def _kind_of_zip(path: Path) -> str:
             strings = pickle_strings(archive.read(pickles[0]))
     except (zipfile.BadZipFile, EOFError, OSError) as exc:
         raise ValueError(f"{path} is truncated or damaged ({exc}); copy it again") from exc
-    if {"state_dict", "pytorch-lightning_version"} <= strings or (
-        {"state_dict", "hyper_parameters"} <= strings
+    if {"state_dict", "pytorch-lightning_version"}.issubset(strings) or (
+        {"state_dict", "hyper_parameters"}.issubset(strings)
     ):
+        _old_files.check_checkpoint(path, strings)
         return "ckpt"
     if "model" in strings and any(text.split(".")[0] == "anomalib" for text in strings):
+        _old_files.check_module(path, strings)
         return "pt"
     raise ValueError(
         f"{path} was saved by PyTorch, but neither by anomalib's training (a .ckpt with its "
@@ -187,7 +189,7 @@ def _kind_of_zip(path: Path) -> str:
     )
 
 
-def pickle_strings(data: bytes) -> set[str]:
+def pickle_strings(data: bytes) -> list[str]:
     """All strings in a pickle, and ``module.name`` of all its globals, without unpickling it.
 
     Parameters
@@ -197,18 +199,19 @@ def pickle_strings(data: bytes) -> set[str]:
 
     Returns
     -------
-    set of str
+    list of str
+        In the order of the pickle.
 
     Raises
     ------
     EOFError
         When it is cut or damaged.
     """
-    strings = set()
+    strings = []
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if isinstance(argument, str):
-                strings.add(argument.replace(" ", ".") if opcode.name == "GLOBAL" else argument)
+                strings.append(argument.replace(" ", ".") if opcode.name == "GLOBAL" else argument)
     except Exception as exc:
         raise EOFError(f"its pickle cannot be read: {exc}") from exc
     return strings

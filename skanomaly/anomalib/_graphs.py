@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skanomaly._images import resize_image
+from skanomaly._warn import warn_user
 from skanomaly.anomalib._files import Backend, uncrop
+from skanomaly.anomalib._old_files import foreign_graph
 from skanomaly.anomalib._raw_scores import (
     Graph,
     Normalization,
@@ -69,12 +70,10 @@ class GraphBackend(Backend):
         self.frame = step.size if step is not None and step.cropped else None
         self.one_by_one = False
         if self.frame is not None:
-            warnings.warn(
+            warn_user(
                 f"{path}: this model sees the centre of an image only, a crop from "
                 f"{self.frame[0]} x {self.frame[1]} pixels; defects outside of it are not found, "
-                "and its maps show their lowest value there",
-                UserWarning,
-                stacklevel=2,
+                "and its maps show their lowest value there"
             )
 
     def _infer(self, batch: FloatArray, normalized: bool) -> list[Any]:
@@ -124,10 +123,7 @@ class GraphBackend(Backend):
     ) -> tuple[list[str | None], list[str | None], list[Normalization | None]]:
         """Names of the tensors to ask for, normalised and unclipped, and what relates them."""
         if not set(names) & set(OUTPUTS):
-            raise ValueError(
-                f"{self.path} has the outputs {names}, not 'pred_score' and 'anomaly_map': it is "
-                "not an export of anomalib 2"
-            )
+            raise ValueError(foreign_graph(self.path, names))
         outputs = [name if name in names else None for name in OUTPUTS]
         found = [find_normalization(graph, name) if name else None for name in outputs]
         self.unclipped = all(f is not None for name, f in zip(outputs, found, strict=True) if name)
@@ -158,13 +154,11 @@ class GraphBackend(Backend):
         score, limit = found[0], self.normalized_threshold
         if not self.unclipped:
             self.threshold = limit
-            warnings.warn(
+            warn_user(
                 f"{self.path} gives anomalib's normalised scores only, clipped to [0, 1]: images "
                 "with the same score cannot be ranked, and a threshold at 1 flags nothing. For raw "
                 "scores give the .ckpt, or export the model with "
-                "PostProcessor(enable_normalization=False)",
-                UserWarning,
-                stacklevel=2,
+                "PostProcessor(enable_normalization=False)"
             )
         elif limit is not None and score is not None and score.scale > 0:
             self.threshold = (limit - score.shift) / score.scale

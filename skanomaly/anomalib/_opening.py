@@ -120,11 +120,15 @@ def member(owner: Any, name: str) -> Any:
 
 def missing(path: str, exc: Exception) -> ImportError:
     """What to raise where anomalib lacks something."""
-    version = importlib.metadata.version("anomalib")
     return ImportError(
-        f"{USER} needs {path}, which anomalib {version} does not have as anomalib {SEEN_IN} did "
+        f"{USER} needs {path}, which {installed()} does not have as anomalib {SEEN_IN} did "
         f'({exc}). Install that one with: pip install "anomalib=={SEEN_IN}"'
     )
+
+
+def installed() -> str:
+    """Name and version of the anomalib that is imported here."""
+    return f"anomalib {importlib.metadata.version('anomalib')}"
 
 
 # ----------------------------------------------------------------------------------- model classes

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,6 +123,10 @@ def listed_file(
 
     if not isinstance(text, str) or not text.strip():
         return refuse("is no path")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return refuse(f"is no file name in {sys.getfilesystemencoding()}, the encoding in use here")
     # As both systems read it: a list that was written on Windows must not lead out of the root on
     # Linux, or the other way round.
     flavours = PurePosixPath(text), PureWindowsPath(text)

@@ -7,8 +7,9 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-import warnings
 from pathlib import Path
+
+from skanomaly._warn import warn_user
 
 ENTRY_POINTS = "skanomaly.plugins"
 
@@ -48,9 +49,8 @@ def import_installed_plugins() -> None:
         try:
             point.load()
         except (Exception, SystemExit) as exc:
-            warnings.warn(
-                f"the plug-in {point.name} ({point.value}) failed: {type(exc).__name__}: {exc}",
-                stacklevel=2,
+            warn_user(
+                f"the plug-in {point.name} ({point.value}) failed: {type(exc).__name__}: {exc}"
             )
 
 

@@ -4,7 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
-from _adapters import assert_close, assert_same, random_images, skip_without_openvino_bfloat16
+from _adapters import (
+    assert_close,
+    assert_same,
+    deviation_of_bfloat16,
+    random_images,
+    skip_without_openvino_bfloat16,
+)
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline
@@ -96,13 +102,16 @@ def test_the_fast_form_is_the_tower(zoo, family, options):
     model, x = network.model, torch.randn(2, 3, 96, 64)
     with torch.no_grad():
         expected = network.forward(model, x)
-        for dtype, limit in ((torch.float32, 1e-12), (torch.bfloat16, 3e-5)):
+        # Each of the four products of a block rounds both of its factors, by 2**-9 in bfloat16, in
+        # each of two blocks, were they all to add up.
+        low = 2 * 4 * 2 * 2.0**-9
+        for dtype, limit in ((torch.float32, 1e-12), (torch.bfloat16, deviation_of_bfloat16(2))):
             maps = network.fast_forward(model, FastVit(model.plain_vit, dtype), x)
             assert len(maps) == len(network.layers)
             for one, other in zip(maps, expected, strict=True):
                 assert one.dtype == torch.float32
                 assert deviation(*(m.permute(0, 2, 3, 1) for m in (one, other))) < limit
-                assert_close(one, other, 1e-5 if dtype == torch.float32 else 0.02)
+                assert_close(one, other, 1e-5 if dtype == torch.float32 else low)
 
 
 @pytest.mark.slow
@@ -110,7 +119,8 @@ def test_quick_gelu_in_bfloat16():
     options = {"weights": "random", "image_size": 64, "device": "cpu", "dtype": "bfloat16"}
     embedder = OpenClipPatches("ViT-B-32-quickgelu", **options)
     low = embedder.transform(X)
-    assert 0 < deviation(low, embedder.set_params(dtype="float32").transform(X)) < 2e-5
+    full = embedder.set_params(dtype="float32").transform(X)
+    assert 0 < deviation(low, full) < deviation_of_bfloat16(12)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_scores_and_maps_are_those_of_the_trained_model(anomalib_checkpoints, fa
         height, width = trained.maps.shape[1:]
         top, left = (maps[0].shape[0] - height) // 2, (maps[0].shape[1] - width) // 2
         inner = np.stack([heat[top : top + height, left : left + width] for heat in maps])
-        assert_equal_scores(inner, trained.maps)
+        assert_equal_scores(inner, trained.maps, tiny.rounding(trained))
     # An image scores the same in any batch.
     assert_equal_scores(backend.predict(trained.images[::-1])[1][::-1], scores)
     assert_equal_scores(backend.predict(trained.images[2:3])[1], scores[2:3])
@@ -442,7 +442,7 @@ def test_damaged_and_foreign_files(padim, content, saved, tmp_path, trust):
     with pytest.raises(ValueError, match="lacks the settings"):
         load(saved(content), trust=trust)
     content["hyper_parameters"] = {"classes": 10}
-    with pytest.raises(ValueError, match=r"settings of no known image model .*\(classes\)"):
+    with pytest.raises(ValueError, match=r"settings of no image model of anomalib 2.* \(classes\)"):
         load(saved(content), trust=trust)
     with pytest.raises(FileNotFoundError, match="nothing.ckpt"):
         load(tmp_path / "nothing.ckpt")

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import sys
+import types
 import zipfile
 
 import numpy as np
@@ -32,7 +34,11 @@ def torch_zip(path, content, protocol=2, extra=(), method=zipfile.ZIP_STORED):
     return path
 
 
-CHECKPOINT = {"state_dict": {}, "hyper_parameters": {}, "pytorch-lightning_version": "2.5"}
+CHECKPOINT = {
+    "pytorch-lightning_version": "2.5",
+    "state_dict": {},
+    "hyper_parameters": {"pre_processor": True, "post_processor": True},
+}
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.onnx", "model"])
@@ -97,6 +103,109 @@ def test_foreign_and_damaged_files(tmp_path, name):
         with pytest.raises(ValueError, match=problem) as caught:
             AnomalibDetector(path, trust=trust).score_samples([np.zeros((4, 4, 3), np.uint8)])
         assert str(path) in str(caught.value)
+
+
+# What anomalib before 2.0 wrote, as seen in files of its versions 0.7 and 1.2: names of weights and
+# settings, and objects of classes that stand for those of other libraries.
+OLD_WEIGHTS = {
+    "model.idx": 0,
+    "model.gaussian.mean": 0,
+    "image_threshold.value": 19.6,
+    "pixel_threshold.value": 19.6,
+}
+OLD_METADATA = {"task": "segmentation", "image_threshold": 19.6, "pixel_threshold": 19.6}
+
+
+def old_files(instance_of):
+    """Content of old files, the version to be named, and whether it is a checkpoint."""
+    config = instance_of("omegaconf.dictconfig", "DictConfig")
+    transform = instance_of("torchvision.transforms.v2._container", "Compose")
+    f1 = "anomalib.metrics.threshold.f1_adaptive_threshold.F1AdaptiveThreshold"
+    classes = {"image_threshold_class": f1, "pixel_threshold_class": f1}
+    scores = {"normalization_metrics.pred_scores.min": 1.7}
+    settings = {"backbone": "resnet18", "layers": ["layer1"], "pre_trained": False}
+    return {
+        "0.x": {
+            "pytorch-lightning_version": "1.9.5",
+            "state_dict": {**OLD_WEIGHTS, "normalization_metrics.min": 1.7},
+            "hyper_parameters": config,
+            "hparams_type": type(config),
+        },
+        "1.x": {
+            "pytorch-lightning_version": "2.4.0",
+            "state_dict": {**classes, **OLD_WEIGHTS, **scores},
+            "hyper_parameters": settings,
+            "transform": transform,
+        },
+        "1.x plain": {
+            "pytorch-lightning_version": "2.2.1",
+            "state_dict": {**classes, **OLD_WEIGHTS},
+            "hyper_parameters": {"model": "gpt-4o-mini", "k_shot": 0},
+            "transform": None,
+        },
+        "0.x module": {
+            "model": instance_of("anomalib.models.padim.torch_model", "PadimModel"),
+            "metadata": {**OLD_METADATA, "transform": {}, "min": 1.7, "max": 19.7},
+        },
+        "1.x module": {
+            "model": instance_of("anomalib.deploy.export", "InferenceModel"),
+            "metadata": {**OLD_METADATA, "pred_scores.min": 1.7},
+        },
+    }
+
+
+@pytest.fixture
+def instance_of(monkeypatch):
+    """Make an object of a class of a library, which need not be installed."""
+
+    def make(module, name):
+        kind = type(name, (), {"__module__": module})
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+        setattr(sys.modules[module], name, kind)
+        return kind()
+
+    return make
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("name", ["0.x", "1.x", "1.x plain", "0.x module", "1.x module"])
+def test_models_of_anomalib_before_2(tmp_path, instance_of, name, protocol, trust):
+    content = old_files(instance_of)[name]
+    path = torch_zip(tmp_path / "model.ckpt", content, protocol)
+    with pytest.raises(ValueError) as caught:
+        AnomalibDetector(path, trust=trust).score_samples([np.zeros((4, 4, 3), np.uint8)])
+    message = str(caught.value)
+    written = f"{path} was written by anomalib {name[:3]}"
+    if "module" not in name:
+        written += f" (with Lightning {content['pytorch-lightning_version']})"
+    assert message.startswith(f"{written}, which is too old")
+    # What to do, and nothing that misleads: no talk of damage, of trust, or of language models.
+    assert "Train the model again with anomalib 2.7" in message
+    assert "outputs named pred_score and anomaly_map" in message
+    assert "AnomalibDetector(inferencer=...)" in message
+    for word in ("damaged", "trust", "language", "not written by"):
+        assert word not in message
+
+
+def test_an_old_checkpoint_without_a_version(tmp_path):
+    content = {"state_dict": OLD_WEIGHTS, "hyper_parameters": {}}
+    with pytest.raises(ValueError, match="written by anomalib 0.x or 1.x, which is too old"):
+        checkpoint_kind(torch_zip(tmp_path / "model.ckpt", content))
+
+
+@pytest.mark.parametrize("trust", [False, True])
+@pytest.mark.parametrize("settings", [{"model": "resnet18"}, {"lr": 0.1, "classes": 10}, {}])
+def test_checkpoints_of_other_projects_of_lightning(tmp_path, settings, trust):
+    content = {
+        "pytorch-lightning_version": "2.5.1",
+        "state_dict": {"backbone.conv1.weight": 0},
+        "hyper_parameters": settings,
+    }
+    path = torch_zip(tmp_path / "model.ckpt", content)
+    expected = r"model.ckpt is a checkpoint of PyTorch Lightning 2.5.1, but of another project"
+    with pytest.raises(ValueError, match=expected):
+        AnomalibDetector(path, trust=trust).score_samples([np.zeros((4, 4, 3), np.uint8)])
 
 
 @pytest.mark.parametrize("trust", [False, True])

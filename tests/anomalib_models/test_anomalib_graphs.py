@@ -1,6 +1,7 @@
 """Exported graphs, made by hand here: ONNX and OpenVINO without anomalib."""
 
 import functools
+import json
 import os
 import pickle
 import shutil
@@ -219,8 +220,9 @@ def test_merged_steps_leave_unclipped_scores(tmp_path, runtime_and_style):
 def test_only_normalised_scores_warn_once_and_say_so(tmp_path):
     path = save(make_graph("minmax"), tmp_path, "onnx")  # OpenVINO sees through this
     detector = AnomalibDetector(path)
-    with pytest.warns(UserWarning, match="normalised scores only"):
+    with pytest.warns(UserWarning, match="normalised scores only") as caught:
         scores = detector.score_samples(X)
+    assert caught[0].filename == __file__
     np.testing.assert_allclose(scores, -NORMALIZED, atol=1e-5)
     assert detector.raw_scores_ is False  # and no second warning
     assert detector.predict(X).tolist() == np.where(RAW > THRESHOLD, -1, 1).tolist()
@@ -355,8 +357,9 @@ def test_maps_of_a_crop_cover_the_whole_image(tmp_path, runtime):
     path = save(make_graph(resize=(20, 24), crop=(16, 16)), tmp_path, runtime)
     image = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     detector = AnomalibDetector(path)
-    with pytest.warns(UserWarning, match="sees the centre of an image only"):
+    with pytest.warns(UserWarning, match="sees the centre of an image only") as caught:
         maps, scores = detector.score_maps([image], return_scores=True)
+    assert caught[0].filename == __file__
     inner = raw_map(image)[2:18, 4:20]
     expected = np.full((20, 24), inner.min())
     expected[2:18, 4:20] = inner
@@ -535,8 +538,17 @@ def test_graphs_that_are_not_anomalibs(tmp_path, runtime):
     for output in model.graph.output:
         output.name = {"pred_score": "logits", "anomaly_map": "mask"}.get(output.name, output.name)
     path = save(model, tmp_path, runtime)
-    with pytest.raises(ValueError, match="it is not an export of anomalib 2"):
+    with pytest.raises(ValueError, match="export of another project, or of anomalib before 2.0"):
         AnomalibDetector(path).score_samples(X)
+    metadata = path.parent / "metadata.json"
+    metadata.write_text("[")  # of another program: it says nothing
+    with pytest.raises(ValueError, match="export of another project, or of anomalib before 2.0"):
+        AnomalibDetector(path).score_samples(X)
+    # As anomalib 0.x and 1.x wrote them beside their graphs.
+    for version, entry in (("0.x", {"transform": {}, "min": 1.7}), ("1.x", {"pred_scores.min": 1})):
+        metadata.write_text(json.dumps({"task": "segmentation", "image_threshold": 19.6, **entry}))
+        with pytest.raises(ValueError, match=f"written by anomalib {version}, which is too old"):
+            AnomalibDetector(path).score_samples(X)
 
 
 def test_devices(tmp_path):

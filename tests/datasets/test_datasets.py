@@ -5,7 +5,10 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -801,6 +804,31 @@ def test_what_is_not_known_in_jsonl(tmp_path):
     (root / "manifest.jsonl").write_text('{"image": "images/a.png", "y": -1, "y": 1}')
     ((_, reason),) = refused(root, {})
     assert reason == "line 1: is not JSON: an object has 'y' twice"
+
+
+def test_names_that_no_file_of_this_system_can_have(tmp_path):
+    root, _ = make_jsonl(tmp_path)
+    row = {"image": "\ud800.png", "split": "train", "y": 1}  # half of a pair, as JSON can hold it
+    (root / "manifest.jsonl").write_text(json.dumps(row), encoding="ascii")
+    with pytest.raises(LayoutError, match="is no file name in utf-8, the encoding in use here"):
+        read_manifest(root / "manifest.jsonl")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode whatever the locale")
+def test_an_encoding_without_the_letters_of_a_list(tmp_path):
+    (tmp_path / "größe.png").write_bytes(b"")
+    lines = "image,split,y\ngröße.png,train,1\n"
+    (tmp_path / "manifest.csv").write_text(lines, encoding="utf-8")
+    code = "import sys; from skanomaly.datasets import read_dataset; read_dataset(sys.argv[1])"
+    root = str(Path(datasets.__file__).parents[2])
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, **plain},
+        capture_output=True,
+    )
+    assert b"LayoutError" in done.stderr
+    assert b"is no file name in ascii, the encoding in use here" in done.stderr
 
 
 def test_bad_jsonl(tmp_path):

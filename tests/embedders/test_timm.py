@@ -298,7 +298,9 @@ def test_real_weights_load_as_in_timm(shared, image_size):
             device="cpu",
             dtype="float32",
         )
-        assert_close(embedder.transform(images), channels_last(expected))
+        # Two sums of up to 768 products, in each of 12 blocks, were their errors all to add up.
+        rounding = 2 * 12 * 768**0.5 * 2.0**-24
+        assert_close(embedder.transform(images), channels_last(expected), rounding)
 
 
 @pytest.mark.slow

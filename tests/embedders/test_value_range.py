@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -36,6 +37,8 @@ def make(request):
 
 
 def test_12_bits_have_the_tokens_of_their_8_bit_twins(make):
+    if "dtype" in make().get_params():  # bfloat16 would round the last bits of an input up or down
+        make = partial(make, dtype="float32")
     side = 28 if "dinov2" in str(make) else 32  # no resizing, which rounds 8-bit images
     eight, twelve = ([image[:side, :side] for image in X] for X in (EIGHT, TWELVE))
     expected = make().transform(eight)

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from skanomaly import PatchGaussianScorer, PatchKNNScorer
 from skanomaly.base import CrossFittedScorer
@@ -270,6 +272,17 @@ def test_a_single_image_warns_and_is_split(scorer):
     assert np.isfinite(fitted.score_samples(_tokens(3, grid=(6, 6), seed=1))).all()
     with pytest.warns(UserWarning, match="against its other views"):
         clone(scorer).fit(np.stack([image, image[:, ::-1] + 0.1], axis=1))
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_predict"])
+@pytest.mark.parametrize("in_a_pipeline", [False, True])
+def test_the_warning_of_a_single_image_points_at_the_users_line(method, in_a_pipeline):
+    estimator = PatchKNNScorer()
+    if in_a_pipeline:
+        estimator = make_pipeline(FunctionTransformer(), estimator)
+    with pytest.warns(UserWarning, match="calibrated on a single image") as caught:
+        getattr(estimator, method)(_tokens(1, grid=(6, 6)))
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_single_image_quarter_by_quarter():
