@@ -23,6 +23,7 @@ from skanomaly._version import __version__
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import DatasetSplit
 from skanomaly.inspection import score_images
+from skanomaly.inspection._limits import limits_for
 from skanomaly.inspection._maps import check_sigma
 
 #: What :func:`evaluate_split` calls with each map: number of the test image, its map, its score,
@@ -201,8 +202,8 @@ def evaluate_split(
         ``on_map(i, heat_map, score, threshold, limits)`` is called for each test image `i` in
         turn, as soon as its map is there: with the map of the image's size that the metrics are
         measured on, read-only; the image's score and the threshold, below which it is anomalous;
-        and ``(low, high)``, the median and the 99.9% quantile of the patch scores of all test
-        images, as limits of a colour scale that is one for all. For pictures and other output that
+        and ``(low, high)``, the limits of a colour scale that is one for all, from the training
+        images alone: :func:`skanomaly.inspection.color_limits`. For pictures and other output that
         is to be on disk before everything is done.
 
     Returns
@@ -249,7 +250,10 @@ def evaluate_split(
     grids, scores = score_images(fitted, list(test.images))
     seconds["score"] = time.perf_counter() - start
     unknown = [test.masks[i] for i in np.flatnonzero(test.y == -1)].count(None)
-    maps, seconds["maps"] = _make_maps(test, grids, scores, threshold, sigma, on_map, not unknown)
+    limits = None if on_map is None else limits_for(fitted, grids)
+    maps, seconds["maps"] = _make_maps(
+        test, grids, scores, threshold, limits, sigma, on_map, not unknown
+    )
     start = time.perf_counter()
     measured = _image_metrics(test, scores)
     if not unknown:
@@ -288,16 +292,13 @@ def evaluate_split(
     )
 
 
-def _make_maps(test, grids, scores, threshold, sigma, on_map, keep):
+def _make_maps(test, grids, scores, threshold, limits, sigma, on_map, keep):
     """The maps of the test images, if they are to be kept, and the seconds that making them took.
 
     Each is handed to `on_map` as soon as it is there.
     """
-    maps, seconds, limits = [], 0.0, None
-    if on_map is not None:
-        patch_scores = np.concatenate([grid.ravel() for grid in grids])
-        limits = tuple(np.quantile(patch_scores, [0.5, 0.999]))
-    elif not keep:
+    maps, seconds = [], 0.0
+    if on_map is None and not keep:
         return maps, seconds
     for i, (grid, path) in enumerate(zip(grids, test.images, strict=True)):
         start = time.perf_counter()

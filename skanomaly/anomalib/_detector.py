@@ -20,7 +20,7 @@ from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike
 from skanomaly.anomalib._files import Backend, digest_of_checkpoint
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
-from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.scorers._training_images import normal_images
 
@@ -72,12 +72,12 @@ class AnomalibDetector(OutlierMixin, Estimator):
         Threshold of `score_samples`, after `fit`.
     train_scores_ : ndarray of shape (n_images,), float64
         `score_samples` of the good images given to `fit`.
+    patch_limits_ : tuple of float
+        Limits of colours, from the maps of these images, where the model has maps.
 
     Notes
     -----
-    The sign is scikit-learn's: ``score_samples`` is the negative of anomalib's ``pred_score``.
-    Maps keep anomalib's sign.
-
+    ``score_samples`` is the negative of anomalib's ``pred_score``; maps keep anomalib's sign.
     Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
     best F1 on anomalib's validation images, defects included. Pickles hold the path and the digest
     of the file, not the model: where the file has moved or changed, an error says so.
@@ -101,8 +101,7 @@ class AnomalibDetector(OutlierMixin, Estimator):
     >>> detector = AnomalibDetector(inferencer=Darkness()).fit(good)
     >>> detector.predict([good[-1], np.zeros((8, 8, 3), dtype=np.uint8)])
     array([ 1, -1])
-    >>> detector = AnomalibDetector("model.ckpt")  # doctest: +SKIP
-    >>> detector.score_samples(["part_1.png", "part_2.png"])  # doctest: +SKIP
+    >>> AnomalibDetector("model.ckpt").score_samples(["part_1.png"])  # doctest: +SKIP
     """
 
     _parameter_constraints: dict = {
@@ -313,10 +312,12 @@ class AnomalibDetector(OutlierMixin, Estimator):
         self._validate_params()
         items = check_images(X)
         normal = normal_images(y, len(items))
-        for name in ("offset_", "train_scores_", "_file", "_fitted_params"):
+        for name in ("offset_", "train_scores_", "patch_limits_", "_file", "_fitted_params"):
             self.__dict__.pop(name, None)
-        scores = self._score(items, self._backend())[1]
+        maps, scores = self._score(items, self._backend(), "sample")
         self.train_scores_ = scores[normal]
+        if maps:
+            self.patch_limits_ = patch_score_limits([maps[i] for i in normal])
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
         self._fitted_params = {name: getattr(self, name) for name in _PARAMS_OF_FIT}
         return scores

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Inferencers are called by one thread at a time: most keep a single request or module.
 _lock = threading.RLock()
+_STEPS = np.linspace(0, 1, 257)  # of the quantiles that stand for a map
 
 
 class InferencerBackend(Backend):
@@ -92,8 +93,9 @@ def score_batches(
         Paths, bytes, PIL images or arrays.
     backend : Backend
         The model.
-    size : {None, "image", "model"}
-        Give no maps, maps of each image's size, or maps of the model's size.
+    size : {None, "image", "model", "sample"}
+        Give no maps, maps of each image's size, maps of the model's size, or in place of each map
+        its quantiles in even steps, the highest value last, and nothing where there are no maps.
     normalized : bool
         Ask for anomalib's normalised scores.
     batch_size, verbose
@@ -102,7 +104,7 @@ def score_batches(
     Returns
     -------
     maps : list of ndarray of shape (height, width), float32
-        Higher is more anomalous; empty without `size`.
+        Higher is more anomalous; empty without `size`. Quantiles are of shape (257,).
     scores : ndarray of shape (n,), float64
         Higher is more normal.
 
@@ -124,12 +126,16 @@ def score_batches(
             scores.append(-found)
             if size is not None:
                 for (i, item), image, heat, name in zip(part, images, heats, names, strict=True):
+                    if heat is None and size == "sample":
+                        continue
                     if heat is None:
                         raise ValueError(f"{name}: this model gives scores, but no anomaly_map")
                     if size == "image":
                         read = isinstance(image, np.ndarray)
                         own_size = image.shape[:2] if read else image_size(item, i)
                         heat = upsample_map(heat, own_size, sigma=0)
+                    elif size == "sample":
+                        heat = np.quantile(heat, _STEPS)
                     maps.append(heat)
             bar.update(len(part))
     return maps, np.concatenate(scores)

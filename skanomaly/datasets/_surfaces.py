@@ -185,7 +185,16 @@ def _camera(rng, size):
     return camera
 
 
-def write_surfaces(root: Path, surface: str, n_train: int, size: int, seed: int) -> None:
+def write_surfaces(
+    root: Path,
+    surface: str,
+    n_train: int,
+    size: int,
+    seed: int,
+    *,
+    n_good: int = 10,
+    n_defective: int = 15,
+) -> None:
     """Write a small data set in the layout of MVTec AD.
 
     Parameters
@@ -195,22 +204,24 @@ def write_surfaces(root: Path, surface: str, n_train: int, size: int, seed: int)
     surface : str
         As for :func:`make_surfaces`.
     n_train : int
-        Normal images to fit on; 10 more, and 15 with a defect, are for the test.
+        Normal images to fit on.
     size : int
         Side of the images in pixels.
     seed : int
         Of the random numbers.
+    n_good, n_defective : int, default=10 and 15
+        Normal images, made as those to fit on, and images with a defect, to test on.
     """
-    n_test, n_defects = 10, 15
     made = make_surfaces(
-        n_train + n_test, n_defects, surface=surface, image_size=size, random_state=seed
+        n_train + n_good, n_defective, surface=surface, image_size=size, random_state=seed
     )
     for i, (image, mask, kind) in enumerate(
         zip(made.images, made.masks, made.defect_types, strict=True)
     ):
         folder = root / ("train" if i < n_train else "test") / kind
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{i:03d}.png")
+        # Sensor noise does not compress: the quick way saves time, and loses few bytes.
+        Image.fromarray(image).save(folder / f"{i:03d}.png", compress_level=1)
         if mask.any():
             folder = root / "ground_truth" / kind
             folder.mkdir(parents=True, exist_ok=True)

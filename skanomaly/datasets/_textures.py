@@ -180,18 +180,17 @@ def _disc(rng, size):
     def inside(distance):
         return step(-distance, -soft, soft)
 
-    bolts = 2 * np.pi * np.arange(6) / 6
+    # from the nearest of six holes on a circle
+    turn = theta - np.round(theta * (3 / np.pi)) * (np.pi / 3)
+    outwards, around = r * np.cos(turn) - 74, r * np.sin(turn)
+    hole = np.hypot(outwards, around)
     lamp = np.arctan2(LIGHT[1], LIGHT[0]) - angle
     facing = np.cos(theta - lamp)  # +1 on the side towards the lamp
     # distance inwards to the nearest edge, and how that edge's chamfer faces the lamp: the wall
     # of a hole faces it on the far side
-    edge, chamfer = r - 100, facing
-    for x, y, radius in ((0, 0, 22), *((74 * np.cos(t), 74 * np.sin(t), 7) for t in bolts)):
-        hole = np.hypot(u - x, v - y)
-        wall = ((u - x) * np.cos(lamp) + (v - y) * np.sin(lamp)) / np.maximum(hole, 1)
-        nearer = radius - hole > edge
-        edge = np.where(nearer, radius - hole, edge)
-        chamfer = np.where(nearer, -wall, chamfer)
+    edge = np.maximum.reduce([r - 100, 22 - r, 7 - hole])
+    wall = np.cos(np.arctan2(around, outwards) + theta - turn - lamp)
+    chamfer = np.where(edge == 7 - hole, -wall, np.where(edge == 22 - r, -facing, facing))
     part = inside(edge)
 
     turned = np.interp(r, np.arange(0, 105, 0.7), rng.normal(0, 1, 150))
@@ -211,8 +210,8 @@ def _disc(rng, size):
     stamp = inside(np.maximum(bar - 2.2, np.abs(r - 59) - 4)) * code[cell.astype(int) % len(code)]
     tone *= 1 - 0.45 * stamp
 
-    cloth = 0.15 * (1 + 0.10 * field(rng, size, 0.7) + 0.08 * field(rng, size, 20))
-    floor = cloth[..., None] * rgb(0.85, 0.98, 1.10)
+    plate = 0.15 * (1 + 0.10 * field(rng, size, 0.7) + 0.04 * field(rng, size, 20))
+    floor = plate[..., None] * rgb(0.85, 0.98, 1.10)
     drop = np.array(-LIGHT * 5)  # the shadow falls away from the light
     c, s = np.cos(angle), np.sin(angle)
     du, dv = c * drop[0] + s * drop[1], c * drop[1] - s * drop[0]

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from skanomaly._images import load_image
 from skanomaly._typing import FloatArray
 from skanomaly.datasets import ImageSet
 from skanomaly.report._picture import part_picture
@@ -68,7 +67,14 @@ class HeatMapFolder:
             self._open()
         path, kind = self.images.images[index], self.images.defect_types[index]
         picture = part_picture(
-            load_image(path), heat_map, self.images.load_mask(index), score, threshold, limits
+            path,
+            heat_map,
+            self.images.load_mask(index),
+            score,
+            threshold,
+            limits,
+            name=path.name,
+            known=kind,
         )
         target = self.folder / kind / f"{path.stem}.png"
         target.parent.mkdir(exist_ok=True)

@@ -14,10 +14,10 @@ from skanomaly._sklearn import _fit_context
 from skanomaly._tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray, Labels
 from skanomaly.core.aggregation import aggregate_patch_scores
-from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
 from skanomaly.scorers._checked import CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._training_images import check_scores, normal_images
+from skanomaly.scorers._training_images import calibration_images, check_scores, normal_images
 
 SINGLE_IMAGE = "calibrated on a single image"
 
@@ -91,6 +91,20 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         """`score_samples` of each image."""
         return self._score_tokens(tokens)[1]
 
+    @property
+    def patch_limits_(self) -> tuple[float, float]:
+        """Limits of colours, from held-out patch scores of the training images."""
+        if "_patch_limits" not in vars(self):
+            raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
+        return self._patch_limits
+
+    def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
+        """Held-out scores of the valid patches of each training image that is calibrated on."""
+        base = tokens.select_view(0)
+        base = base.select(calibration_images(base))
+        scores = self._score_tokens(base)[0]
+        return [scores[base.rows(i)][base.valid[base.rows(i)]] for i in range(base.n_images)]
+
     def _single_image_warning(self, tokens: PatchTokens) -> str | None:
         """What to say of a threshold that rests on one image."""
         return (
@@ -121,7 +135,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         self : object
             The fitted scorer.
         """
-        for name in ("train_scores_", "offset_"):
+        for name in ("train_scores_", "offset_", "_patch_limits"):
             self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
         tokens = tokens.select(normal_images(y, tokens.n_images))
@@ -136,6 +150,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             offset = contamination_offset(train_scores, self.contamination)
         self.train_scores_, self.offset_ = train_scores, offset
         self._remember_params()
+        self._patch_limits = patch_score_limits(self._held_out_patches(tokens))
         if tokens.n_images == 1:
             problem = self._single_image_warning(tokens)
             if problem is not None:

@@ -96,6 +96,7 @@ class PatchKNNScorer(CrossFittedScorer):
         to the exact search; 0 for the exact algorithms, NaN with one training image.
     %(train_scores_bounded)s
     %(offset_)s
+    %(patch_limits_)s
     %(features_in)s
 
     Notes

@@ -87,6 +87,7 @@ class PromptScorer(BasePatchScorer):
         Scores of the training images, as from `score_samples`.
     offset_ : float
         -0.5, or the `contamination` quantile of `train_scores_`.
+    %(patch_limits_)s
     %(features_in)s
 
     Notes
@@ -198,6 +199,17 @@ class PromptScorer(BasePatchScorer):
         """The probability 0.5, which is a threshold without any image."""
         return -0.5 if self.mode == "softmax" and self.contamination == "auto" else None
 
+    @property
+    def patch_limits_(self) -> tuple[float, float]:
+        """Limits of colours: of held-out patch scores, or without `fit` from the threshold to 1."""
+        if self._fixed_offset is not None and not self._fitted_to_texts():
+            return -self._fixed_offset, 1.0
+        return super().patch_limits_
+
+    def _fitted_to_texts(self):
+        """Whether there was a `fit`, and the texts are still those of it."""
+        return hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params())
+
     def _offset(self):
         if self._fixed_offset is None and not hasattr(self, "train_scores_"):
             raise NotFittedError(
@@ -230,7 +242,7 @@ class PromptScorer(BasePatchScorer):
 
     def _score_tokens(self, tokens):
         self._validate_params()
-        if hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params()):
+        if self._fitted_to_texts():
             return self._score_by_texts(tokens, self.text_features_, self.logit_scale_)
         return self._score_by_texts(tokens, *self._texts(tokens.dim))
 
