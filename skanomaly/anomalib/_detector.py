@@ -316,8 +316,8 @@ class AnomalibDetector(OutlierMixin, Estimator):
             self.__dict__.pop(name, None)
         maps, scores = self._score(items, self._backend(), "sample")
         self.train_scores_ = scores[normal]
-        if maps:
-            self.patch_limits_ = patch_score_limits([maps[i] for i in normal])
+        if samples := [maps[i] for i in normal if maps[i].size]:
+            self.patch_limits_ = patch_score_limits(samples)
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
         self._fitted_params = {name: getattr(self, name) for name in _PARAMS_OF_FIT}
         return scores

@@ -95,7 +95,7 @@ def score_batches(
         The model.
     size : {None, "image", "model", "sample"}
         Give no maps, maps of each image's size, maps of the model's size, or in place of each map
-        its quantiles in even steps, the highest value last, and nothing where there are no maps.
+        its quantiles in even steps, the highest value last, and none where there is no map.
     normalized : bool
         Ask for anomalib's normalised scores.
     batch_size, verbose
@@ -104,7 +104,8 @@ def score_batches(
     Returns
     -------
     maps : list of ndarray of shape (height, width), float32
-        Higher is more anomalous; empty without `size`. Quantiles are of shape (257,).
+        Higher is more anomalous; empty without `size`. Quantiles are of shape (257,), or
+        (0,).
     scores : ndarray of shape (n,), float64
         Higher is more normal.
 
@@ -126,7 +127,8 @@ def score_batches(
             scores.append(-found)
             if size is not None:
                 for (i, item), image, heat, name in zip(part, images, heats, names, strict=True):
-                    if heat is None and size == "sample":
+                    if size == "sample":
+                        maps.append(np.empty(0) if heat is None else np.quantile(heat, _STEPS))
                         continue
                     if heat is None:
                         raise ValueError(f"{name}: this model gives scores, but no anomaly_map")
@@ -134,8 +136,6 @@ def score_batches(
                         read = isinstance(image, np.ndarray)
                         own_size = image.shape[:2] if read else image_size(item, i)
                         heat = upsample_map(heat, own_size, sigma=0)
-                    elif size == "sample":
-                        heat = np.quantile(heat, _STEPS)
                     maps.append(heat)
             bar.update(len(part))
     return maps, np.concatenate(scores)
