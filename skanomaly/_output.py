@@ -210,7 +210,7 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
+def save_picture(picture: Image.Image, path: Path, *, compress_level: int = 6) -> None:
     """Write a picture as a PNG file that :func:`is_own_picture` knows again.
 
     Parameters
@@ -219,11 +219,13 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         In any mode of PNG.
     path : Path
         In a folder that exists.
+    compress_level : int, default=6
+        From 0, none, to 9, slow.
     """
     info = PngInfo()
     info.add_text(*_MARK)
     with written_beside(path) as file:
-        picture.save(file, "PNG", pnginfo=info)
+        picture.save(file, "PNG", pnginfo=info, compress_level=compress_level)
 
 
 def is_own_picture(path: Path) -> bool:

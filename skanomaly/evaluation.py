@@ -30,6 +30,7 @@ from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import DatasetSplit
 from skanomaly.datasets._check import doubtful_images, unusable_files
 from skanomaly.inspection import score_images
+from skanomaly.inspection._limits import limits_for
 from skanomaly.inspection._maps import check_sigma
 
 __all__ = ["EvaluationResult", "evaluate_split"]
@@ -74,9 +75,8 @@ def evaluate_split(
         ``on_map(i, heat_map, score, threshold, limits)`` is called for each test image `i` in
         turn: with the map of the image's size that the metrics are
         measured on, read-only; the image's score and the threshold, below which it is anomalous;
-        and ``(low, high)``, the median and the 99.9% quantile of the patch scores of all test
-        images, as limits of a colour scale that is one for all. For pictures, one at a
-        time.
+        and ``(low, high)``, the limits of a colour scale that is one for all, from the training
+        images alone: :func:`skanomaly.inspection.color_limits`. For pictures, one at a time.
 
     Returns
     -------
@@ -244,8 +244,7 @@ def _make_maps(test, grids, sigma):
 
 def _hand_out(on_map, maps, result):
     """Call `on_map` with each map."""
-    patch_scores = np.concatenate([grid.ravel() for grid in result.patch_scores])
-    limits = tuple(np.quantile(patch_scores, [0.5, 0.999]))
+    limits = limits_for(result.estimator, result.patch_scores)
     for i, heat_map in enumerate(maps):
         on_map(i, heat_map, float(result.scores[i]), result.threshold, limits)
 

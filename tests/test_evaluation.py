@@ -25,6 +25,7 @@ from skanomaly import (
     evaluate_split,
 )
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
+from skanomaly.inspection import color_limits
 from skanomaly.metrics import IMAGE_SCORERS
 from skanomaly.model_selection import OneClassSplit
 
@@ -111,8 +112,7 @@ def test_maps_are_handed_out_as_they_are_made(split, tmp_path):
         np.testing.assert_array_equal(maps, anomaly_maps(result.estimator, images, sigma=1))
         assert not any(heat_map.flags.writeable for heat_map in maps)
         assert scores == tuple(result.scores) and set(thresholds) == {result.threshold}
-        patches = np.concatenate([grid.ravel() for grid in result.patch_scores])
-        assert set(limits) == {tuple(np.quantile(patches, [0.5, 0.999]))}
+        assert set(limits) == {color_limits(result.estimator)}
 
 
 def test_maps_that_no_metric_needs_are_not_kept(split):

@@ -19,7 +19,7 @@ from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
 from skanomaly.anomalib._state import FileBackedDetector
-from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 
@@ -67,11 +67,12 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         Threshold of `score_samples`, after `fit`.
     train_scores_ : ndarray of shape (n_images,), float64
         `score_samples` of the good images given to `fit`.
+    patch_limits_ : tuple of float
+        Limits of colours, from the maps of these images, where the model has maps.
 
     Notes
     -----
-    ``score_samples`` is the negative of anomalib's ``pred_score``. Maps keep anomalib's sign.
-
+    ``score_samples`` is the negative of anomalib's ``pred_score``; maps keep anomalib's sign.
     Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
     best F1 on anomalib's validation images, defects included. Pickles hold the path and the digest
     of the file, not the model: where the file has moved or changed, an error says so.
@@ -95,6 +96,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
     >>> detector = AnomalibDetector(inferencer=Darkness()).fit(good)
     >>> detector.predict([good[-1], np.zeros((8, 8, 3), dtype=np.uint8)])
     array([ 1, -1])
+    >>> AnomalibDetector("model.ckpt").score_samples(["part_1.png"])  # doctest: +SKIP
     """
 
     _parameter_constraints: dict = {
@@ -293,10 +295,12 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
     def _fit(self, X: Images, y: Labels) -> FloatArray:
         items = check_images(X)
         normal = normal_images(y, len(items))
-        for name in ("offset_", "train_scores_", "_file", "_params_at_fit"):
+        for name in ("offset_", "train_scores_", "patch_limits_", "_file", "_params_at_fit"):
             self.__dict__.pop(name, None)
-        scores = self._score(items, self._backend(), training=True)[1]
+        maps, scores = self._score(items, self._backend(), "sample", training=True)
         self.train_scores_ = scores[normal]
+        if samples := [maps[i] for i in normal if maps[i].size]:
+            self.patch_limits_ = patch_score_limits(samples)
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
         self._remember_params()
         return scores

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Inferencers are called by one thread at a time: most keep a single request or module.
 _lock = threading.RLock()
+_STEPS = np.linspace(0, 1, 257)  # of the quantiles that stand for a map
 
 
 class InferencerBackend(Backend):
@@ -95,8 +96,9 @@ def score_batches(
         Paths, bytes, PIL images or arrays.
     backend : Backend
         The model.
-    size : {None, "image", "model"}
-        Give no maps, maps of each image's size, or maps of the model's size.
+    size : {None, "image", "model", "sample"}
+        Give no maps, maps of each image's size, maps of the model's size, or in place of each map
+        its quantiles in even steps, the highest value last, and none where there is no map.
     normalized : bool
         Ask for anomalib's normalised scores.
     value_range, batch_size, verbose
@@ -107,7 +109,8 @@ def score_batches(
     Returns
     -------
     maps : list of ndarray of shape (height, width), float32
-        Higher is more anomalous; empty without `size`.
+        Higher is more anomalous; empty without `size`. Quantiles are of shape (257,), or
+        (0,).
     scores : ndarray of shape (n,), float64
         Higher is more normal.
 
@@ -133,6 +136,9 @@ def score_batches(
             scores.append(-found)
             if size is not None:
                 for (i, item), image, heat, name in zip(part, images, heats, names, strict=True):
+                    if size == "sample":
+                        maps.append(np.empty(0) if heat is None else np.quantile(heat, _STEPS))
+                        continue
                     if heat is None:
                         raise ValueError(f"{name}: this model gives scores, but no anomaly_map")
                     if size == "image":

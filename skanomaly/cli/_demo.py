@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +13,17 @@ from skanomaly.cli._options import Json, Overwrite, home, plain_errors
 from skanomaly.cli._results import evaluate_splits, open_results
 from skanomaly.cli._settings import make_model
 
+# To test on: enough good parts for their flagged share to be near the nominal one, and ten of each
+# of the five defects.
+_N_GOOD, _N_DEFECTIVE = 50, 50
+
 
 def demo(
     output: Annotated[
         Path, typer.Option(callback=home, help="Folder for images and heat maps.")
     ] = Path("skanomaly-demo"),
     surface: Annotated[str, typer.Option(help="Surface to make, see make_surfaces.")] = "disc",
-    images: Annotated[int, typer.Option(min=3, help="Good images to train on.")] = 30,
+    images: Annotated[int, typer.Option(min=3, help="Good images to train on.")] = 100,
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 384,
     seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
     json_file: Json = None,
@@ -33,8 +38,16 @@ def demo(
         open_results(json_file, Guard(overwrite=overwrite), ())  # an error before the images
         # One folder for each set of options, so that no run finds the images of another.
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
-        write_surfaces(data, surface, images, size, seed, overwrite=overwrite)
+        counts = {"n_good": _N_GOOD, "n_defective": _N_DEFECTIVE}
+        write_surfaces(data, surface, images, size, seed, overwrite=overwrite, **counts)
         model = make_model("filterbank")
         split = read_mvtec(data)
         guard = Guard(split_files(split), overwrite)
         evaluate_splits("filterbank", model, [split], output / "heatmaps", json_file, guard)
+        print(
+            f"The parts are in {data}, what the model says of each test part in "
+            f"{output / 'heatmaps'}: a folder of pictures for each defect, and scores.csv.\n"
+            "With your own images, good ones in train/good, others in test/NAME:\n"
+            "  skanomaly evaluate path/to/your/parts --output report",
+            file=sys.stderr,
+        )

@@ -1,6 +1,8 @@
-"""Thresholds and p-values from held-out scores of normal images."""
+"""Thresholds, p-values and colours from held-out scores of normal images."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -91,6 +93,35 @@ def conformal_p_values(
     _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     weight = np.concatenate([[0.0], np.cumsum((1 / sizes)[group][order])])
     return np.minimum((1 + weight[at_most]) / (len(sizes) + 1), 1.0)  # sums are rounded
+
+
+def patch_score_limits(patch_scores: Sequence[ArrayLike]) -> tuple[float, float]:
+    """What is usual in a normal image, and what is beyond it: the limits of a colour scale.
+
+    Parameters
+    ----------
+    patch_scores : sequence of array-like
+        Held-out patch scores of each normal image, or a sample of them with the highest; higher is
+        more anomalous.
+
+    Returns
+    -------
+    low, high : float
+        The 95% quantile of all patches, up to which nothing is to be painted; and the 90% quantile
+        of the images' highest patch scores, beyond which nine of ten normal images show nothing,
+        raised by the distance of both over the number of images, for what few of them do not show.
+
+    Examples
+    --------
+    >>> from skanomaly.core.calibration import patch_score_limits
+    >>> patch_score_limits([[0.0] * 20 + [1.0], [0.0] * 20 + [2.0], [0.0] * 20 + [3.0]])
+    (0.0, 3.733333333333333)
+    """
+    scores = [np.ravel(image) for image in patch_scores]
+    low = float(np.quantile(np.concatenate(scores), 0.95))
+    highest = [image.max() for image in scores if image.size]
+    above = max(0.0, float(np.quantile(highest, 0.9)) - low)
+    return low, low + above * (1 + 1 / len(highest))
 
 
 def calibration_folds(groups: ArrayLike, n_folds: int) -> IntArray:

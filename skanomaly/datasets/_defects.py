@@ -45,23 +45,23 @@ def _scratch(rng, scene, strength):
     u, v = local_grid(
         size, _place(rng, scene.part > 0.99), rng.uniform(0, np.pi), _defect_scale(size)
     )
-    half = rng.uniform(14, 60)
+    half = rng.uniform(16, 60)
     t = u / half
     knots = np.linspace(-1, 1, 9)
     path = rng.normal(0, 0.10) * half * t * t + np.interp(t, knots, rng.normal(0, 0.5, 9))
-    width = rng.uniform(0.6, 1.3) * np.sqrt(np.clip(1 - t * t, 0.02, 1))
+    width = rng.uniform(0.8, 1.5) * np.sqrt(np.clip(1 - t * t, 0.02, 1))
     pressure = np.interp(t, knots, rng.uniform(0.55, 1.0, 9)) * step(1 - np.abs(t), 0, 0.12)
     d = (v - path) / width
     bright = rng.choice([-1, 1])
     # the furrow, and the burr which it pushes up on one side
     relief = np.exp(-d * d) - 0.45 * np.exp(-((d - 1.9) ** 2))
-    tone = bright * strength * rng.uniform(0.22, 0.42) * relief * pressure
+    tone = bright * strength * rng.uniform(0.30, 0.50) * relief * pressure
     return _apply(scene, scene.image + tone[..., None], np.float32(1))
 
 
 def _spot(rng, scene, strength):
     size = scene.part.shape
-    radius = rng.uniform(3.0, 9.0)
+    radius = rng.uniform(4.0, 9.0)
     centre = _place(rng, scene.part > 0.99)
     weight = _blob(rng, size, centre, radius, 0.16, 0.16)
     for _ in range(rng.integers(0, 3)):  # droplets beside it

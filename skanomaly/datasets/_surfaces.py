@@ -187,7 +187,15 @@ def _camera(rng, size):
 
 
 def write_surfaces(
-    root: Path, surface: str, n_train: int, size: int, seed: int, *, overwrite: bool = False
+    root: Path,
+    surface: str,
+    n_train: int,
+    size: int,
+    seed: int,
+    *,
+    n_good: int = 10,
+    n_defective: int = 15,
+    overwrite: bool = False,
 ) -> None:
     """Write a small data set in the layout of MVTec AD.
 
@@ -198,11 +206,13 @@ def write_surfaces(
     surface : str
         As for :func:`make_surfaces`.
     n_train : int
-        Normal images to fit on; 10 more, and 15 with a defect, are for the test.
+        Normal images to fit on.
     size : int
         Side of the images in pixels.
     seed : int
         Of the random numbers.
+    n_good, n_defective : int, default=10 and 15
+        Normal images, made as those to fit on, and images with a defect, to test on.
     overwrite : bool, default=False
         Whether files of others are written over.
 
@@ -211,9 +221,8 @@ def write_surfaces(
     FileExistsError
         When such a file is in the way; nothing is written then.
     """
-    n_test, n_defects = 10, 15
     made = make_surfaces(
-        n_train + n_test, n_defects, surface=surface, image_size=size, random_state=seed
+        n_train + n_good, n_defective, surface=surface, image_size=size, random_state=seed
     )
     pictures = {}
     for i, (image, mask, kind) in enumerate(
@@ -226,4 +235,5 @@ def write_surfaces(
     Guard(overwrite=overwrite).check(pictures, is_own_picture)
     for path, picture in pictures.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_picture(Image.fromarray(picture), path)
+        # Sensor noise does not compress: the quick way saves time, and loses few bytes.
+        save_picture(Image.fromarray(picture), path, compress_level=1)

@@ -158,10 +158,10 @@ def _tile(rng, size):
     image = np.empty((*size, 3), dtype=np.float32)
     image[:] = rgb(0.63, 0.61, 0.58)
     for length, low, colour in (
-        (2.6, 0.75, rgb(0.47, 0.46, 0.46)),
-        (3.6, 1.05, rgb(0.79, 0.77, 0.73)),
-        (1.7, 1.45, rgb(0.24, 0.24, 0.26)),
-        (2.1, 1.75, rgb(0.55, 0.40, 0.31)),
+        (1.4, 0.75, rgb(0.57, 0.56, 0.55)),
+        (1.8, 1.05, rgb(0.70, 0.68, 0.65)),
+        (1.1, 1.60, rgb(0.44, 0.43, 0.43)),
+        (1.2, 1.75, rgb(0.60, 0.53, 0.46)),
     ):
         grain = field(rng, size, length) + 0.25 * field(rng, size, length / 3)
         image = mix(image, colour, step(grain, low, low + 0.35))
@@ -171,7 +171,8 @@ def _tile(rng, size):
 
 
 def _disc(rng, size):
-    u, v, angle = _product_frame(rng, size, 6, 0.10)
+    # it lies in a nest with a pin, which leaves it a little play
+    u, v, angle = _product_frame(rng, size, 2.5, 0.015)
     r = np.hypot(u, v)
     theta = np.arctan2(v, u)
     soft = max(0.8, 0.6 / unit_pixels(size))  # edges are about one pixel wide
@@ -179,23 +180,29 @@ def _disc(rng, size):
     def inside(distance):
         return step(-distance, -soft, soft)
 
-    bolts = 2 * np.pi * np.arange(6) / 6
-    holes = [np.hypot(u - 74 * np.cos(t), v - 74 * np.sin(t)) - 7 for t in bolts]
-    gap = np.minimum.reduce([r - 22, *holes])  # distance to the nearest hole
-    edge = np.maximum(r - 100, -gap)
+    # from the nearest of six holes on a circle
+    turn = theta - np.round(theta * (3 / np.pi)) * (np.pi / 3)
+    outwards, around = r * np.cos(turn) - 74, r * np.sin(turn)
+    hole = np.hypot(outwards, around)
+    lamp = np.arctan2(LIGHT[1], LIGHT[0]) - angle
+    facing = np.cos(theta - lamp)  # +1 on the side towards the lamp
+    # distance inwards to the nearest edge, and how that edge's chamfer faces the lamp: the wall
+    # of a hole faces it on the far side
+    edge = np.maximum.reduce([r - 100, 22 - r, 7 - hole])
+    wall = np.cos(np.arctan2(around, outwards) + theta - turn - lamp)
+    chamfer = np.where(edge == 7 - hole, -wall, np.where(edge == 22 - r, -facing, facing))
     part = inside(edge)
 
     turned = np.interp(r, np.arange(0, 105, 0.7), rng.normal(0, 1, 150))
     marks = 0.035 * turned + 0.012 * field(rng, size, 0.6)
     # turned metal mirrors a lamp as two opposite fans; they stay while the part turns
-    lamp = np.arctan2(LIGHT[1], LIGHT[0]) - angle + rng.normal(0, 0.04)
-    fan = 0.20 * np.abs(np.cos(theta - lamp)) ** 6 + 0.03 * np.cos(2 * (theta - lamp) + 1)
-    tone = (0.50 + fan) * (1 + marks) * (1 + 0.02 * field(rng, size, 25))
-    facing = np.cos(theta - lamp)  # +1 on the side towards the lamp
+    shine = theta - lamp - rng.normal(0, 0.03)
+    fan = 0.28 * np.abs(np.cos(shine)) ** 7 + 0.04 * np.cos(2 * shine + 1)
+    tone = (0.46 + fan) * (1 + marks) * (1 + 0.02 * field(rng, size, 25))
     for radius, width, depth in ((51, 1.6, 0.45), (38, 1.2, 0.3)):  # grooves
-        wall = (r - radius) / width
-        tone *= 1 - depth * np.exp(-wall * wall) * (1 - 0.9 * wall * facing)
-    tone *= 1 + 0.35 * facing * step(edge, -5, -3)  # chamfers
+        groove = (r - radius) / width
+        tone *= 1 - depth * np.exp(-groove * groove) * (1 - 0.9 * groove * facing)
+    tone *= 1 + 0.35 * chamfer * step(edge, -4.2, -3)
     # the stamped ring: a code of bars between the hub and the bolts
     code = np.float32([1, 0, 1, 1, 0, 1, 0, 0, 1, 1, 1, 0] * 3)
     cell = (theta / (2 * np.pi) + 0.5) * len(code)
@@ -203,8 +210,8 @@ def _disc(rng, size):
     stamp = inside(np.maximum(bar - 2.2, np.abs(r - 59) - 4)) * code[cell.astype(int) % len(code)]
     tone *= 1 - 0.45 * stamp
 
-    cloth = 0.15 * (1 + 0.10 * field(rng, size, 0.7) + 0.08 * field(rng, size, 20))
-    floor = cloth[..., None] * rgb(0.85, 0.98, 1.10)
+    plate = 0.15 * (1 + 0.10 * field(rng, size, 0.7) + 0.04 * field(rng, size, 20))
+    floor = plate[..., None] * rgb(0.85, 0.98, 1.10)
     drop = np.array(-LIGHT * 5)  # the shadow falls away from the light
     c, s = np.cos(angle), np.sin(angle)
     du, dv = c * drop[0] + s * drop[1], c * drop[1] - s * drop[0]

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, find_objects
 
 from skanomaly._images import check_images, viewable_image
 from skanomaly._optional import import_optional
 from skanomaly._parameters import check_integer
+from skanomaly._pipelines import split_detector
 from skanomaly._typing import FloatArray, ImageLike, Images
+from skanomaly.inspection._limits import Limits, limits_for
 from skanomaly.inspection._maps import Maps, anomaly_maps
 
-Limits = tuple[float, float]
+_BLOCK = 2**20  # pixels that are painted at a time
 
 
 def overlay_map(
@@ -31,8 +33,8 @@ def overlay_map(
     heat_map : ndarray of shape (height, width)
         Of the image's size; higher is more anomalous.
     limits : tuple of float
-        ``(low, high)``: values up to `low` are clear, from `high` on red. Use one pair for all
-        images that are to be compared.
+        ``(low, high)``: values up to `low` are clear, from `high` on red. Those of
+        :func:`color_limits` are the same for all images of a detector.
     mask : ndarray of shape (height, width), bool, optional
         True defect; its outline is drawn in white on black.
 
@@ -52,23 +54,35 @@ def overlay_map(
     >>> from skanomaly.inspection import overlay_map
     >>> image = np.zeros((1, 2, 3), dtype=np.uint8)
     >>> overlay_map(image, np.array([[0.0, 1.0]]), (0, 1)).tolist()
-    [[[0, 0, 0], [178, 0, 0]]]
+    [[[0, 0, 0], [179, 0, 0]]]
     """
     pixels = viewable_image(image)
-    pixels = pixels / 255.0 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
+    white = 255 if pixels.dtype == np.uint8 else 1
     heat_map = np.asarray(heat_map)
     if heat_map.shape != pixels.shape[:2]:
         raise ValueError(f"the map is {heat_map.shape}, the image {pixels.shape[:2]}")
     low, high = _check_limits(limits)
-    heat = np.clip((heat_map - low) / max(high - low, np.finfo(np.float64).tiny), 0, 1)[..., None]
-    colour = np.concatenate([np.ones_like(heat), 1 - heat, np.zeros_like(heat)], axis=-1)
-    out = pixels + 0.7 * heat * (colour - pixels)
-    if mask is not None:
-        width = max(1, round(min(heat_map.shape) / 200))
-        inner = binary_erosion(mask, iterations=width)
-        outline = binary_erosion(inner, iterations=width) ^ inner
-        out[outline], out[mask & ~inner] = 0, 1
-    return (out * 255).astype(np.uint8)
+    out = np.empty(pixels.shape, dtype=np.uint8)
+    n_rows = max(1, _BLOCK // pixels.shape[1])
+    for start in range(0, len(pixels), n_rows):
+        rows = slice(start, start + n_rows)
+        heat = heat_map[rows].astype(np.float64) - low
+        colour = heat_colours(np.clip(heat / max(high - low, np.finfo(np.float64).tiny), 0, 1))
+        below = pixels[rows] / white
+        below += colour[..., 3:] * (colour[..., :3] - below)
+        out[rows] = below * 255 + 0.5
+    if mask is not None and np.any(mask):
+        _draw_outline(out, np.asarray(mask, dtype=bool))
+    return out
+
+
+def _draw_outline(picture, mask):
+    """Draw the rim of a mask, white outside and black inside, into a picture."""
+    box = find_objects(mask.astype(np.uint8))[0]
+    width = max(1, round(min(mask.shape) / 200))
+    inner = binary_erosion(mask[box], iterations=width)
+    outline = binary_erosion(inner, iterations=width) ^ inner
+    picture[box][outline], picture[box][mask[box] & ~inner] = 0, 255
 
 
 class AnomalyMapDisplay:
@@ -86,6 +100,9 @@ class AnomalyMapDisplay:
         `score_samples` of each image.
     limits : tuple of float
         ``(low, high)`` of the colours, the same for all maps.
+    threshold : float or None, default=None
+        `offset_` of the detector: images that score lower are anomalous. None: there is none, and
+        titles say no verdict.
 
     Attributes
     ----------
@@ -110,11 +127,13 @@ class AnomalyMapDisplay:
         maps: Maps,
         scores: FloatArray,
         limits: Limits,
+        threshold: float | None = None,
     ) -> None:
         self.images = images
         self.maps = maps
         self.scores = scores
         self.limits = limits
+        self.threshold = threshold
 
     @classmethod
     def from_estimator(
@@ -137,7 +156,9 @@ class AnomalyMapDisplay:
         sigma : float, default=4.0
             Of the Gaussian that smooths the maps, in pixels.
         limits : tuple of float or None, default=None
-            ``(low, high)`` of the colours; None: the median and the maximum of these maps.
+            ``(low, high)`` of the colours; None: :func:`color_limits` of the estimator, so that
+            a good part stays clear and a defect turns red whatever else is shown. Where it has
+            none, the median and the maximum of these maps, and a `UserWarning` says so.
         n_columns : int, default=4
             Of the grid.
 
@@ -163,11 +184,10 @@ class AnomalyMapDisplay:
         items = check_images(images)
         maps, scores = anomaly_maps(estimator, items, sigma=sigma, stack=False, return_scores=True)
         if limits is None:
-            limits = (
-                float(np.median([np.median(heat) for heat in maps])),
-                float(max(heat.max() for heat in maps)),
-            )
-        return cls(images=items, maps=maps, scores=scores, limits=limits).plot(n_columns)
+            limits = limits_for(estimator, list(maps))
+        threshold = getattr(split_detector(estimator).scorer, "offset_", None)
+        display = cls(images=items, maps=maps, scores=scores, limits=limits, threshold=threshold)
+        return display.plot(n_columns)
 
     def plot(self, n_columns: int = 4) -> AnomalyMapDisplay:
         """Draw the images with their maps.
@@ -186,7 +206,11 @@ class AnomalyMapDisplay:
         n_columns = min(check_integer(n_columns, "n_columns", 1), len(self.images))
         n_rows = -(-len(self.images) // n_columns)
         self.figure_, axes = pyplot.subplots(
-            n_rows, n_columns, figsize=(3 * n_columns, 3 * n_rows), squeeze=False
+            n_rows,
+            n_columns,
+            figsize=(3 * n_columns + 1, 3.3 * n_rows),
+            squeeze=False,
+            layout="constrained",
         )
         for axis in axes.flat:
             axis.set_axis_off()
@@ -195,8 +219,38 @@ class AnomalyMapDisplay:
             self.axes_, self.images, self.maps, self.scores, strict=True
         ):
             axis.imshow(overlay_map(image, heat, self.limits))
-            axis.set_title(f"score {score:.3g}")
+            verdict = "" if self.threshold is None else f"{verdict_of(score, self.threshold)}, "
+            axis.set_title(f"{verdict}score {score:.3g}")
+        low, high = self.limits
+        if low < high:
+            colours = import_optional("matplotlib.colors", "plot", type(self).__name__)
+            scale = import_optional("matplotlib.cm", "plot", type(self).__name__).ScalarMappable(
+                colours.Normalize(low, high),
+                colours.ListedColormap(heat_colours(np.linspace(0, 1, 256))),
+            )
+            self.figure_.colorbar(scale, ax=axes, label="anomaly map", extend="both")
         return self
+
+
+def verdict_of(score: float, threshold: float) -> str:
+    """What a detector calls an image of a score: "anomalous" or "normal"."""
+    return "anomalous" if score < threshold else "normal"
+
+
+def heat_colours(heat: FloatArray) -> FloatArray:
+    """Colours of heat from 0 to 1, with how much they cover: clear through yellow to red.
+
+    Parameters
+    ----------
+    heat : ndarray
+        0 for the lower limit of the colours, 1 for the upper one.
+
+    Returns
+    -------
+    ndarray of shape (..., 4)
+        Red, green, blue and opacity, each from 0 to 1.
+    """
+    return np.stack([np.ones_like(heat), 1 - heat, np.zeros_like(heat), 0.7 * heat], axis=-1)
 
 
 def _check_limits(limits):

@@ -118,15 +118,22 @@ class HeatMapFolder:
         if self._file is None:
             self._open()
         path, target = self.images.images[index], self.targets[index]
+        kind = self.images.defect_types[index]
         picture = part_picture(
-            viewable_image(path), heat_map, self.images.load_mask(index), score, threshold, limits
+            viewable_image(path),
+            heat_map,
+            self.images.load_mask(index),
+            score,
+            threshold,
+            limits,
+            name=path.name,
+            known=kind,
         )
         target.parent.mkdir(exist_ok=True)
         save_picture(picture, target)
         self.n_written += 1
         verdict = "anomalous" if score < threshold else "normal"
         name = target.relative_to(self.folder).as_posix()
-        kind = self.images.defect_types[index]
         csv.writer(self._file).writerow([path, name, kind, score, threshold, verdict])
         self._file.flush()
 

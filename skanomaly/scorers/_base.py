@@ -17,7 +17,7 @@ from skanomaly._sklearn import _fit_context
 from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
 from skanomaly._warn import warn_user
 from skanomaly.core.aggregation import aggregate_patch_scores
-from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
 from skanomaly.scorers._checked import PART_BYTES, CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._groups import group_numbers, warn_of_copies
@@ -98,6 +98,20 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         """`score_samples` of each image."""
         return self._score_tokens(tokens)[1]
 
+    @property
+    def patch_limits_(self) -> tuple[float, float]:
+        """Limits of colours, from held-out patch scores of the training images."""
+        if "_patch_limits" not in vars(self):
+            raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
+        return self._patch_limits
+
+    def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
+        """Held-out scores of the valid patches of each training image that is calibrated on."""
+        base = tokens.select_view(0)
+        base = base.select(calibration_images(base))
+        scores = self._score_tokens(base)[0]
+        return [scores[base.rows(i)][base.valid[base.rows(i)]] for i in range(base.n_images)]
+
     def _single_image_warning(self, tokens: PatchTokens) -> str | None:
         """What to say of a threshold that rests on one image, or on one group of images."""
         return (
@@ -135,7 +149,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             Where images, named by their numbers in `X`, are copies of each other, and where there
             is one image or one group only.
         """
-        for name in ("train_scores_", "offset_"):
+        for name in ("train_scores_", "offset_", "_patch_limits"):
             self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
         tokens = replace(tokens, groups=group_numbers(groups, tokens.n_images))
@@ -154,6 +168,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         self._train_groups = self._groups_of_scores(tokens, len(train_scores))
         self.train_scores_, self.offset_ = train_scores, offset
         self._remember_params()
+        self._patch_limits = patch_score_limits(self._held_out_patches(tokens))
         problem = self._single_image_warning(tokens) if tokens.n_groups == 1 else None
         if problem is not None:
             warn_user(f"{SINGLE} {'image' if tokens.n_images == 1 else 'group'}: {problem}")

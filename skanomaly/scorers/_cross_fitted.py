@@ -133,6 +133,9 @@ class CrossFittedScorer(BasePatchScorer):
         }
         return -self._aggregate(base, scores)
 
+    def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
+        return list(self._held_out_scores.values())
+
     def _score_tokens(self, tokens: PatchTokens) -> tuple[FloatArray, FloatArray]:
         scores = self._patch_scores(tokens, self._score_model)
         return scores, -self._aggregate(tokens, scores)

@@ -46,6 +46,12 @@ SCORER_DOCS = {
         offset_ : float
             The `contamination` quantile of `train_scores_`.
         """,
+    "patch_limits_": """
+        patch_limits_ : tuple of float
+            Of held-out patch scores: the 95% quantile, and the 90% quantile of the images' highest
+            ones. Heat maps are clear up to the first and red from the second on; see
+            :func:`skanomaly.inspection.color_limits`.
+        """,
     "features_in": """
         n_features_in_ : int
             Dimension of a token.

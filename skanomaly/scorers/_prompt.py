@@ -93,6 +93,7 @@ class PromptScorer(BasePatchScorer):
         Scores of the training images, as from `score_samples`.
     offset_ : float
         -0.5, or the `contamination` quantile of `train_scores_`.
+    %(patch_limits_)s
     %(features_in)s
 
     Notes
@@ -203,6 +204,13 @@ class PromptScorer(BasePatchScorer):
     def _fixed_offset(self):
         """The probability 0.5, which is a threshold without any image."""
         return -0.5 if self.mode == "softmax" and self.contamination == "auto" else None
+
+    @property
+    def patch_limits_(self) -> tuple[float, float]:
+        """Limits of colours: of held-out patch scores, or without `fit` from the threshold to 1."""
+        if self._fixed_offset is not None and not self._texts_are_kept():
+            return -self._fixed_offset, 1.0
+        return super().patch_limits_
 
     def _offset(self):
         if self._fixed_offset is None and not hasattr(self, "train_scores_"):

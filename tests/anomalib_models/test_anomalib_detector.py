@@ -18,6 +18,7 @@ from sklearn.utils.validation import validate_data
 
 from skanomaly import AnomalibDetector, ImageReadError, anomaly_maps, evaluate_split
 from skanomaly.datasets import make_surfaces, read_mvtec
+from skanomaly.inspection import color_limits
 from skanomaly.model_selection import OneClassSplit
 
 
@@ -224,6 +225,21 @@ def test_maps_and_scores_come_from_one_pass_without_fit():
     assert len(inferencer.seen) == 2
     np.testing.assert_allclose(maps, detector.score_maps(flat(0, 255)), atol=1e-6)
     assert scores.tolist() == [-1, 0]
+
+
+def test_colours_are_anchored_at_the_maps_of_the_good_images():
+    rng = np.random.default_rng(0)
+    X = list(rng.integers(100, 256, (12, 16, 16, 3)).astype(np.uint8))
+    dark = np.zeros((16, 16, 3), dtype=np.uint8)
+    detector = AnomalibDetector(inferencer=Darkness(), batch_size=5)
+    assert color_limits(detector) is None
+    detector.fit([*X, dark], [1] * 12 + [-1])
+    maps = 1 - np.array(X).mean(axis=3).reshape(12, -1) / 255
+    low, high = np.quantile(maps, 0.95), np.quantile(maps.max(axis=1), 0.9)
+    expected = low, high + (high - low) / 12
+    np.testing.assert_allclose(color_limits(detector), expected, rtol=0.01)
+    scored = [{"pred_score": i, "anomaly_map": None} for i in range(3)]
+    assert color_limits(AnomalibDetector(inferencer=Returns(*scored)).fit(X[:3])) is None
 
 
 # The threshold

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
+from sklearn.metrics import roc_auc_score
 
+from skanomaly import create_model
 from skanomaly.datasets import _surfaces, make_surfaces
 
 SURFACES = ["brushed_metal", "disc", "fabric", "tile", "wood"]
@@ -154,3 +157,18 @@ def test_bools_are_refused(options):
     (name,) = options
     with pytest.raises(ValueError, match=f"{name} must .*True"):
         make_surfaces(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("surface", SURFACES)
+def test_the_default_model_finds_defects_and_keeps_its_promise(surface, seed):
+    """What `skanomaly demo` shows: defects are found, and one good part in ten is flagged."""
+    data = make_surfaces(150, 50, surface=surface, image_size=384, random_state=seed)
+    pipe = create_model("filterbank").fit(data.images[:100])
+    scores, y = pipe.score_samples(data.images[100:]), data.y[100:]
+    assert roc_auc_score(y == -1, -scores) >= 0.97
+    flagged = scores < pipe[-1].offset_
+    low, high = binom.interval(0.95, 50, 0.1)
+    assert low <= np.count_nonzero(flagged[y == 1]) <= high
+    assert np.mean(flagged[y == -1]) >= 0.94

@@ -19,7 +19,7 @@ from skanomaly import (
 )
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import make_surfaces
-from skanomaly.inspection import AnomalyMapDisplay, overlay_map, score_images
+from skanomaly.inspection import AnomalyMapDisplay, color_limits, overlay_map, score_images
 from skanomaly.model_selection import OneClassSplit
 
 
@@ -178,20 +178,28 @@ def test_overlay():
     heat[10, 10], heat[20, 20] = 5, 10
     picture = overlay_map(image, heat, (2, 8))
     assert picture.shape == (40, 60, 3) and picture.dtype == np.uint8
-    assert (picture[0, 0] == 127).all()  # below the lower limit: the image itself
-    assert picture[20, 20].tolist() == [216, 38, 38]  # above the upper limit: red
+    assert (picture[0, 0] == 128).all()  # below the lower limit: the image itself
+    assert picture[20, 20].tolist() == [217, 38, 38]  # above the upper limit: red
     assert picture[10, 10, 0] > picture[10, 10, 1] > picture[10, 10, 2]  # between: orange
     mask = np.zeros((40, 60), dtype=bool)
     mask[5:25, 5:25] = True
     outlined = overlay_map(image, np.zeros((40, 60)), (0, 1), mask)
     assert (outlined[5, 5] == 255).all() and (outlined[6, 6] == 0).all()
-    assert (outlined[12, 12] == 127).all()
+    assert (outlined[12, 12] == 128).all()
     with pytest.raises(ValueError, match="the map is"):
         overlay_map(image, heat[:5], (0, 1))
     with pytest.raises(ValueError, match="limits must be"):
         overlay_map(image, heat, (1, 0))
     # Equal limits, as of constant maps: nothing is hot, and nothing divides by zero.
-    assert (overlay_map(image, np.ones((40, 60)), (1, 1)) == 127).all()
+    assert (overlay_map(image, np.ones((40, 60)), (1, 1)) == 128).all()
+    # What is clear is the image to the last grey level, in every block of rows.
+    tall = np.random.default_rng(0).integers(0, 256, (1100, 1000, 3)).astype(np.uint8)
+    heat = np.zeros(tall.shape[:2])
+    heat[-1, -1] = 1
+    picture = overlay_map(tall, heat, (0, 1))
+    np.testing.assert_array_equal(picture[:-1], tall[:-1])
+    expected = 0.3 * tall[-1, -1] + [0.7 * 255, 0, 0]
+    np.testing.assert_allclose(picture[-1, -1], expected, atol=0.51)
 
 
 def test_pictures_of_deep_images_are_neither_black_nor_errors():
@@ -211,11 +219,11 @@ def test_display(pipe, surfaces):
     display = AnomalyMapDisplay.from_estimator(pipe, images, n_columns=3)
     assert display.axes_.shape == (5,)
     np.testing.assert_array_equal(display.maps, anomaly_maps(pipe, images))
-    assert display.limits[1] == np.max(display.maps)
+    assert display.limits == color_limits(pipe)
     for axis, image, heat in zip(display.axes_, images, display.maps, strict=True):
         (shown,) = axis.get_images()
         np.testing.assert_array_equal(shown.get_array(), overlay_map(image, heat, display.limits))
-    assert display.axes_[4].get_title() == f"score {display.scores[4]:.3g}"
+    assert display.axes_[4].get_title() == f"anomalous, score {display.scores[4]:.3g}"
     matplotlib.pyplot.close(display.figure_)
     for wrong in ({"n_columns": True}, {"n_columns": 0}, {"limits": (1, 0)}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):

@@ -9,7 +9,7 @@ from PIL import Image
 from skanomaly import anomaly_maps, create_model, evaluate_split
 from skanomaly._output import Guard
 from skanomaly.datasets import make_surfaces, read_mvtec
-from skanomaly.inspection import overlay_map
+from skanomaly.inspection import color_limits, overlay_map
 from skanomaly.report._folder import HeatMapFolder
 
 
@@ -49,7 +49,7 @@ def test_pictures_show_the_maps_that_were_measured(split, pipe, tmp_path):
         result = evaluate_split(pipe, split, sigma=1, on_map=write)
     images = list(split.test.images)
     maps = anomaly_maps(result.estimator, images, sigma=1)
-    limits = np.quantile(np.concatenate([g.ravel() for g in result.patch_scores]), [0.5, 0.999])
+    limits = color_limits(result.estimator)
     with open(tmp_path / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == [str(path) for path in images]
@@ -59,10 +59,11 @@ def test_pictures_show_the_maps_that_were_measured(split, pipe, tmp_path):
         assert float(row["threshold"]) == result.threshold
         assert row["verdict"] == {1: "normal", -1: "anomalous"}[result.predictions[i]]
         assert row["defect_type"] == split.test.defect_types[i]
+        # Images of 48 x 40 pixels are shown four times as large.
         with Image.open(tmp_path / row["heat_map"]) as picture:
-            plain, painted = np.split(np.asarray(picture), 2, axis=1)
+            plain, painted = np.split(np.asarray(picture)[:160:4, : 2 * 192 : 4], 2, axis=1)
         with Image.open(images[i]) as image:
-            np.testing.assert_allclose(plain, np.asarray(image.convert("RGB")), atol=1)
+            np.testing.assert_array_equal(plain, np.asarray(image.convert("RGB")))
         expected = overlay_map(images[i], maps[i], limits, split.test.load_mask(i))
         np.testing.assert_array_equal(painted, expected)
 

@@ -1,0 +1,88 @@
+"""Limits of a colour scale for heat maps, from the calibration of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from skanomaly._pipelines import split_detector
+from skanomaly._typing import FloatArray
+from skanomaly._warn import warn_user
+
+Limits = tuple[float, float]
+
+
+def color_limits(estimator: Any) -> Limits | None:
+    """Limits of the colours of heat maps: what good parts show, whatever images are looked at.
+
+    Parameters
+    ----------
+    estimator : Pipeline or detector
+        As for :func:`anomaly_maps`; fitted.
+
+    Returns
+    -------
+    tuple of float or None
+        ``(low, high)``, for :func:`overlay_map` and :class:`AnomalyMapDisplay`: maps are clear up
+        to `low` and red from `high` on. None where the detector has no calibration.
+
+    Raises
+    ------
+    TypeError
+        When the estimator gives no maps of images.
+
+    Notes
+    -----
+    They are the `patch_limits_` of the scorer or detector. Scorers of this package and of others
+    that derive from its base classes have them: the 95% quantile of the held-out patch scores of
+    the training images, and the 90% quantile of the images' highest ones. A usual good part is
+    thus all clear, and nine of ten show no full red; what is red is beyond what they show.
+    :class:`skanomaly.PromptScorer` without `fit` has the limits 0.5, its threshold, and 1;
+    :class:`skanomaly.AnomalibDetector` those of the maps of the images given to `fit`, and none
+    before.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import FilterBankPatches, PatchKNNScorer
+    >>> from skanomaly.datasets import make_surfaces
+    >>> from skanomaly.inspection import color_limits
+    >>> images = make_surfaces(8, image_size=64, random_state=0).images
+    >>> pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(images)
+    >>> low, high = color_limits(pipe)
+    >>> 0 < low < high
+    True
+    """
+    scorer = split_detector(estimator).scorer
+    limits = getattr(scorer, "patch_limits_", None)
+    return None if limits is None else (float(limits[0]), float(limits[1]))
+
+
+def limits_for(estimator: Any, maps: Sequence[FloatArray]) -> Limits:
+    """The limits of a detector's colours; of one without calibration those of the maps, warned of.
+
+    Parameters
+    ----------
+    estimator : Pipeline or detector
+        As for :func:`color_limits`.
+    maps : sequence of ndarray
+        Maps or grids of patch scores that are to be shown.
+
+    Returns
+    -------
+    tuple of float
+        ``(low, high)``.
+    """
+    limits = color_limits(estimator)
+    if limits is None:
+        name = type(split_detector(estimator).scorer).__name__
+        warn_user(
+            f"{name} has no patch_limits_ (it is not fitted, or does not calibrate its maps): "
+            "colours span the maps that are shown, so that the most unusual place is red even in "
+            "good parts"
+        )
+        values = np.concatenate([np.ravel(heat) for heat in maps])
+        limits = float(np.median(values)), float(values.max())
+    return limits
