@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline
 
-from skanomaly import FilterBankPatches, PatchKNNScorer
+from skanomaly import FilterBankPatches, PatchKNNScorer, create_model
 from skanomaly.datasets import make_surfaces
 from skanomaly.datasets._surfaces import write_surfaces
 
@@ -119,9 +119,27 @@ def test_anomalib(anomalib_scope, tmp_path, monkeypatch):
 
 
 def test_calibration(names):
-    (code,) = blocks("calibration.md")
-    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(names["good"])
-    exec(code, {"pipe": pipe, "images": names["images"]})
+    good = names["good"]
+    pipe = Pipeline([("emb", FilterBankPatches(image_size=64)), ("scorer", PatchKNNScorer())])
+    scope = {
+        "np": np,
+        "pipe": pipe,
+        "scorer": PatchKNNScorer(),
+        "tokens": pipe[0].transform(good),
+        "part_numbers": [i // 2 for i in range(len(good))],
+        "images": good,
+        "is_defect": np.arange(len(good)) == 0,
+    }
+    for code in blocks("calibration.md"):
+        exec(code, scope)
+    assert len(scope["scorer"].train_scores_) == len(good)
+    assert len(pipe["scorer"].train_scores_) == len(good) - 1  # the defect is left out
+
+
+def test_images():
+    names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
+    (code,) = blocks("images.md")
+    exec(code, names)
 
 
 def test_each_page_with_code_is_run():
@@ -129,7 +147,8 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    assert with_code == {"anomalib.md", "calibration.md", "clip.md"} | elsewhere
+    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md"}
+    assert with_code == here | elsewhere
 
 
 def test_commands_exist():

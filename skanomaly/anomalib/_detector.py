@@ -293,6 +293,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         return True
 
     def _fit(self, X: Images, y: Labels) -> FloatArray:
+        self._validate_params()
         items = check_images(X)
         normal = normal_images(y, len(items))
         for name in ("offset_", "train_scores_", "patch_limits_", "_file", "_params_at_fit"):

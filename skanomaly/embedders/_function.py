@@ -80,7 +80,7 @@ class FunctionPatches(BasePatchEmbedder):
         "n_jobs": [None, Integral],
         **{
             name: BasePatchEmbedder._parameter_constraints[name]
-            for name in ("cache_dir", "cache_size", "stream", "verbose")
+            for name in ("value_range", "cache_dir", "cache_size", "stream", "verbose")
         },
     }
 

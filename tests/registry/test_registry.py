@@ -491,7 +491,8 @@ def checkpoints(tiny_onnx, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     (folder / "x.1").write_text('<?xml version="1.0"?>\n<net name="x" version="11"></net>')
     with zipfile.ZipFile(folder / "x.2", "w") as archive:
-        content = {"state_dict": {}, "pytorch-lightning_version": "2.6"}
+        hyper = {"pre_processor": True, "post_processor": True}
+        content = {"state_dict": {}, "hyper_parameters": hyper, "pytorch-lightning_version": "2.6"}
         archive.writestr("x/data.pkl", pickle.dumps(content))
     return {"xml": str(folder / "x.1"), "ckpt": str(folder / "x.2"), "onnx": str(tiny_onnx)}
 
