@@ -63,8 +63,8 @@ class TimmPatches(TorchPatches):
     What ``"auto"`` means is decided in `fit` and pickled: a model that was fitted in bfloat16
     computes in it on every machine, slowly where the processor cannot; OpenVINO, which then cannot
     at all, raises. Processors of different kinds round bfloat16 differently (a median cosine of
-    0.999999): new images score the same but for that, while a training image may not be recognised
-    there, and is then compared with itself. What a GPU gains is not measured.
+    0.999999): images score the same but for that, and training images are recognised. What a GPU
+    gains is not measured.
 
     OpenVINO is faster than torch, but to convert a model takes it 10 to 30 seconds for each size of
     input, and each process then compiles it for some seconds: so it has to be asked for. Converted
