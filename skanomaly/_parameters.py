@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from math import inf
 from numbers import Integral, Real
@@ -16,6 +15,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from skanomaly._sklearn import InvalidParameterError
 from skanomaly._typing import ValueRange
 from skanomaly._version import __version__
+from skanomaly._warn import warn_user
 
 DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 
@@ -63,13 +63,12 @@ class Estimator(BaseEstimator):
         state = dict(state)
         version = state.pop(_VERSION_KEY, __version__)
         if version != __version__:
-            warnings.warn(
+            warn_user(
                 PickledByAnotherVersion(
                     estimator_name=type(self).__name__,
                     current_sklearn_version=__version__,
                     original_sklearn_version=version,
-                ),
-                stacklevel=2,
+                )
             )
         super().__setstate__(state)
 
