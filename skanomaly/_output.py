@@ -176,11 +176,36 @@ def check_folder(folder: Path) -> None:
     OSError
         When it cannot be made, or not be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise type(exc)(f"{folder} cannot be a folder: there is a file of that name") from exc
     probe = _beside(folder / "probe")
     with open(probe, "xb"):  # more than permissions: the disk may be read-only
         pass
     os.unlink(probe)
+
+
+def foreign_images(folder: Path, targets: Iterable[Path]) -> list[Path]:
+    """The image files in a folder, not in those below it, that :func:`save_picture` did not write.
+
+    Parameters
+    ----------
+    folder : Path
+        That exists.
+    targets : iterable of Path
+        Files that are to be written: they do not count.
+
+    Returns
+    -------
+    list of Path
+        Sorted.
+    """
+    return [
+        path
+        for path in sorted(set(folder.iterdir()) - set(targets))
+        if path.suffix.lower() in Image.registered_extensions() and not is_own_picture(path)
+    ]
 
 
 @contextmanager

@@ -22,6 +22,10 @@ _NO_MATTER = {
 }
 
 
+# Packages whose code does not change within a version.
+_VERSIONED = {"builtins", "numpy", "scipy", "skanomaly", "sklearn", "torch"}
+
+
 def fingerprint_of(estimator: Any) -> str:
     """Digest of all that the results of a model depend on, before it is fitted to images.
 
@@ -30,8 +34,8 @@ def fingerprint_of(estimator: Any) -> str:
     with layers, sizes and the precision that this machine gives it. Of a parameter that is the
     path of a file, the content counts. The version of this package is not in it.
 
-    Networks are loaded for it. It cannot know what a function or another object does that is
-    given as a parameter: functions count by module and name, objects by what `repr` shows of them.
+    Networks are loaded for it. Classes and functions of others count by name and by the content of
+    the file that defines them, not of what that imports; objects by what `repr` shows of them.
     What `fit` learned is not in it.
 
     Parameters
@@ -70,8 +74,10 @@ def _described(value: Any) -> Any:
         return {"file": file_digest(value)}
     if isinstance(value, dict):
         return {value_as_text(name): _described(item) for name, item in value.items()}
-    if not hasattr(value, "get_params") or isinstance(value, type):
-        return value_as_text(value)
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return [value_as_text(value), _source(value)]
+    if not hasattr(value, "get_params"):
+        return [value_as_text(value), _source(type(value))]
     params = value.get_params(deep=False)
     if hasattr(value, "_fingerprint"):
         # No fingerprint has these two, views being of `fit` alone; nor has it all of an object.
@@ -79,7 +85,20 @@ def _described(value: Any) -> Any:
         besides = {k: v for k, v in params.items() if k in own or not _is_plain(v)}
         params = {**besides, "fingerprint": dict(value._fingerprint())}
     known = {name: _described(item) for name, item in params.items() if name not in _NO_MATTER}
-    return {"class": value_as_text(type(value)), "params": known}
+    return {"class": _described(type(value)), "params": known}
+
+
+def _source(value: Any) -> str | None:
+    """Digest of the file that defines a class or function; None of ours and of libraries'.
+
+    Those have versions, and a person's own file, such as a plug-in, is changed without one.
+    """
+    if (value.__module__ or "builtins").partition(".")[0] in _VERSIONED:
+        return None
+    try:
+        return file_digest(inspect.getfile(value))
+    except (OSError, TypeError):  # written in C, or typed in
+        return None
 
 
 def _is_plain(value: Any) -> bool:

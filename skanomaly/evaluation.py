@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from skanomaly._version import __version__
 from skanomaly._warn import warn_user
 from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import DatasetSplit, ImageSet
-from skanomaly.datasets._check import doubtful_images, unusable_files
+from skanomaly.datasets._check import doubtful_images, inverted_masks, unusable_files
 from skanomaly.inspection import score_images
 from skanomaly.inspection._limits import limits_for
 from skanomaly.inspection._maps import check_sigma
@@ -97,8 +98,9 @@ def evaluate_split(
     Warns
     -----
     UserWarning
-        Of images that are copies of a training image, or listed twice, and of groups that are
-        trained and tested on; see :func:`~skanomaly.datasets.find_problems` for near copies.
+        Of images that are copies of a training image, or listed twice, of groups that are trained
+        and tested on, of masks that may be inverted, and of groups that `estimator` cannot take.
+        :func:`~skanomaly.datasets.find_problems` finds near copies too.
 
     Notes
     -----
@@ -145,9 +147,11 @@ def check_split(split: DatasetSplit) -> None:
     for label, kind in ((1, "normal"), (-1, "anomalous")):
         if not np.any(split.test.y == label):
             raise ValueError(f"{split.name}: there is no {kind} test image, no metric is defined")
-    if problems := unusable_files([split.train, split.test]):
+    used: list[ImageSet] = [split.train, split.test]
+    shares: dict[str, dict[Path, float]] = {}
+    if problems := unusable_files(used, shares=shares):
         raise ValueError(_listed(f"{split.name}: these images or masks cannot be used", problems))
-    if doubts := doubtful_images(split):
+    if doubts := [*inverted_masks(used, shares), *doubtful_images(split)]:
         warn_user(_listed(f"{split.name}: what these images show is doubtful", doubts))
 
 
@@ -182,6 +186,12 @@ def evaluate_checked(
 ) -> EvaluationResult:
     """As :func:`evaluate_split`, of what was checked: a table checks a data set once."""
     train, test = split.train, split.test
+    if train.groups is not None and not takes_groups(estimator):
+        warn_user(
+            f"{split.name}: {type(estimator).__name__} takes no groups of images in fit, so that "
+            "images of one group vouch for each other where one is held out, and the threshold may "
+            "be too tight. Groups are handed to the scorer at the end of a Pipeline"
+        )
     seconds = {}
     start = time.perf_counter()
     fitted = fit_with_groups(clone(estimator), list(train.images), train.y, train.groups)

@@ -146,6 +146,21 @@ def test_replaced_weights_are_refused(weights, pickled, keep_time):
     assert pipe.fit(X).predict(X).shape == (8,)
 
 
+def test_positions_of_another_grid_are_no_other_weights(weights, monkeypatch):
+    """To bring them there gives other last bits on another kind of processor."""
+    layers = pytest.importorskip("timm.layers")
+    path, _ = weights
+    pipe = vit_pipe(path).fit(X)
+    resample = layers.resample_abs_pos_embed
+    monkeypatch.setattr(
+        layers, "resample_abs_pos_embed", lambda *args, **more: resample(*args, **more) + 1e-7
+    )
+    os.utime(path)  # it is loaded anew
+    pipe.predict(X)
+    digests = {vit_pipe(path, image_size=side)[0]._fingerprint()["weights"] for side in (32, 160)}
+    assert digests == {pipe[0]._fingerprint()["weights"]}
+
+
 def test_the_same_weights_elsewhere_are_the_same(weights, tmp_path):
     path, _ = weights
     pipe = vit_pipe(path).fit(X)
@@ -416,6 +431,18 @@ def test_the_fingerprint_holds_no_address_and_all_of_an_array():
     assert recipe(FunctionPatches(lambda image: image)) == recipe(
         FunctionPatches(lambda image: image)
     )
+
+
+def test_the_fingerprint_holds_the_code_of_others(tmp_path):
+    """A plug-in is changed without a version."""
+    plain = "def tokens(image):\n    return image[::8, ::8] * 1.0\n"
+    prints = []
+    for text in (plain, plain, plain.replace("1.0", "-1.0")):
+        (tmp_path / "mine.py").write_text(text)
+        names = {"__name__": "mine"}
+        exec(compile(text, tmp_path / "mine.py", "exec"), names)
+        prints.append(recipe(filter_pipe(emb=FunctionPatches(names["tokens"]))))
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_the_fingerprint_holds_the_content_of_weights(weights, tmp_path):

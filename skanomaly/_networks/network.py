@@ -90,12 +90,16 @@ class LoadedModel:
         Pixels of the image per cell of the grid, of each layer.
     plain_vit : PlainVit or None
         Parts of its fast form; None unless it is a plain vision transformer.
+    positions : torch.Tensor or None
+        The position embedding as it was before it was brought to another grid; None where it was
+        not.
     """
 
     module: Any
     preprocessing: Preprocessing
     reductions: tuple[int, ...]
     plain_vit: PlainVit | None = None
+    positions: torch.Tensor | None = None
 
     @property
     def hierarchical(self) -> bool:
@@ -108,10 +112,16 @@ class LoadedModel:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the weights, as they are used."""
+        """sha256 of the weights.
+
+        Of positions that were brought to another grid those before: to interpolate gives other
+        last bits on another kind of processor, and the size stands beside the digest.
+        """
         torch = import_optional("torch", "torch", "a pretrained model")
-        digest = sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
+        digest, state = sha256(), self.module.state_dict()
+        if self.positions is not None:
+            state["pos_embed"] = self.positions
+        for name, tensor in sorted(state.items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()

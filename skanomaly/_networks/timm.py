@@ -100,6 +100,8 @@ def build_timm(name: str, weights: PathLike, square: int | None, any_size: bool,
     Returns
     -------
     torch.nn.Module
+        Its `positions_before` are the position embedding before it was brought to another grid, or
+        None where it was not.
 
     Raises
     ------
@@ -122,9 +124,9 @@ def build_timm(name: str, weights: PathLike, square: int | None, any_size: bool,
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            options = {**size, **_weight_options(name, weights, state, size, cfg)}
+            options, positions = _weight_options(name, weights, state, size, cfg)
             torch.manual_seed(0)  # whatever the options took of the random numbers
-            module = timm.create_model(name, **options)
+            module = timm.create_model(name, **size, **options)
     except TypeError as exc:
         raise ValueError(
             f"{name} takes images of {cfg.input_size[-1]} pixels only, squashed ({exc}); leave "
@@ -138,6 +140,7 @@ def build_timm(name: str, weights: PathLike, square: int | None, any_size: bool,
     except OSError as exc:
         raise download_error(name, exc) from exc
     bind_positions(module)
+    module.positions_before = positions
     return module
 
 
@@ -152,18 +155,18 @@ def _size_options(cfg: Any, square: int | None, any_size: bool) -> dict[str, Any
 
 def _weight_options(
     name: str, weights: PathLike, state: dict | None, size: dict[str, Any], cfg: Any
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], torch.Tensor | None]:
     """Options of timm for the weights, of which `state` are those of a file.
 
     Where their position embedding has another grid than the model, it is resampled here: timm
-    would do so by a function that anomalib replaces.
+    would do so by a function that anomalib replaces. The one before is returned too.
     """
     timm = import_optional("timm", "torch", "a pretrained model")
     torch = import_optional("torch", "torch", "a pretrained model")
     overlay: dict[str, Any] = {}
     options: dict[str, Any] = {}
     if weights == "random":
-        return {"pretrained": False}
+        return {"pretrained": False}, None
     if state is None and "img_size" in size:
         state = _downloaded_state(cfg)
     elif state is not None:
@@ -173,14 +176,17 @@ def _weight_options(
         # The number of classes is the file's own, so that timm demands every tensor.
         overlay, options = {"num_classes": n_classes}, {"num_classes": n_classes}
     if state is None:
-        return {"pretrained": True}
+        return {"pretrained": True}, None
+    positions = None
     # By the module of its builder: of one of these models only its shapes are needed.
     if timm.model_entrypoint(name).__module__.startswith(_VISION_TRANSFORMERS):
         with torch.device("meta"):  # takes no memory
             shapes = timm.create_model(name, pretrained=False, **size)
-        state = resample_weights(state, shapes)
+        resampled = resample_weights(state, shapes)
+        moved = [name for name in resampled if resampled[name] is not state[name]]
+        positions, state = (state[moved[0]] if moved else None), resampled
     overlay["state_dict"] = state
-    return {"pretrained": True, "pretrained_cfg_overlay": overlay, **options}
+    return {"pretrained": True, "pretrained_cfg_overlay": overlay, **options}, positions
 
 
 def _downloaded_state(cfg: Any) -> dict | None:
@@ -232,7 +238,8 @@ def load_timm(
             image_size=cells * cell,
             cell=cell,
         )
-        return LoadedModel(module, preprocessing, reductions, plain_vit(module))
+        positions = module.positions_before
+        return LoadedModel(module, preprocessing, reductions, plain_vit(module), positions)
 
     return load_once(("timm", name, weights_key(weights), square, any_size, device), build)
 

@@ -147,7 +147,7 @@ def score_batches(
                         heat = upsample_map(heat, own_size, sigma=0)
                     maps.append(heat)
             bar.update(len(part))
-    if training:
+    if training and value_range is None:
         warn_of_small_range(spans)
     return maps, np.concatenate(scores)
 

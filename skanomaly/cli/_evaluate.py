@@ -90,7 +90,7 @@ def evaluate(
         if seeds > 1 and not shots:
             raise ValueError("--seeds is for --shots")
         if output is not None:
-            _check_apart(output, root if category is None else root / category, layout)
+            _check_apart(output, root)
         detector = make_model(
             model,
             scorer=scorer,
@@ -106,15 +106,14 @@ def evaluate(
             evaluate_splits(model, detector, splits, output, json_file, guard)
 
 
-def _check_apart(output, data, layout):
-    """Raise where the pictures would be a class of defects to the next run."""
-    from skanomaly.datasets import sniff_layout
-
-    inside = Path(os.path.realpath(output)).is_relative_to(os.path.realpath(data))
-    if inside and data.is_dir() and (layout or sniff_layout(data)) == "folder":
+def _check_apart(output, data):
+    """Raise where the next run would look for images and find the pictures."""
+    out, root = Path(os.path.realpath(output)), Path(os.path.realpath(data))
+    if data.is_dir() and (out.is_relative_to(root) or out == root.parent):
+        where = "holds" if out == root.parent else "lies in"
         raise ValueError(
-            f"--output {output} lies in {data}, each folder of which is a type of defect: name a "
-            "folder outside of the data set"
+            f"--output {output} {where} {data}, where the next run would take its folders for "
+            "classes or data sets: name a folder of its own outside of the data set"
         )
 
 

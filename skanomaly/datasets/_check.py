@@ -19,6 +19,14 @@ _INVERTED = (
 )
 
 
+# A mask that marks all but this share, among masks that mark less than it, is likely inverted.
+_LITTLE = 0.2
+_ONE_INVERTED = (
+    "its mask marks {:.0%} of the image, others mark {:.1%} in the median: is it inverted? 0 means "
+    "no defect"
+)
+
+
 def find_problems(
     split: DatasetSplit, deep: bool = False, verbose: bool = False
 ) -> list[tuple[Path, str]]:
@@ -68,7 +76,7 @@ def find_problems(
     unusable = unusable_files(_sets(split), _unlabelled(split), shares)
     paths = _paths(split)
     copies = equal_files(paths)
-    problems = [*unusable, *_of_inverted(split, shares), *_of_groups(split)]
+    problems = [*unusable, *inverted_masks(_sets(split), shares), *_of_groups(split)]
     problems += _of_copies(split, copies, near=False)
     if deep:
         damaged, near, range_message = near_copies(paths, _unlabelled(split), verbose)
@@ -151,12 +159,35 @@ def _unlabelled(split: DatasetSplit) -> list[Path]:
     return [path for folder in (split.unlabelled or {}).values() for path in folder]
 
 
-def _of_inverted(split: DatasetSplit, shares: Shares) -> Iterator[tuple[Path, str]]:
-    for images in _sets(split):
-        found = shares.get(images.name, {})
+def inverted_masks(sets: Sequence[ImageSet], shares: Shares) -> list[tuple[Path, str]]:
+    """Masks that may be inverted: all of a set, or one that marks most where others mark little.
+
+    Parameters
+    ----------
+    sets : sequence of ImageSet
+        Of a data set.
+    shares : dict
+        As :func:`unusable_files` fills it.
+
+    Returns
+    -------
+    list of (Path, str)
+        Image file, and what is odd about its mask.
+    """
+    problems = []
+    for images in sets:
+        found = {path: share for path, share in shares.get(images.name, {}).items() if share > 0}
+        usual = float(np.median([*found.values()])) if found else 0.0
         # Masks that mark whole images are meant so.
         if found and all(0.5 < share < 1 for share in found.values()):
-            yield next(iter(found)), _INVERTED.format(images.name)
+            problems.append((next(iter(found)), _INVERTED.format(images.name)))
+        elif usual < _LITTLE:
+            problems += [
+                (path, _ONE_INVERTED.format(share, usual))
+                for path, share in found.items()
+                if 1 - _LITTLE < share < 1
+            ]
+    return problems
 
 
 def _of_groups(split: DatasetSplit) -> Iterator[tuple[Path, str]]:

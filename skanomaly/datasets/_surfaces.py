@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import Bunch, check_random_state
 
-from skanomaly._output import Guard, is_own_picture, save_picture
+from skanomaly._output import Guard, foreign_images, is_own_picture, save_picture
 from skanomaly.datasets._defects import DEFECTS
 from skanomaly.datasets._textures import SURFACES, pixel_grid
 
@@ -219,7 +219,8 @@ def write_surfaces(
     Raises
     ------
     FileExistsError
-        When such a file is in the way; nothing is written then.
+        When such a file is in the way, or an image of others lies among these; nothing is written
+        then.
     """
     made = make_surfaces(
         n_train + n_good, n_defective, surface=surface, image_size=size, random_state=seed
@@ -233,6 +234,12 @@ def write_surfaces(
         if mask.any():
             pictures[root / "ground_truth" / kind / f"{i:03d}_mask.png"] = mask
     Guard(overwrite=overwrite).check(pictures, is_own_picture)
+    for folder in {path.parent for path in pictures}:
+        if others := foreign_images(folder, pictures) if folder.is_dir() else []:
+            raise FileExistsError(
+                f"{others[0]} is none of these surfaces, and would be taken for one: move it away, "
+                "or name another folder"
+            )
     for path, picture in pictures.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         # Sensor noise does not compress: the quick way saves time, and loses few bytes.

@@ -131,7 +131,8 @@ class BasePatchEmbedder(
             views = VIEWS[self.augmentation]
             embedded = self._embed(items, range(len(items)), views, spans)
             tokens = self._stack_views([stack_tokens(of_image) for of_image in embedded])
-        warn_of_small_range(spans)
+        if self.value_range is None:
+            warn_of_small_range(spans)
         set_origin(tokens, self._origin())
         return tokens
 

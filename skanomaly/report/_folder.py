@@ -15,6 +15,7 @@ from skanomaly._output import (
     Guard,
     check_folder,
     folded,
+    foreign_images,
     is_own_picture,
     safe_name,
     save_picture,
@@ -32,9 +33,9 @@ class HeatMapFolder:
     """Writes image and heat map side by side, and a table of the scores, image by image.
 
     It is the `on_map` of :func:`skanomaly.evaluation.evaluate_split`, and is to be closed by
-    ``with``. When it is made, all that it will write is checked, and the folder is made. At the
-    first image the heat maps that an earlier run listed in its table are removed, and nothing else
-    in the folder. Each picture and each row of the table is written at once.
+    ``with``. When it is made, all that it will write is checked, and the folder is made. Each
+    picture and each row of the table is written at once. At the end the heat maps that an earlier
+    run listed in its table, and this one has not, are removed, and nothing else in the folder.
 
     Parameters
     ----------
@@ -53,13 +54,11 @@ class HeatMapFolder:
         The picture of each image.
     table : Path
         The table of the scores.
-    n_written : int
-        Pictures written.
-
     Raises
     ------
     FileExistsError
-        When a target is an input, or a file that is not of an earlier run.
+        When a target is an input, or a file that is not of an earlier run, or would lie among
+        images of others.
     OSError
         When nothing can be written in the folder.
 
@@ -79,7 +78,7 @@ class HeatMapFolder:
         self.guard = guard
         self.table = folder / _TABLE
         self.targets = [folder / name for name in _picture_names(images)]
-        self.n_written = 0
+        self._written: set[Path] = set()
         self._file: Any = None
         guard.check(self.targets, is_own_picture)
         guard.check([self.table], lambda path: _listed_pictures(path) is not None)
@@ -91,8 +90,19 @@ class HeatMapFolder:
                 )
             if os.path.lexists(parent):
                 check_folder(parent)
+                if others := foreign_images(parent, self.targets):
+                    raise FileExistsError(
+                        f"{parent} holds images that are no heat maps, such as {others[0].name}, "
+                        "and a later run would take heat maps among them for images; name another "
+                        "place for the output"
+                    )
         check_folder(folder)
         self._earlier = _listed_pictures(self.table) or ()
+
+    @property
+    def n_written(self) -> int:
+        """How many pictures were written."""
+        return len(self._written)
 
     def __enter__(self) -> HeatMapFolder:
         return self
@@ -105,6 +115,8 @@ class HeatMapFolder:
     ) -> None:
         if self._file is not None:
             self._file.close()
+            if kind is None:
+                self._remove_earlier()
 
     def __call__(
         self,
@@ -115,8 +127,6 @@ class HeatMapFolder:
         limits: tuple[float, float],
     ) -> None:
         """Write the picture and the row of one image."""
-        if self._file is None:
-            self._open()
         path, target = self.images.images[index], self.targets[index]
         kind = self.images.defect_types[index]
         picture = part_picture(
@@ -131,18 +141,21 @@ class HeatMapFolder:
         )
         target.parent.mkdir(exist_ok=True)
         save_picture(picture, target)
-        self.n_written += 1
+        self._written.add(target)
+        if self._file is None:  # now that one was written: an earlier table has stood so far
+            self._open()
         verdict = "anomalous" if score < threshold else "normal"
         name = target.relative_to(self.folder).as_posix()
         csv.writer(self._file).writerow([path, name, kind, score, threshold, verdict])
         self._file.flush()
 
-    def _open(self) -> None:
-        for name in self._earlier:
-            path = self.folder / name
+    def _remove_earlier(self) -> None:
+        for path in {self.folder / name for name in self._earlier} - self._written:
             inside = path.resolve().is_relative_to(self.folder.resolve())
             if inside and is_own_picture(path) and not self.guard.is_input(path):
                 path.unlink()
+
+    def _open(self) -> None:
         # A file name that cannot be decoded is shown by its bytes: the table stays UTF-8.
         self._file = open(self.table, "w", newline="", encoding="utf-8", errors="backslashreplace")
         csv.writer(self._file).writerow(_COLUMNS)

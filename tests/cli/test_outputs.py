@@ -106,7 +106,7 @@ def test_photographs_are_not_replaced_by_their_heat_maps(tmp_path, surfaces):
     for output in (parts, parts / "report"):
         for overwrite in ((), ("--overwrite",)):
             result = run("evaluate", parts, *SMALL, "--output", output, *overwrite)
-            assert result.exit_code == 1 and "each folder of which is a type" in result.stderr
+            assert result.exit_code == 1 and "outside of the data set" in result.stderr
     assert contents(parts) == before
     result = run("evaluate", parts, *SMALL, "--output", tmp_path / "report")
     assert result.exit_code == 0 and contents(parts) == before
@@ -122,8 +122,7 @@ def test_no_heat_map_takes_the_place_of_an_input(tmp_path, mvtec, link):
     before = contents(mvtec)
     for overwrite in ((), ("--overwrite",)):
         result = run("evaluate", mvtec, *SMALL, "--output", output, *overwrite)
-        assert result.exit_code == 1 and "inputs of this run would be replaced" in result.stderr
-        assert str(output / "scratch" / "10.png") in result.stderr
+        assert result.exit_code == 1 and "outside of the data set" in result.stderr
     assert contents(mvtec) == before
 
 
@@ -135,7 +134,7 @@ def test_heat_maps_do_not_land_among_images(tmp_path, surfaces):
     write_images(root / "test" / "scratch", surfaces.images[10:], range(4), ".bmp")
     before = contents(root)
     result = run("evaluate", root, *SMALL, "--output", root / "test", "--overwrite")
-    assert result.exit_code == 1 and "holds images of this run" in result.stderr
+    assert result.exit_code == 1 and "outside of the data set" in result.stderr
     assert contents(root) == before
 
 
@@ -477,8 +476,8 @@ def test_shots_that_cannot_be(mvtec, no_work):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--output", "FILE/maps"), "Not a directory"),
-        (("--output", "FILE"), "File exists"),
+        (("--output", "FILE/maps"), "there is a file of that name"),
+        (("--output", "FILE"), "there is a file of that name"),
         (("--json", "FILE/x.json"), "there is no folder for"),
         (("--json", "no/x.json"), "there is no folder for"),
         (("--json", "FOLDER"), "is a folder"),
@@ -627,3 +626,54 @@ def test_interrupted_by_a_person(tmp_path, categories):
         error = process.stderr.read()
     assert process.returncode == 130 and error.startswith("interrupted")
     assert [row["name"] for row in lines_of(results)] == ["a"]
+
+
+def test_heat_maps_do_not_land_among_images_of_others(tmp_path, surfaces):
+    """A later run would train on them."""
+    root, other = tmp_path / "a", tmp_path / "b"
+    write_mvtec(root, surfaces)
+    write_images(other / "scratch", surfaces.images[:3], ["IMG_1", "IMG_2", "IMG_3"])
+    before = contents(other)
+    for option in ([], ["--overwrite"]):
+        result = run("evaluate", root, *SMALL, "--output", other, *option)
+        assert result.exit_code == 1 and "holds images that are no heat maps" in result.stderr
+    assert contents(other) == before
+
+
+@pytest.mark.parametrize("place", ["all/nut/test/report", "all/nut", "all"])
+def test_heat_maps_do_not_land_in_a_data_set(tmp_path, surfaces, place):
+    write_mvtec(tmp_path / "all" / "nut", surfaces)
+    before = contents(tmp_path)
+    result = run("evaluate", tmp_path / "all" / "nut", *SMALL, "--output", tmp_path / place)
+    assert result.exit_code == 1 and "outside of the data set" in result.stderr
+    assert contents(tmp_path) == before
+
+
+def test_an_earlier_report_stays_until_there_is_a_new_one(tmp_path, surfaces, monkeypatch):
+    root, output = tmp_path / "nut", tmp_path / "report"
+    write_mvtec(root, surfaces)
+    assert run("evaluate", root, *SMALL, "--output", output).exit_code == 0
+    before = contents(output)
+    monkeypatch.setattr("skanomaly.report._folder.save_picture", no_space)
+    result = run("evaluate", root, *SMALL, "--output", output)
+    assert result.exit_code == 1 and "No space left" in result.stderr
+    assert contents(output) == before
+    monkeypatch.undo()
+    (root / "test" / "scratch" / "10.png").unlink()
+    (root / "ground_truth" / "scratch" / "10_mask.png").unlink(missing_ok=True)
+    assert run("evaluate", root, *SMALL, "--output", output).exit_code == 0
+    assert set(before) - set(contents(output)) == {output / "scratch" / "10.png"}
+
+
+def no_space(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_the_demo_trains_on_no_image_of_others(tmp_path):
+    small = ["--images", 3, "--size", 32, "--output", tmp_path / "demo"]
+    assert run("demo", *small).exit_code == 0
+    folder = tmp_path / "demo" / "disc-32px-3-seed0" / "train" / "good"
+    with Image.open(folder / "000.png") as image:
+        image.rotate(90).save(folder / "mine.jpg")
+    result = run("demo", *small)
+    assert result.exit_code == 1 and "mine.jpg is none of these surfaces" in result.stderr

@@ -176,6 +176,17 @@ def test_inverted_masks(category):
     assert find_problems(split) == []
 
 
+def test_one_inverted_mask(category):
+    split = read_mvtec(category)
+    number = list(split.test.y).index(-1)
+    with Image.open(split.test.masks[number]) as image:
+        inverted = 255 - np.asarray(image.convert("L"))
+    Image.fromarray(inverted).save(split.test.masks[number])
+    ((path, reason),) = find_problems(split)
+    assert path == split.test.images[number]
+    assert "others mark" in reason and "is it inverted?" in reason
+
+
 def test_thumbnails_are_means_of_fields():
     from skanomaly.datasets._copies import thumbnail
 

@@ -103,6 +103,7 @@ def test_no_warning_where_there_is_nothing_to_say(make):
     dark = [image // 8 for image in EIGHT]
     make().fit_transform(dark)  # of 8 bits
     make(value_range=4095).fit_transform(TWELVE)
+    make(value_range=60000).fit_transform(TWELVE)  # the person has said what is white
     make().fit_transform([*TWELVE, TWELVE[0] * np.uint16(16)])  # together they use it
     make().transform(TWELVE)  # not training
 
