@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from skanomaly._stamps import file_digest as digest_of_file
-from skanomaly._stamps import file_stamp
+from skanomaly._stamps import file_digest, file_stamp
 from skanomaly.anomalib import _old_files, _onnx_file
 
 if TYPE_CHECKING:
@@ -217,7 +216,7 @@ def pickle_strings(data: bytes) -> list[str]:
     return strings
 
 
-def file_digest(path: PathLike, kind: str) -> str:
+def checkpoint_digest(path: PathLike, kind: str) -> str:
     """sha256 of a checkpoint, with the files that belong to it.
 
     Parameters
@@ -240,7 +239,7 @@ def file_digest(path: PathLike, kind: str) -> str:
         files += _onnx_file.external_files(path)
     digest = sha256()
     for file in files:
-        digest.update(digest_of_file(file).encode())
+        digest.update(bytes.fromhex(file_digest(file)))
     return digest.hexdigest()
 
 
@@ -257,6 +256,6 @@ def weights_of_openvino(path: Path) -> Path:
 
 
 def digest_of_checkpoint(path: PathLike) -> str:
-    """sha256 of a checkpoint, with the files that belong to it; see :func:`file_digest`."""
+    """sha256 of a checkpoint, with the files that belong to it; see :func:`checkpoint_digest`."""
     path = Path(path).expanduser()
-    return file_digest(path, checkpoint_kind(path))
+    return checkpoint_digest(path, checkpoint_kind(path))
