@@ -6,20 +6,14 @@ import functools
 import hashlib
 import inspect
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from skanomaly._cache import cache_key
+from skanomaly._parameters import NO_MATTER, without_addresses
 from skanomaly._stamps import file_digest
-
-# Parameters that say how and where results are computed, not which.
-_NO_MATTER = {
-    *("cache_dir", "cache_size", "device", "memory", "n_jobs", "pre_dispatch", "stream"),
-    "verbose",
-}
 
 
 def fingerprint_of(estimator: Any) -> str:
@@ -77,7 +71,7 @@ def _described(value: Any) -> Any:
         # Views are of `fit` alone, so that no fingerprint has them; nor has it all of an object.
         besides = {k: v for k, v in params.items() if k == "augmentation" or not _is_plain(v)}
         params = {**besides, "fingerprint": dict(value._fingerprint())}
-    known = {name: _described(item) for name, item in params.items() if name not in _NO_MATTER}
+    known = {name: _described(item) for name, item in params.items() if name not in NO_MATTER}
     return {"class": value_as_text(type(value)), "params": known}
 
 
@@ -142,7 +136,7 @@ def value_as_text(value: Any) -> str:
         inside = getattr(value, "__dict__", {})
         shown: Any = {k: v if _is_simple(v) else type(v) for k, v in inside.items()}
     else:
-        shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+        shown = without_addresses(repr(value))
     return f"{value_as_text(type(value))} {value_as_text(shown)}"
 
 
