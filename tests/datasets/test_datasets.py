@@ -1003,6 +1003,15 @@ def test_records_of_groups_masks_and_defects():
         ImageSet(["a.png"], [1], [None], ["good"], "x", defects=defects)
 
 
+@pytest.mark.parametrize("groups", [{"p", "q"}, {"p": 1, "q": 2}, "pq"])
+def test_what_has_no_order_is_no_column_of_a_set(groups):
+    columns = [["a.png", "b.png"], [1, 1], [None, None], ["good", "good"], "x"]
+    with pytest.raises(TypeError, match="groups of 'x' must be a sequence"):
+        ImageSet(*columns, groups=groups)
+    with pytest.raises(TypeError, match="images of 'x' must be a sequence"):
+        ImageSet({"a.png", "b.png"}, *columns[1:])
+
+
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), "3", None, True])
 def test_defect_types_are_checked(threshold):
     with pytest.raises(ValueError, match="saturation_threshold must be a positive number"):
