@@ -38,6 +38,11 @@ def fit_with_groups(estimator: Any, images: Images, y: Labels, groups: Groups) -
         return estimator.fit(images, y, **{name: groups})
 
 
+def takes_groups(estimator: Any) -> bool:
+    """Whether :func:`fit_with_groups` hands groups on."""
+    return _parameter(estimator) is not None
+
+
 def _parameter(estimator: Any) -> str | None:
     """What `fit` calls the groups; None where it takes none."""
     if not isinstance(estimator, Pipeline):

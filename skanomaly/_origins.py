@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from skanomaly._parameters import equal_params
+from skanomaly._token_stream import TokenStream
 
 # Plain values by name: the embedder's class, its weights, layers, sizes, precision.
 Origin: TypeAlias = Mapping[str, object]
@@ -66,7 +67,7 @@ def origin_of(X: Any) -> Origin | None:
         reference, origin = _origins.get(id(owner), (None, None))
         if reference is not None and reference() is owner:
             return origin
-        owner = owner.base if isinstance(owner, np.ndarray) else None
+        owner = owner.base if isinstance(owner, (np.ndarray, TokenStream)) else None
     listed = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object)
     return origin_of(X[0]) if listed and len(X) and isinstance(X[0], np.ndarray) else None
 

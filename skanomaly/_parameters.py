@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import warnings
 from collections.abc import Sequence
 from math import inf
 from numbers import Integral, Real
@@ -17,6 +16,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from skanomaly._sklearn import InvalidParameterError
 from skanomaly._typing import ValueRange
 from skanomaly._version import __version__
+from skanomaly._warn import warn_user
 
 DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 
@@ -70,13 +70,12 @@ class Estimator(BaseEstimator):
         state = dict(state)
         version = state.pop(_VERSION_KEY, __version__)
         if version != __version__:
-            warnings.warn(
+            warn_user(
                 PickledByAnotherVersion(
                     estimator_name=type(self).__name__,
                     current_sklearn_version=__version__,
                     original_sklearn_version=version,
-                ),
-                stacklevel=2,
+                )
             )
         super().__setstate__(state)
 

@@ -80,7 +80,7 @@ class SplitPipeline:
         *before, embedder = self.image_transformers
         for transformer in before:
             images = transformer.transform(images)
-        if hasattr(embedder, "stream"):
+        if isinstance(getattr(embedder, "stream", None), bool):
             embedder = copy(embedder)
             embedder.stream = True
         tokens = embedder.transform(images)

@@ -68,8 +68,9 @@ def _described(value: Any) -> Any:
         return value_as_text(value)
     params = value.get_params(deep=False)
     if hasattr(value, "_fingerprint"):
-        # Views are of `fit` alone, so that no fingerprint has them; nor has it all of an object.
-        besides = {k: v for k, v in params.items() if k == "augmentation" or not _is_plain(v)}
+        # No fingerprint has these two, views being of `fit` alone; nor has it all of an object.
+        own = ("augmentation", "value_range")
+        besides = {k: v for k, v in params.items() if k in own or not _is_plain(v)}
         params = {**besides, "fingerprint": dict(value._fingerprint())}
     known = {name: _described(item) for name, item in params.items() if name not in NO_MATTER}
     return {"class": value_as_text(type(value)), "params": known}
@@ -124,6 +125,10 @@ def value_as_text(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.dtype != object:
         digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
         return f"array({value.dtype}, {value.shape}, {digest})"
+    if isinstance(value, np.random.RandomState):
+        return f"RandomState{value_as_text(value.get_state())}"
+    if isinstance(value, np.random.Generator):
+        return f"Generator{value_as_text(value.bit_generator.state)}"
     if isinstance(value, functools.partial):
         return f"partial{value_as_text([value.func, value.args, value.keywords])}"
     if inspect.isclass(value) or inspect.isroutine(value):

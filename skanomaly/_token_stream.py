@@ -24,6 +24,8 @@ class TokenStream:
         ``embed(numbers)`` yields the tokens of images, given by number, in that order.
     numbers : sequence of int
         Of the images of the stream.
+    base : TokenStream or None, default=None
+        What it is a part of.
 
     Examples
     --------
@@ -39,8 +41,9 @@ class TokenStream:
         self,
         embed: Callable[[Sequence[int] | IntArray], Iterator[np.ndarray]],
         numbers: Sequence[int] | IntArray,
+        base: TokenStream | None = None,
     ) -> None:
-        self._embed, self._numbers = embed, numbers
+        self._embed, self._numbers, self.base = embed, numbers, base
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -53,7 +56,7 @@ class TokenStream:
         """Tokens of one image for a number, else a stream of those that are chosen."""
         if isinstance(key, (int, np.integer)):
             return next(self._embed([int(np.arange(len(self))[key])]))
-        return TokenStream(self._embed, np.asarray(self._numbers)[key])
+        return TokenStream(self._embed, np.asarray(self._numbers)[key], self)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """All of them in one array, or a 1-D object array where grids differ."""

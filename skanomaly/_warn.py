@@ -9,15 +9,15 @@ import warnings
 _NOT_THE_USERS = frozenset({"skanomaly", "sklearn", "joblib"})
 
 
-def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+def warn_user(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn at the line outside of this package and scikit-learn that led here.
 
     Parameters
     ----------
-    message : str
+    message : str or Warning
         What to say.
     category : type of Warning, default=UserWarning
-        Of the warning.
+        Of the warning, if `message` is text.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _package(frame) in _NOT_THE_USERS:

@@ -12,7 +12,6 @@ from joblib import Parallel, delayed
 
 from skanomaly._output import Guard
 from skanomaly._parameters import check_integer
-from skanomaly._pipelines import split_detector
 from skanomaly._recipes import fingerprint_of
 from skanomaly._results.digests import data_digest, file_digests, split_files
 from skanomaly._results.file import ResultsFile, row_key
@@ -214,11 +213,10 @@ def _runs(models, splits, shots, seeds):
         raise ValueError(f"numbers of shots must differ, got {shots}: their runs would be the same")
     runs = []
     for split, (name, model), k in product(splits, models.items(), shots):
-        scorer = split_detector(model).scorer
         n_normal = int(np.count_nonzero(split.train.y == 1))
         for seed in range(1 if k is None else seeds):
             part = split if k is None else _few_shots(split, n_normal, k, seed)
-            check_n_train(scorer, n_normal if k is None else k, part.train.name)
+            check_n_train(model, part.train, part.train.name)
             runs.append((name, model, part, k, seed))
     return runs
 
@@ -240,5 +238,6 @@ def _few_shots(split, n_normal, shots, seed):
         masks=[None] * shots,
         defect_types=[train.defect_types[i] for i in chosen],
         name=f"{train.name}, {shots} shots, seed {seed}",
+        groups=None if train.groups is None else [train.groups[i] for i in chosen],
     )
     return DatasetSplit(split.name, references, split.test)

@@ -13,7 +13,7 @@ import sklearn
 from sklearn.base import clone
 
 from skanomaly import metrics
-from skanomaly._grouped_fit import fit_with_groups
+from skanomaly._grouped_fit import fit_with_groups, takes_groups
 from skanomaly._images import image_size
 from skanomaly._pipelines import (
     contamination_of,
@@ -27,7 +27,7 @@ from skanomaly._typing import FloatArray
 from skanomaly._version import __version__
 from skanomaly._warn import warn_user
 from skanomaly.core.maps import upsample_map
-from skanomaly.datasets import DatasetSplit
+from skanomaly.datasets import DatasetSplit, ImageSet
 from skanomaly.datasets._check import doubtful_images, unusable_files
 from skanomaly.inspection import score_images
 from skanomaly.inspection._limits import limits_for
@@ -116,10 +116,10 @@ def evaluate_split(
     >>> result = evaluate_split(pipe, read_dataset("data/bottle"))  # doctest: +SKIP
     >>> result.metrics["aupro_0.3"]  # doctest: +SKIP
     """
-    scorer = split_detector(estimator).scorer
+    split_detector(estimator)
     check_sigma(sigma)
     check_split(split)
-    check_n_train(scorer, int(np.count_nonzero(split.train.y == 1)), split.name)
+    check_n_train(estimator, split.train, split.name)
     return evaluate_checked(estimator, split, sigma=sigma, on_result=on_result, on_map=on_map)
 
 
@@ -146,7 +146,7 @@ def check_split(split: DatasetSplit) -> None:
     for label, kind in ((1, "normal"), (-1, "anomalous")):
         if not np.any(split.test.y == label):
             raise ValueError(f"{split.name}: there is no {kind} test image, no metric is defined")
-    if problems := unusable_files(split):
+    if problems := unusable_files([split.train, split.test]):
         raise ValueError(_listed(f"{split.name}: these images or masks cannot be used", problems))
     if doubts := doubtful_images(split):
         warn_user(_listed(f"{split.name}: what these images show is doubtful", doubts))
@@ -159,13 +159,17 @@ def _listed(title, problems):
     return "\n  ".join([title, *lines])
 
 
-def check_n_train(scorer: Any, n_images: int, name: str) -> None:
-    """Raise where a scorer cannot be fitted to so few normal images of a data set."""
-    least = min_images_of(scorer)
-    if n_images < least:
+def check_n_train(estimator: Any, train: ImageSet, name: str) -> None:
+    """Raise where an estimator cannot be fitted to so few normal images, or groups of them."""
+    scorer = split_detector(estimator).scorer
+    least, normal, what = min_images_of(scorer), np.flatnonzero(train.y == 1), "normal images"
+    n_found = len(normal)
+    if train.groups is not None and takes_groups(estimator):
+        n_found, what = len({train.groups[i] for i in normal}), "groups of normal images"
+    if n_found < least:
         raise ValueError(
-            f"{name}: {type(scorer).__name__} needs at least {least} normal images to train on, "
-            f"not {n_images}"
+            f"{name}: {type(scorer).__name__} needs at least {least} {what} to train on, not "
+            f"{n_found}"
         )
 
 

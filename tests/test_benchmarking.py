@@ -119,6 +119,21 @@ def _mean_score(estimator, X, y=None):
     return float(np.mean(estimator.score_samples(X)))
 
 
+def test_few_shots_keep_their_groups(splits, models, monkeypatch):
+    groups = [f"part {i // 2}" for i in range(8)]
+    train = dataclasses.replace(splits[0].train, groups=groups)
+    grouped = dataclasses.replace(splits[0], train=train)
+    seen = []
+
+    def seeing(model, split):
+        seen.append(split.train.groups)
+        return evaluate_checked(model, split)
+
+    monkeypatch.setattr(benchmarking, "evaluate_checked", seeing)
+    benchmark({"knn": models["cosine"]}, [grouped], shots=(4,))
+    assert [list(found) for found in seen] == [["part 0", "part 0", "part 1", "part 1"]]
+
+
 def test_errors_are_raised_before_the_first_run(splits, models, counted):
     with pytest.raises(ValueError, match="names of the data sets must differ"):
         benchmark(models, [splits[0], splits[0]])

@@ -362,6 +362,22 @@ def test_groups_of_training_images_are_held_out_whole(split, nested, routing):
     assert not np.array_equal(scorer.train_scores_, alone.train_scores_)
 
 
+def test_too_few_groups_are_told_before_the_work(split, monkeypatch):
+    groups = [str(i // 6) for i in range(12)]
+    grouped = dataclasses.replace(split, train=dataclasses.replace(split.train, groups=groups))
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchGaussianScorer())
+    monkeypatch.setattr(FilterBankPatches, "fit_transform", None)  # it is not called
+    with pytest.raises(ValueError, match="needs at least 3 groups of normal images .* not 2"):
+        evaluate_split(pipe, grouped)
+
+
+def test_images_that_are_not_used_may_be_broken(split, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    broken = ImageSet([tmp_path / "broken.png"], [1], [None], ["good"], "parts/validation")
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchGaussianScorer("shared"))
+    evaluate_split(pipe, dataclasses.replace(split, validation=broken))
+
+
 def test_a_search_is_given_no_groups(split):
     groups = [str(i // 3) for i in range(12)]
     grouped = dataclasses.replace(split, train=dataclasses.replace(split.train, groups=groups))

@@ -28,6 +28,8 @@ from skanomaly import (
     TimmPatches,
 )
 from skanomaly._origins import differences, origin_of, set_origin
+from skanomaly._recipes import fingerprint_of
+from skanomaly.base import BasePatchEmbedder
 
 X = random_images(*[(32, 32)] * 8)
 
@@ -521,3 +523,58 @@ def test_an_empty_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
         embedder.transform(X)
     (tmp_path / "filled").write_text("by another")  # may be read from
     embedder.transform(X)
+
+
+class Means(BasePatchEmbedder):
+    """An embedder of others, with `value_range` and what the base says it needs."""
+
+    _parameter_constraints = BasePatchEmbedder._parameter_constraints
+
+    def __init__(self, *, image_size=32, value_range=None, cache_dir=None):
+        self.image_size = image_size
+        self.resize = "squash"
+        self.augmentation = None
+        self.value_range = value_range
+        self.batch_size = 8
+        self.cache_dir = cache_dir
+        self.cache_size = 10**9
+        self.verbose = False
+
+    def _cell(self):
+        return 8
+
+    def _default_image_size(self):
+        return 32
+
+    def _fingerprint(self):
+        return {"image_size": self._side()}
+
+    def _embed_batch(self, images):
+        return images.reshape(len(images), 4, 8, 4, 8, 3).mean(axis=(2, 4))
+
+
+def test_the_value_range_of_an_embedder_of_others(tmp_path):
+    """It is of the base's reading, so that no subclass has to say that tokens depend on it."""
+    deep = [np.full((32, 32), 1000, dtype=np.uint16)]
+    narrow, wide = (Means(value_range=white, cache_dir=tmp_path) for white in (2000, 4000))
+    assert narrow.transform(deep)[0, 0, 0, 0] == pytest.approx(0.5)
+    assert wide.transform(deep)[0, 0, 0, 0] == pytest.approx(0.25)
+    assert fingerprint_of(narrow) != fingerprint_of(wide)
+    with pytest.raises(NotFittedError, match="value_range of this Means changed"):
+        wide.fit(deep).set_params(value_range=2000).transform(deep)
+
+
+def test_a_part_of_a_stream_knows_its_origin():
+    scorer = PatchKNNScorer().fit(FilterBankPatches(image_size=32).transform(X))
+    stream = FilterBankPatches(image_size=40, stream=True).transform(X)
+    for part in (stream, stream[:2]):
+        with pytest.raises(ValueError, match="image_size is 40, was 32"):
+            scorer.score_samples(part)
+
+
+@pytest.mark.parametrize("make", [np.random.RandomState, np.random.default_rng])
+def test_the_fingerprint_holds_the_state_of_random_numbers(make):
+    one, same, other = (
+        fingerprint_of(PatchKNNScorer(coreset=0.5, random_state=make(seed))) for seed in (0, 0, 1)
+    )
+    assert one == same != other

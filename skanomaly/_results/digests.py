@@ -82,6 +82,7 @@ def _content(images, digests):
         masks,
         images.defect_types,
         images.groups,
+        images.class_ids,
         None if images.defects is None else [repr(defect) for defect in images.defects],
     ]
 

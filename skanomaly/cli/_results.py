@@ -48,16 +48,14 @@ def evaluate_splits(
     guard : Guard
         What must not be written over.
     """
-    from skanomaly._pipelines import split_detector
     from skanomaly._recipes import fingerprint_of
     from skanomaly._results.digests import data_digest, file_digests
     from skanomaly.evaluation import check_n_train, check_split, evaluate_checked
     from skanomaly.report._folder import HeatMapFolder
 
     # Better said before the work than after it.
-    scorer = split_detector(detector).scorer
     for split in splits:
-        check_n_train(scorer, int((split.train.y == 1).sum()), split.name)
+        check_n_train(detector, split.train, split.name)
     folders: list[HeatMapFolder | None] = [None] * len(splits)
     if output is not None:
         names = unique_names([split.name for split in splits]) if len(splits) > 1 else [""]

@@ -47,7 +47,8 @@ def find_copies(features: ArrayLike) -> list[tuple[int, int]]:
     Notes
     -----
     Equal images are copies. Two others are, if their distance is a small share of that to each
-    one's 10th nearest image (of fewer than 18 images: of that to half of the others). How small
+    one's 10th nearest image (of fewer than 18 images: of that to half of the others), or of what
+    that is in the median, where it is less. How small
     depends on how alike different images come by chance. Where distances behave as those of points
     in m dimensions, the nearest of `k` is within the share `t` of the k-th with a probability of
     about ``k t^m``; `t` is chosen so that one set in a million has such a pair, at most 0.4, or as
@@ -81,6 +82,8 @@ def find_copies(features: ArrayLike) -> list[tuple[int, int]]:
         [np.linalg.norm(features - features[column], axis=1) for column in neighbors.T], axis=1
     )
     usual = distances.max(axis=1)
+    # Of a kind of parts with few images, the furthest neighbour is one of another kind.
+    usual = np.minimum(usual, np.median(usual))
     share = _share(np.sort(distances[usual > 0], axis=1)) if n > 2 else 0.0
     limit = np.maximum(share * usual, _noise(features))
     left, right = np.repeat(np.arange(n), n_neighbors), neighbors.ravel()

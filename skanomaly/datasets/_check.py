@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,9 @@ def find_problems(
     split : DatasetSplit
         From any of the readers.
     deep : bool, default=False
-        Decode every image too, in threads: that finds truncated and damaged files, and near copies,
-        by thumbnails of 32 x 32 pixels. Images of one group may be near copies.
+        Decode every image too, in threads: that finds truncated and damaged files, near copies, by
+        thumbnails of 32 x 32 pixels, and a set of more than 8 bits that uses a small part of its
+        range. Images of one group may be near copies.
     verbose : bool, default=False
         Show a bar of the progress, on stderr.
 
@@ -64,27 +65,33 @@ def find_problems(
     test/crack/0.png sizes (height, width) differ: mask ...(9, 8), image ...(6, 8)
     """
     shares: Shares = {}
-    unusable = unusable_files(split, shares)
+    unusable = unusable_files(_sets(split), _unlabelled(split), shares)
     paths = _paths(split)
     copies = equal_files(paths)
     problems = [*unusable, *_of_inverted(split, shares), *_of_groups(split)]
     problems += _of_copies(split, copies, near=False)
     if deep:
-        damaged, near = near_copies(paths, _unlabelled(split), verbose)
+        damaged, near, range_message = near_copies(paths, _unlabelled(split), verbose)
         known = {path for path, _ in unusable}
         problems += [(path, reason) for path, reason in damaged if path not in known]
         exact = {later for _, later in copies}
         problems += _of_copies(split, [pair for pair in near if pair[1] not in exact], near=True)
+        if range_message is not None:
+            problems.append((paths[0], range_message))
     return problems
 
 
-def unusable_files(split: DatasetSplit, shares: Shares | None = None) -> list[tuple[Path, str]]:
+def unusable_files(
+    sets: Sequence[ImageSet], unlabelled: Sequence[Path] = (), shares: Shares | None = None
+) -> list[tuple[Path, str]]:
     """Images and masks that no evaluation can use: by every mask, and the header of every image.
 
     Parameters
     ----------
-    split : DatasetSplit
-        From any of the readers.
+    sets : sequence of ImageSet
+        Of a data set.
+    unlabelled : sequence of Path, default=()
+        Other images.
     shares : dict or None
         Is given the share of pixels that each mask marks, by its set and image.
 
@@ -94,7 +101,7 @@ def unusable_files(split: DatasetSplit, shares: Shares | None = None) -> list[tu
         Image file and what is wrong with it or with its mask.
     """
     problems = []
-    for images in _sets(split):
+    for images in sets:
         for i, path in enumerate(images.images):
             try:
                 mask = None if images.masks[i] is None else images.load_mask(i)
@@ -107,7 +114,7 @@ def unusable_files(split: DatasetSplit, shares: Shares | None = None) -> list[tu
                     images.load_regions(i)
             except (ValueError, ImageReadError) as error:
                 problems.append((path, str(error)))
-    for path in _unlabelled(split):
+    for path in unlabelled:
         try:
             image_size(path)
         except ImageReadError as error:

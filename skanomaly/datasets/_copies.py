@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from skanomaly._images import ImageReadError, content_digest, load_image
+from skanomaly._images import (
+    ImageReadError,
+    content_digest,
+    load_with_span,
+    small_range_message,
+)
 from skanomaly.core.copies import find_copies
 from skanomaly.core.threads import reading_threads
 
@@ -49,10 +54,10 @@ def equal_files(paths: Sequence[Path]) -> Pairs:
 
 def near_copies(
     paths: Sequence[Path], others: Sequence[Path], verbose: bool
-) -> tuple[list[tuple[Path, str]], Pairs]:
+) -> tuple[list[tuple[Path, str]], Pairs, str | None]:
     """Decode all files: what is wrong with them, and the copies and near copies among `paths`.
 
-    `others` are decoded too, but not compared.
+    `others` are decoded too, but not compared. Also what is to be said of the range of all.
     """
     everything = [*paths, *others]
     # A thumbnail is all that is kept of an image.
@@ -71,11 +76,11 @@ def near_copies(
         for path, result in zip(everything, results, strict=True)
         if isinstance(result, str)
     ]
-    whole = [i for i in range(len(paths)) if not isinstance(results[i], str)]
-    if len(whole) < 2:
-        return damaged, []
-    pairs = find_copies(np.stack([results[i] for i in whole]))
-    return damaged, [(whole[i], whole[j]) for i, j in pairs]
+    whole = [result for result in results if not isinstance(result, str)]
+    message = small_range_message([span for _, span in whole])
+    known = [i for i in range(len(paths)) if not isinstance(results[i], str)]
+    pairs = find_copies(np.stack([results[i][0] for i in known])) if len(known) > 1 else []
+    return damaged, [(known[i], known[j]) for i, j in pairs], message
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.float32]:
@@ -98,9 +103,10 @@ def thumbnail(image: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(small, dtype=np.float32).ravel()
 
 
-def _decode(path: Path) -> NDArray[np.float32] | str:
-    """The thumbnail of a file, or what is wrong with it."""
+def _decode(path: Path) -> tuple[NDArray[np.float32], Any] | str:
+    """The thumbnail of a file and the span of its numbers, or what is wrong with it."""
     try:
-        return thumbnail(load_image(path))
+        image, span = load_with_span(path)
+        return thumbnail(image), span
     except ImageReadError as error:
         return str(error)

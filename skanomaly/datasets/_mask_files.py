@@ -29,7 +29,7 @@ def read_mask(path: Path, class_ids: bool = False) -> tuple[NDArray[np.bool_], N
     mask : ndarray of shape (height, width), bool
         True where the level is not 0, which is black.
     levels : ndarray of shape (height, width)
-        Grey levels, or colours as ``0xRRGGBB``.
+        Grey levels, or colours as ``0xRRGGBB``, or of 16 bits ``0xRRRRGGGGBBBB``.
 
     Raises
     ------
@@ -67,5 +67,7 @@ def _levels(path: Path) -> tuple[NDArray[Any], Callable[[Any], str]]:
     red, green, blue = (pixels[..., channel] for channel in range(3))
     if np.array_equal(red, green) and np.array_equal(red, blue):
         return red, "{:.5g}".format
-    codes = red.astype(np.uint32) << 16 | green.astype(np.uint32) << 8 | blue
-    return codes, "#{:06x}".format
+    bits = 8 if pixels.dtype == np.uint8 else 16
+    white = 1 if bits == 8 else 65535  # colours of 16 bits are read as shares of white
+    red, green, blue = (np.rint(colour * white).astype(np.uint64) for colour in (red, green, blue))
+    return red << 2 * bits | green << bits | blue, f"#{{:0{3 * bits // 4}x}}".format

@@ -20,10 +20,9 @@ from skanomaly._images import (
     read_item,
     resize_image,
 )
-from skanomaly._parameters import check_value_range
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._token_stream import TokenStream
-from skanomaly._typing import IntArray, PathLike, ValueRange
+from skanomaly._typing import IntArray, PathLike
 from skanomaly.core.threads import reading_threads
 from skanomaly.embedders._batches import (
     VIEWS,
@@ -61,7 +60,6 @@ class ImageEmbedding(FittedEmbedder):
     verbose: bool | int
     stream: bool = False
 
-    value_range: ValueRange | None = None  # of those that have no such parameter
     _max_side: int | None = None  # longest side of an input in pixels
 
     # What a subclass says.
@@ -86,11 +84,6 @@ class ImageEmbedding(FittedEmbedder):
         """Called by each thread that is to read images."""
 
     # What it does.
-
-    def _reading(self) -> dict[str, object]:
-        """Plain values by name: what tokens depend on by the way in which images are read."""
-        value_range = check_value_range(self.value_range)
-        return {} if value_range is None else {"value_range": list(value_range)}
 
     def _stream(self, items: list[Any], spans: list[Any] | None = None) -> TokenStream:
         """Tokens of the images themselves, by the parameters of now."""

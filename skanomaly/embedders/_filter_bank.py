@@ -106,7 +106,6 @@ class FilterBankPatches(BasePatchEmbedder):
             "filters": FILTERS_VERSION,
             "image_size": self._side(),
             "resize": self.resize,
-            **self._reading(),
             "interpolation": self._interpolation(),
         }
 

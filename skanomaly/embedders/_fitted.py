@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from sklearn.exceptions import NotFittedError
 
 from skanomaly._origins import Origin, differences
-from skanomaly._parameters import NO_MATTER, Estimator
+from skanomaly._parameters import NO_MATTER, Estimator, check_value_range
+from skanomaly._typing import ValueRange
 
 # Batches are of images here, and each image is computed by itself; views are of `fit` alone.
 _NO_MATTER = NO_MATTER | {"augmentation", "batch_size"}
@@ -20,9 +21,16 @@ class FittedEmbedder(Estimator):
     :class:`skanomaly.base.BasePatchEmbedder` is the class to derive from.
     """
 
+    value_range: ValueRange | None = None  # of those that have no such parameter
+
     def _fingerprint(self) -> Mapping[str, object]:
         """Plain values by name: all that the tokens of an image depend on."""
         raise NotImplementedError
+
+    def _reading(self) -> dict[str, object]:
+        """Plain values by name: what tokens depend on by the way in which images are read."""
+        value_range = check_value_range(self.value_range)
+        return {} if value_range is None else {"value_range": list(value_range)}
 
     def _remember_fit(self) -> None:
         """Keep what tokens depend on now; what `"auto"` means is asked anew."""
@@ -36,7 +44,7 @@ class FittedEmbedder(Estimator):
 
         It loads the model, before there are threads that would wait for each other.
         """
-        origin = {"embedder": type(self).__name__, **self._fingerprint()}
+        origin = {"embedder": type(self).__name__, **self._reading(), **self._fingerprint()}
         found = differences(self.__dict__.get("_origin_at_fit", origin), origin)
         if found:
             raise NotFittedError(self._what_changed(found))

@@ -120,7 +120,7 @@ class FunctionPatches(BasePatchEmbedder):
         # Of an object the class alone: what its repr shows may change from image to image.
         by_name = isroutine(self.func) or isinstance(self.func, partial)
         named = self.func if by_name else type(self.func)
-        return {"func": value_as_text(named), "func_version": self.func_version, **self._reading()}
+        return {"func": value_as_text(named), "func_version": self.func_version}
 
     def _origin(self) -> Origin:
         if "func" in self._changed_params():  # whatever its name

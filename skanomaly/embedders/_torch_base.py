@@ -91,7 +91,6 @@ class TorchPatches(BasePatchEmbedder):
             "fusion": self.fusion,
             "image_size": self._side(),
             "resize": self.resize,
-            **self._reading(),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
             "interpolation": preprocessing.interpolation,

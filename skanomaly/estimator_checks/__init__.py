@@ -36,6 +36,7 @@ from skanomaly.estimator_checks._scorers import (  # noqa: F401
     check_patch_scorer_bools,
     check_patch_scorer_contamination,
     check_patch_scorer_forms,
+    check_patch_scorer_groups,
     check_patch_scorer_input,
     check_patch_scorer_labels,
     check_patch_scorer_maps,

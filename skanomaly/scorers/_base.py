@@ -168,7 +168,11 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         self._train_groups = self._groups_of_scores(tokens, len(train_scores))
         self.train_scores_, self.offset_ = train_scores, offset
         self._remember_params()
-        self._patch_limits = patch_score_limits(self._held_out_patches(tokens))
+        try:
+            self._patch_limits = patch_score_limits(self._held_out_patches(tokens))
+        except BaseException:
+            del self.train_scores_, self.offset_
+            raise
         problem = self._single_image_warning(tokens) if tokens.n_groups == 1 else None
         if problem is not None:
             warn_user(f"{SINGLE} {'image' if tokens.n_images == 1 else 'group'}: {problem}")

@@ -19,6 +19,9 @@ from skanomaly._typing import ArrayLike
 
 PART_BYTES = 2**25  # of tokens that are scored at a time
 
+# What takes tokens to be scored.
+_SCORING = {"score_samples", "score_patches", "decision_function", "predict", "p_values"}
+
 
 class CheckedScorer(Estimator):
     """Base of the scorers, as far as it checks what they are given and that they are fitted.
@@ -44,7 +47,14 @@ class CheckedScorer(Estimator):
     contamination: Any  # a share; a word where the subclass has a `_fixed_offset` for it
 
     _needs_fit = True
-    _takes_streams = True  # see skanomaly._pipelines
+    # Whether it is handed streams of tokens unasked, see skanomaly._pipelines.
+    _takes_streams = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Methods of others may want an array.
+        if not cls.__module__.startswith("skanomaly.") and _SCORING & vars(cls).keys():
+            cls._takes_streams = False
 
     @property
     def _fixed_offset(self) -> float | None:

@@ -86,6 +86,17 @@ def test_two_kinds_of_images_are_no_copies(ratio, n_of_a_kind):
     assert find_copies(kinds + noise(kinds.shape)) == []
 
 
+@pytest.mark.parametrize("n_of_the_few", [2, 5, 9])
+@pytest.mark.parametrize("n_of_the_many", [20, 60])
+def test_a_few_images_of_another_kind_are_no_copies(n_of_the_few, n_of_the_many):
+    """Such as a second lot: the tenth neighbour of the few is one of the many."""
+    few = noise((n_of_the_few, 200), seed=2) + 3 * noise((1, 200), seed=1)
+    images = np.concatenate([noise((n_of_the_many, 200)), few])
+    assert find_copies(images) == []
+    images[-1] = images[-2] + 1e-2 * noise(200, seed=3)
+    assert find_copies(images) == [(len(images) - 2, len(images) - 1)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_images_that_differ_in_two_ways_alone(seed):
     """Points on a surface are close by chance: only then may nearness say little."""

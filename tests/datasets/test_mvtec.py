@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _image_files import png16
 from PIL import Image
 
 from skanomaly.datasets import (
@@ -361,6 +362,18 @@ def test_load_mask_with_a_transparent_key(tmp_path, dtype):
         mask.load()
     mask.save(images.masks[0], transparency=0)
     assert np.array_equal(images.load_mask(0), MARKED)
+
+
+def test_load_mask_of_16_bit_colour(tmp_path):
+    """Which is read at its precision: one of 65536 steps is a level."""
+    images = image_set(tmp_path, Image.fromarray(MARKED))
+    marked = MARKED[..., None] * np.array([0, 1, 0], dtype=np.uint16)
+    images.masks[0].write_bytes(png16(marked))
+    assert np.array_equal(images.load_mask(0), MARKED)
+    marked[1, 2] = 7
+    images.masks[0].write_bytes(png16(marked))
+    with pytest.raises(ValueError, match=r"3 levels \(#000000000000, #000000010000, #0007000"):
+        images.load_mask(0)
 
 
 def test_load_mask_of_a_palette_with_transparency(tmp_path):

@@ -157,9 +157,9 @@ def test_pil_images_that_only_a_range_can_read_are_cached(tmp_path, monkeypatch)
 
 
 def test_keys_without_a_range_are_as_they_were():
-    fingerprint = FilterBankPatches()._fingerprint()
+    fingerprint = FilterBankPatches()._origin()
     assert "value_range" not in fingerprint
-    assert FilterBankPatches(value_range=9)._fingerprint() == {
+    assert FilterBankPatches(value_range=9)._origin() == {
         **fingerprint,
         "value_range": [0.0, 9.0],
     }
