@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from math import inf
 from numbers import Integral, Real
@@ -20,6 +21,12 @@ from skanomaly._warn import warn_user
 DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 
 
+# Parameters that say how and where results are computed, not which.
+NO_MATTER = frozenset(
+    "cache_dir cache_size device memory n_jobs pre_dispatch stream verbose".split()
+)
+
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _VERSION_KEY = "_skanomaly_version"  # in pickles only, never on an estimator
 
 
@@ -110,6 +117,27 @@ def equal_params(left: Any, right: Any) -> bool:
     if isinstance(left, (list, tuple)) and type(left) is type(right):
         return len(left) == len(right) and all(map(equal_params, left, right))
     return bool(left == right)
+
+
+def without_addresses(text: str) -> str:
+    """What `repr` gives without addresses in memory, which differ from process to process.
+
+    Parameters
+    ----------
+    text : str
+        Of any object.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from skanomaly._parameters import without_addresses
+    >>> without_addresses("[<function mean at 0x7f0c>, 5]")
+    '[<function mean>, 5]'
+    """
+    return _ADDRESS.sub("", text)
 
 
 def _words(constraints):

@@ -25,7 +25,6 @@ place of `score_patches`, and takes images where a scorer takes tokens; the rest
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -35,9 +34,9 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from skanomaly._parameters import without_addresses
 from skanomaly._token_stream import TokenStream
 
-_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _METHODS = ("fit", "score_samples", "decision_function", "predict")
 
 
@@ -70,10 +69,11 @@ class SplitPipeline:
             images = transformer.transform(images)
         return images
 
-    def stream(self, images: Any) -> Any:
+    def tokens_of(self, images: Any) -> Any:
         """As :meth:`transform`, but computed when it is asked for, where embedder and scorer can.
 
-        The embedder can if it has a parameter `stream`, the scorer if it says so.
+        The embedder can if it has a parameter `stream`, the scorer if it says so. Transformers of
+        tokens are then given one image at a time, see :meth:`TokenStream.map`.
         """
         if not getattr(self.scorer, "_takes_streams", False):
             return self.transform(images)
@@ -268,7 +268,7 @@ def parameters_as_text(estimator: Any) -> dict[str, str]:
         elif hasattr(owner, "refit"):  # a search
             skipped.add(f"{prefix}estimator")
     texts = ((name, repr(value)) for name, value in sorted(params.items()) if name not in skipped)
-    return {name: _ADDRESS.sub("", text) for name, text in texts}
+    return {name: without_addresses(text) for name, text in texts}
 
 
 def _steps(estimator: Any) -> Iterator[Any]:

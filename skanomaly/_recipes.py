@@ -6,21 +6,14 @@ import functools
 import hashlib
 import inspect
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from skanomaly._cache import cache_key
+from skanomaly._parameters import NO_MATTER, without_addresses
 from skanomaly._stamps import file_digest
-
-# Parameters that say how and where results are computed, not which.
-_NO_MATTER = {
-    *("cache_dir", "cache_size", "device", "memory", "n_jobs", "pre_dispatch", "stream"),
-    "verbose",
-}
-
 
 # Packages whose code does not change within a version.
 _VERSIONED = {"builtins", "numpy", "scipy", "skanomaly", "sklearn", "torch"}
@@ -84,7 +77,7 @@ def _described(value: Any) -> Any:
         own = ("augmentation", "value_range")
         besides = {k: v for k, v in params.items() if k in own or not _is_plain(v)}
         params = {**besides, "fingerprint": dict(value._fingerprint())}
-    known = {name: _described(item) for name, item in params.items() if name not in _NO_MATTER}
+    known = {name: _described(item) for name, item in params.items() if name not in NO_MATTER}
     return {"class": _described(type(value)), "params": known}
 
 
@@ -166,7 +159,7 @@ def value_as_text(value: Any) -> str:
         inside = getattr(value, "__dict__", {})
         shown: Any = {k: v if _is_simple(v) else type(v) for k, v in inside.items()}
     else:
-        shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+        shown = without_addresses(repr(value))
     return f"{value_as_text(type(value))} {value_as_text(shown)}"
 
 

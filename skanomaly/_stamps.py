@@ -52,7 +52,7 @@ def file_digest(path: PathLike) -> str:
     return _digest(file_stamp(path))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=2**14)  # images of a data set do not push out the weights of a model
 def _digest(stamp: tuple[str, int, int, int, int]) -> str:
     digest = hashlib.sha256()
     with open(os.fspath(stamp[0]), "rb") as file:

@@ -78,6 +78,9 @@ class TokenStream:
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> TokenStream:
         """Tokens after a transformer of tokens, which is given one image at a time.
 
+        What it makes of an image must not depend on the other images of a call, as it would where
+        it takes the mean of what it is given; what it learned in `fit` is another matter.
+
         Parameters
         ----------
         function : callable

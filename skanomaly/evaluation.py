@@ -62,7 +62,8 @@ def evaluate_split(
     estimator : Pipeline or detector
         Cloned, not modified. A Pipeline of an embedder and a scorer, an image detector with
         `score_maps`, or a search of either; the search sees the training images alone, of which
-        most data sets have only normal ones.
+        most data sets have only normal ones. Steps between embedder and scorer get the tokens of
+        one test image at a time, so that they must not mix those of several.
     split : DatasetSplit
         For example from :func:`skanomaly.datasets.read_dataset`. Groups of its training images,
         such as the views of a part, are held out whole by a scorer that is the last step of a

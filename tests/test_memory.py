@@ -75,6 +75,21 @@ def test_fit_of_gaussians(covariance, dim, most):
     assert peak(lambda: scorer.fit(X)) < most * X.nbytes + gaussians + 40 * MEBIBYTE
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("covariance", ["shared", "position"])
+@pytest.mark.parametrize("n_components, reduction", [(None, "random"), (32, "random"), (32, "pca")])
+def test_folds_of_gaussians_make_no_copy_of_the_tokens(covariance, n_components, reduction, masked):
+    """What is left: a tenth of the images, while they are scored, and blocks of 4 MiB."""
+    X = np.random.default_rng(0).standard_normal((1500, 4, 4, 256), dtype=np.float32)  # 23 MiB
+    if masked:
+        X[:, 3, 3] = np.nan
+    scorer = PatchGaussianScorer(
+        covariance, n_components=n_components, reduction=reduction, random_state=0
+    )
+    gaussians = 0 if covariance == "shared" else 16 * (n_components or 256) ** 2 * 4
+    assert peak(lambda: scorer.fit(X)) < 0.7 * X.nbytes + 3 * gaussians
+
+
 @pytest.mark.parametrize(
     "scorer",
     [

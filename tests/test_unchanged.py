@@ -12,6 +12,7 @@ import pytest
 from _adapters import assert_same, cell_means, random_image, random_images
 from scipy import stats
 from sklearn.base import clone
+from sklearn.decomposition import IncrementalPCA
 from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
@@ -406,6 +407,9 @@ def test_the_fingerprint_of_a_model():
     ]
     prints = [base, *(recipe(filter_pipe(**change)) for change in changes)]
     assert len(set(prints)) == len(prints)
+    # What does not matter to an embedder matters to others: these learn in batches.
+    batches = [recipe(IncrementalPCA(batch_size=size)) for size in (50, 60)]
+    assert batches[0] != batches[1]
     search = GridSearchCV(filter_pipe(), {"knn__topk": [1, 2]})
     other = GridSearchCV(filter_pipe(), {"knn__topk": [1, 3]})
     assert len({recipe(search), recipe(other), base}) == 3

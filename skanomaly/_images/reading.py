@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._images.arrays import (
-    BACKGROUND,
     Meaning,
     array_to_rgb,
     check_layout,
@@ -33,7 +32,6 @@ from skanomaly._images.files import (
     BYTES,
     PATH,
     EncodedImage,
-    ImageReadError,
     encoded_bytes,
     opened,
     read_file,
@@ -43,18 +41,6 @@ from skanomaly._images.headers import check_end, check_header, upright_size
 from skanomaly._images.values import Span
 from skanomaly._parameters import check_value_range
 from skanomaly._typing import ValueRange
-
-__all__ = [
-    "BACKGROUND",
-    "EncodedImage",
-    "ImageReadError",
-    "content_digest",
-    "image_size",
-    "load_image",
-    "load_with_span",
-    "read_item",
-    "viewable_image",
-]
 
 
 def read_item(item: Any, index: int | None = None) -> Any:

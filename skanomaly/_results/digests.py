@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from skanomaly._cache import cache_key
+from skanomaly._stamps import file_digest
 from skanomaly.datasets import DatasetSplit
 
 _MOST_THREADS = 8
@@ -52,7 +52,7 @@ def file_digests(splits: Iterable[DatasetSplit]) -> dict[Path, str]:
     """
     paths = {path: None for s in splits for part in (s.train, s.test) for path in _files(part)}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        return dict(zip(paths, pool.map(_file_digest, paths), strict=True))
+        return dict(zip(paths, pool.map(file_digest, paths), strict=True))
 
 
 def data_digest(split: DatasetSplit, digests: Mapping[Path, str]) -> str:
@@ -93,7 +93,3 @@ def _files(images):
 
 def _paths(mask):
     return () if mask is None else (mask,) if isinstance(mask, Path) else mask
-
-
-def _file_digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -60,7 +60,10 @@ class ResultsFile:
                 pass
         rows = _read_rows(self.path)
         self.rows = {_key(row): row for row in rows or ()}
-        self._may_append = bool(rows) and _ends_a_line(self.path)
+        # Others may have made a new file before its first row from here is added: one that was
+        # replaced then would lose their rows.
+        is_new = not self.path.exists() or self.path.stat().st_size == 0
+        self._may_append = is_new or (bool(rows) and _ends_a_line(self.path))
 
     def add(self, row: Row) -> None:
         """Write a row; it takes the place of one that is recognised as the same run.

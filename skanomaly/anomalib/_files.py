@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from skanomaly._stamps import file_digest as digest_of_file
-from skanomaly._stamps import file_stamp
+from skanomaly._stamps import file_digest, file_stamp
 from skanomaly.anomalib import _old_files, _onnx_file
 
 if TYPE_CHECKING:
@@ -217,30 +216,30 @@ def pickle_strings(data: bytes) -> list[str]:
     return strings
 
 
-def file_digest(path: PathLike, kind: str) -> str:
+def checkpoint_digest(path: PathLike, kind: str | None = None) -> str:
     """sha256 of a checkpoint, with the files that belong to it.
 
     Parameters
     ----------
     path : str or os.PathLike
-        The checkpoint.
-    kind : str
-        As from :func:`checkpoint_kind`.
+        The checkpoint; ``~`` is expanded.
+    kind : str or None, default=None
+        As from :func:`checkpoint_kind`, which is asked where it is None.
 
     Returns
     -------
     str
         64 hexadecimal digits. A file is hashed again only when its size or time has changed.
     """
-    path = Path(path)
-    files = [path]
+    path = Path(path).expanduser()
+    files, kind = [path], kind or checkpoint_kind(path)
     if kind == "openvino":
         files.append(weights_of_openvino(path))
     elif kind == "onnx":
         files += _onnx_file.external_files(path)
     digest = sha256()
     for file in files:
-        digest.update(digest_of_file(file).encode())
+        digest.update(bytes.fromhex(file_digest(file)))
     return digest.hexdigest()
 
 
@@ -254,9 +253,3 @@ def weights_of_openvino(path: Path) -> Path:
         f"the weights of {path} are missing: an OpenVINO graph is two files, and "
         f"{candidates[0]} is not there"
     )
-
-
-def digest_of_checkpoint(path: PathLike) -> str:
-    """sha256 of a checkpoint, with the files that belong to it; see :func:`file_digest`."""
-    path = Path(path).expanduser()
-    return file_digest(path, checkpoint_kind(path))

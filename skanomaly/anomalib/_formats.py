@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from skanomaly._networks.loading import load_once
 from skanomaly.anomalib._checkpoints import load_checkpoint, load_exported_module
 from skanomaly.anomalib._families import FAMILIES
-from skanomaly.anomalib._files import Backend, checkpoint_kind, file_digest
+from skanomaly.anomalib._files import Backend, checkpoint_digest, checkpoint_kind
 from skanomaly.anomalib._onnx import load_onnx
 from skanomaly.anomalib._openvino import load_openvino
 
@@ -40,7 +40,7 @@ def open_checkpoint(
     backend : Backend
         Shared by all who ask for the same.
     digest : str
-        As from :func:`file_digest`.
+        As from :func:`checkpoint_digest`.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def open_checkpoint(
             f"{exc}: the file of this detector has moved, or is not on this machine; bring it "
             "back there, or make a new AnomalibDetector"
         ) from exc
-    digest = file_digest(path, kind)
+    digest = checkpoint_digest(path, kind)
     if expected not in (None, digest):
         raise ValueError(
             f"{path} has changed since this detector was made of it: its sha256 is "

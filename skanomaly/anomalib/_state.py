@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 
 from skanomaly._parameters import Estimator
 from skanomaly._typing import PathLike
-from skanomaly.anomalib._files import digest_of_checkpoint
+from skanomaly.anomalib._files import checkpoint_digest
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
 _PARAMS_OF_FIT = (
@@ -39,13 +39,13 @@ class FileBackedDetector(Estimator):
         state = super().__getstate__()
         path = self.checkpoint_path
         if path is not None and state.get("_file", (None,))[0] != path:
-            state = {**state, "_file": (path, digest_of_checkpoint(path))}
+            state = {**state, "_file": (path, checkpoint_digest(path))}
         return state
 
     def _fingerprint(self) -> dict[str, object]:
         """All that scores and the threshold depend on but the images: values by name."""
         path = self.checkpoint_path
-        digest = None if path is None else digest_of_checkpoint(path)
+        digest = None if path is None else checkpoint_digest(path)
         others = {n: getattr(self, n) for n in _PARAMS_OF_FIT if n != "checkpoint_path"}
         return {"checkpoint": digest, **others}
 

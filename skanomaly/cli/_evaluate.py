@@ -82,7 +82,7 @@ def evaluate(
 ) -> None:
     """Train on the good images of a data set, and measure on its test images."""
     with plain_errors(max_pixels):
-        shots = more_shots(shots, context)
+        shots = more_shots(shots, root, context)
         import_plugins(plugin)
         splits = read_splits(root, layout, category)
         if shots and output is not None:

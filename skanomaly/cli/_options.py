@@ -130,10 +130,11 @@ def shown(text: str) -> Text:
     return Text(printable(text))
 
 
-def more_shots(shots: list[int] | None, context: typer.Context) -> list[int]:
+def more_shots(shots: list[int] | None, root: Path, context: typer.Context) -> list[int]:
     """`--shots 1 2 4`: the numbers behind the first arrive as arguments of no option."""
     extra = context.args
-    for text in extra:
+    # An option that there is not takes the place of the data set where it stands before it.
+    for text in extra if root.exists() else [str(root), *extra]:
         if text.startswith("-"):
             raise ValueError(_no_option(text, context))
     if extra and not (shots and all(text.isdigit() for text in extra)):

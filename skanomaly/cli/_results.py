@@ -66,11 +66,12 @@ def evaluate_splits(
     results = open_results(json_file, guard, filter(None, folders))
     for split in splits:
         check_split(split)
+    model_digest = None if json_file is None else fingerprint_of(detector)
     for split, folder in zip(splits, folders, strict=True):
         run = {"model": name, "shots": None, "seed": 0}
         if json_file is not None:
             run["data_digest"] = data_digest(split, file_digests([split]))
-            run["model_digest"] = fingerprint_of(detector)
+            run["model_digest"] = model_digest
 
         def keep(result, run=run):
             row = {**run, **result.to_dict()}

@@ -6,11 +6,10 @@ import ast
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import skanomaly
-from skanomaly._output import check_folder
+from skanomaly._cache import token_cache
 from skanomaly.registry._steps import UnknownParameterError
 from skanomaly.registry._table import SCORERS
 
@@ -115,7 +114,7 @@ def make_model(
 
 
 def check_caches(model: Any) -> None:
-    """Say before the work where a folder of kept tokens cannot be written.
+    """Raise before the work where a folder for tokens can never hold any.
 
     Parameters
     ----------
@@ -124,20 +123,12 @@ def check_caches(model: Any) -> None:
 
     Raises
     ------
-    OSError
-        When such a folder cannot be made; one that may only be read serves, with a warning.
+    ValueError
+        As from the embedder. A folder with something in it may be one that can only be read.
     """
     for name, folder in model.get_params().items():
-        if name.rpartition("__")[2] != "cache_dir" or folder is None:
-            continue
-        path = Path(os.path.expanduser(folder))
-        if path.is_dir() and not os.access(path, os.W_OK):
-            print(f"{path} may not be written: no new tokens are kept", file=sys.stderr)
-        elif not path.is_dir():
-            try:
-                check_folder(path)
-            except OSError as exc:
-                raise OSError(f"cache_dir={folder} cannot be written: {exc}") from exc
+        if name.rpartition("__")[2] == "cache_dir":
+            token_cache(folder, 1)
 
 
 def _takers(parameter):

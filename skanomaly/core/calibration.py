@@ -107,9 +107,9 @@ def patch_score_limits(patch_scores: Sequence[ArrayLike]) -> tuple[float, float]
     Returns
     -------
     low, high : float
-        The 95% quantile of all patches, up to which nothing is to be painted; and the 90% quantile
-        of the images' highest patch scores, beyond which nine of ten normal images show nothing,
-        raised by the distance of both over the number of images, for what few of them do not show.
+        `low`, the 95% quantile of all patch scores: up to it nothing is to be painted. `high`, the
+        90% quantile of the images' highest patch scores, plus ``(that - low) / n_images``: nine of
+        ten normal images show nothing beyond it, and few of them know less of what is usual.
 
     Examples
     --------

@@ -114,13 +114,17 @@ def fit_gaussians(
     )
 
 
-def fit_shared_gaussian(tokens: FloatArray, regularization: float) -> PatchGaussian:
+def fit_shared_gaussian(
+    tokens: FloatArray, valid: NDArray[np.bool_], regularization: float
+) -> PatchGaussian:
     """Fit one Gaussian to the tokens of all positions.
 
     Parameters
     ----------
     tokens : ndarray of shape (n_tokens, dim)
         Tokens of normal images.
+    valid : ndarray of shape (n_tokens,), bool
+        False for masked patches, which do not count.
     regularization : float
         Added to the diagonal, in units of the variance of each component.
 
@@ -129,12 +133,12 @@ def fit_shared_gaussian(tokens: FloatArray, regularization: float) -> PatchGauss
     PatchGaussian
         Of one position.
     """
-    dim = tokens.shape[1]
-    centre, scale = _standardisation(tokens, np.ones(len(tokens), dtype=bool))
+    count, dim = np.count_nonzero(valid), tokens.shape[1]
+    centre, scale = _standardisation(tokens, valid)
     covariance = regularization * np.eye(dim)
-    for rows in _row_blocks(tokens):
-        x = ((tokens[rows] - centre) / scale).astype(np.float32)
-        covariance += product(x.T, x) / len(tokens)
+    for x in _valid_blocks(tokens, valid):
+        x = ((x - centre) / scale).astype(np.float32)
+        covariance += product(x.T, x) / count
     return PatchGaussian(
         mean=centre[None].astype(np.float32),
         scale=scale.astype(np.float32),
@@ -202,14 +206,20 @@ def _row_blocks(tokens):
     return [slice(start, start + step) for start in range(0, len(tokens), step)]
 
 
+def _valid_blocks(tokens, valid):
+    """The rows that are not masked, so many at a time."""
+    for rows in _row_blocks(tokens):
+        yield tokens[rows] if valid[rows].all() else tokens[rows][valid[rows]]
+
+
 def _standardisation(tokens, valid):
     """Mean and standard deviation of each component; constant components get the mean one."""
-    count, blocks = np.count_nonzero(valid), _row_blocks(tokens)
+    count = np.count_nonzero(valid)
     centre, squares = np.zeros((2, tokens.shape[1]))
-    for rows in blocks:
-        centre += tokens[rows][valid[rows]].sum(axis=0, dtype=np.float64) / count
-    for rows in blocks:
-        squares += np.square(tokens[rows][valid[rows]] - centre).sum(axis=0) / count
+    for x in _valid_blocks(tokens, valid):
+        centre += x.sum(axis=0, dtype=np.float64) / count
+    for x in _valid_blocks(tokens, valid):
+        squares += np.square(x - centre).sum(axis=0) / count
     scale = np.sqrt(squares)
     # What is left of a constant by rounding is no variance.
     varies = scale > 1e-6 * np.abs(centre)
@@ -235,7 +245,11 @@ def _box_sums(values, grid, side):
 
 
 def choose_components(
-    tokens: FloatArray, n_components: int, method: str, rng: np.random.RandomState
+    tokens: FloatArray,
+    valid: NDArray[np.bool_],
+    n_components: int,
+    method: str,
+    rng: np.random.RandomState,
 ) -> FloatArray | IntArray:
     """Which components to keep, or the axes of which to keep the coordinates.
 
@@ -243,6 +257,8 @@ def choose_components(
     ----------
     tokens : ndarray of shape (n_tokens, dim)
         Tokens of normal images.
+    valid : ndarray of shape (n_tokens,), bool
+        False for masked patches, which do not count.
     n_components : int
         Components to keep, less than `dim`.
     method : {"random", "pca"}
@@ -259,12 +275,12 @@ def choose_components(
     dim = tokens.shape[1]
     if method == "random":
         return np.sort(rng.permutation(dim)[:n_components])
-    centre, blocks = np.zeros(dim), _row_blocks(tokens)
-    for rows in blocks:
-        centre += tokens[rows].sum(axis=0, dtype=np.float64) / len(tokens)
-    scatter = np.zeros((dim, dim))
-    for rows in blocks:
-        x = tokens[rows] - centre
+    count = np.count_nonzero(valid)
+    centre, scatter = np.zeros(dim), np.zeros((dim, dim))
+    for x in _valid_blocks(tokens, valid):
+        centre += x.sum(axis=0, dtype=np.float64) / count
+    for x in _valid_blocks(tokens, valid):
+        x = x - centre
         scatter += product(x.T, x)
     _, axes = np.linalg.eigh(scatter)
     axes = axes[:, ::-1][:, :n_components]
@@ -273,13 +289,17 @@ def choose_components(
     return rounded_for_products(axes, dim, axis=0)
 
 
-def reduce_components(tokens: FloatArray, components: FloatArray | IntArray) -> FloatArray:
+def reduce_components(
+    tokens: FloatArray, valid: NDArray[np.bool_], components: FloatArray | IntArray
+) -> FloatArray:
     """Tokens of fewer components.
 
     Parameters
     ----------
     tokens : ndarray of shape (n_tokens, dim)
-        Finite tokens.
+        Finite where they are not masked.
+    valid : ndarray of shape (n_tokens,), bool
+        False for masked patches, which become 0.
     components : ndarray
         As from :func:`choose_components`.
 
@@ -292,13 +312,14 @@ def reduce_components(tokens: FloatArray, components: FloatArray | IntArray) -> 
     --------
     >>> import numpy as np
     >>> from skanomaly.core.gaussian import reduce_components
-    >>> reduce_components(np.array([[5.0, 6.0, 7.0]]), np.array([0, 2]))
+    >>> reduce_components(np.array([[5.0, 6.0, 7.0]]), np.array([True]), np.array([0, 2]))
     array([[5., 7.]])
     """
-    out = np.empty((len(tokens), components.shape[-1]), dtype=tokens.dtype)
-    for rows in _row_blocks(tokens):
+    out = np.zeros((len(tokens), components.shape[-1]), dtype=tokens.dtype)
+    for rows, x in zip(_row_blocks(tokens), _valid_blocks(tokens, valid), strict=True):
         if components.ndim == 1:
-            out[rows] = tokens[rows][:, components]
+            out[rows][valid[rows]] = x[:, components]
         else:
-            out[rows] = exact_product(tokens[rows], components.astype(np.float64, copy=False))
+            axes = components.astype(np.float64, copy=False)
+            out[rows][valid[rows]] = exact_product(x, axes)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,8 @@ class ImageSet:
 
     Raises
     ------
+    TypeError
+        Something is text, a set or a dict, and no sequence.
     ValueError
         The lengths differ, `y` holds other values than +1 and -1, a normal
         image has a mask, `y` and `defect_types` contradict each other, or two
@@ -114,6 +116,10 @@ class ImageSet:
         ) -> None: ...
 
     def __post_init__(self) -> None:
+        for field in ("images", "masks", "defect_types", "groups", "defects"):
+            value = getattr(self, field)
+            if isinstance(value, (str, bytes, Set, Mapping)):  # a set has no order
+                raise TypeError(f"{field} of {self.name!r} must be a sequence, got {value!r}")
         images = tuple(Path(path) for path in self.images)
         masks = tuple(_checked_mask(path) for path in self.masks)
         defect_types = tuple(str(kind) for kind in self.defect_types)

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -52,10 +52,15 @@ def parse_json(text: str) -> Any:
 
 def _unique_keys(pairs):
     keys = [key for key, _ in pairs]
-    doubled = sorted({key for key in keys if keys.count(key) > 1})
+    doubled = _doubled(keys)
     if doubled:  # Python would take the last one without a word
         raise ValueError(f"an object has {', '.join(map(repr, doubled))} twice")
     return dict(pairs)
+
+
+def _doubled(names):
+    """Those that are there more than once, sorted."""
+    return sorted(name for name, n in Counter(names).items() if n > 1)
 
 
 def read_text(root: Path, path: Path, offenders: Offenders) -> str | None:
@@ -103,7 +108,7 @@ def read_csv(
 
 def _is_valid_header(path, header, required, offenders):
     missing = [name for name in required if name not in header]
-    doubled = sorted({name for name in header if header.count(name) > 1})
+    doubled = _doubled(header)
     if missing:
         reason = f"lacks the columns {', '.join(missing)}; it has {', '.join(header)}"
         offenders.append((path, reason))

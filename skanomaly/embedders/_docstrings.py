@@ -77,7 +77,9 @@ n_jobs : int or None, default=None
 stream : bool, default=False
     `transform` returns a sequence that computes tokens when they are asked for, in place of an
     array. The scorers of this package take so many images of it at a time that memory does not
-    grow with their number, and the results are the same; anything else gets the array.
+    grow with their number, and the results are the same; anything else gets the array. Functions
+    for heat maps and for evaluation take images so whatever this is. Transformers between embedder
+    and scorer then get the tokens of one image at a time, and must not mix those of several.
 """,
     "verbose": """
 verbose : bool or int, default=False

@@ -8,20 +8,11 @@ from collections.abc import Mapping
 from sklearn.exceptions import NotFittedError
 
 from skanomaly._origins import Origin, differences
-from skanomaly._parameters import Estimator, check_value_range
+from skanomaly._parameters import NO_MATTER, Estimator, check_value_range
 from skanomaly._typing import ValueRange
 
-# Parameters that say how tokens are computed, not which.
-_NO_MATTER = {
-    "augmentation",
-    "batch_size",
-    "cache_dir",
-    "cache_size",
-    "device",
-    "n_jobs",
-    "stream",
-    "verbose",
-}
+# Batches are of images here, and each image is computed by itself; views are of `fit` alone.
+_NO_MATTER = NO_MATTER | {"augmentation", "batch_size"}
 
 
 class FittedEmbedder(Estimator):

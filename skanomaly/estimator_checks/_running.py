@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from skanomaly._parameters import without_addresses
 from skanomaly.estimator_checks._embedders import EMBEDDER_CHECKS
 from skanomaly.estimator_checks._scorers import SCORER_CHECKS
 
@@ -113,4 +113,4 @@ def parametrize_with_checks(estimators: Iterable[Any]) -> pytest.MarkDecorator:
 
 def _name(estimator):
     """How an estimator prints, without line breaks and without addresses of functions."""
-    return re.sub(r" at 0x[0-9a-fA-F]+|\s+", "", repr(estimator))
+    return "".join(without_addresses(repr(estimator)).split())

@@ -36,12 +36,12 @@ def color_limits(estimator: Any) -> Limits | None:
     Notes
     -----
     They are the `patch_limits_` of the scorer or detector. Scorers of this package and of others
-    that derive from its base classes have them: the 95% quantile of the held-out patch scores of
-    the training images, and the 90% quantile of the images' highest ones. A usual good part is
-    thus all clear, and nine of ten show no full red; what is red is beyond what they show.
-    :class:`skanomaly.PromptScorer` without `fit` has the limits 0.5, its threshold, and 1;
-    :class:`skanomaly.AnomalibDetector` those of the maps of the images given to `fit`, and none
-    before.
+    that derive from its base classes have them. Of the held-out patch scores of the training
+    images, `low` is the 95% quantile, and `high` the 90% quantile of the images' highest ones, plus
+    ``(that - low) / n_images``. A usual good part is thus all clear, and nine of ten show no full
+    red; what is red is beyond what they show. :class:`skanomaly.PromptScorer` without `fit` has the
+    limits 0.5, its threshold, and 1; :class:`skanomaly.AnomalibDetector` those of the maps of the
+    images given to `fit`, and none before.
 
     Examples
     --------

@@ -54,8 +54,9 @@ def anomaly_maps(
     Parameters
     ----------
     estimator : Pipeline or detector
-        A fitted Pipeline of an embedder (after it, any transformers of tokens) and a scorer with
-        `score_patches`, an image detector with `score_maps`, or a search of either.
+        A fitted Pipeline of an embedder (after it, any transformers of tokens, which get those of
+        one image at a time) and a scorer with `score_patches`,
+        an image detector with `score_maps`, or a search of either.
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     sigma : float, default=4.0
@@ -158,7 +159,7 @@ def score_images(estimator: Any, images: Images) -> tuple[list[FloatArray], Floa
             split.transform(images), size="model", return_scores=True
         )
         return list(maps), scores
-    grids, scores = split.scorer.score_patches(split.stream(images), return_scores=True)
+    grids, scores = split.scorer.score_patches(split.tokens_of(images), return_scores=True)
     if any(grid.ndim != 2 for grid in grids):
         raise TypeError("maps need tokens of shape (n_images, grid_h, grid_w, dim)")
     return list(grids), scores
@@ -170,8 +171,9 @@ def p_values(estimator: Any, images: Images) -> FloatArray:
     Parameters
     ----------
     estimator : Pipeline or detector
-        A fitted Pipeline of an embedder (after it, any transformers of tokens) and a scorer with
-        `p_values`, an image detector that has them, or a search of either.
+        A fitted Pipeline of an embedder (after it, any transformers of tokens, which get those of
+        one image at a time) and a scorer with `p_values`,
+        an image detector that has them, or a search of either.
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
 
@@ -205,7 +207,7 @@ def p_values(estimator: Any, images: Images) -> FloatArray:
             "training images that the scorers of this package keep"
         )
     check_is_fitted(estimator)
-    return split.scorer.p_values(split.stream(images))
+    return split.scorer.p_values(split.tokens_of(images))
 
 
 def check_sigma(sigma: float) -> None:

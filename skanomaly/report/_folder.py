@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from skanomaly._images import viewable_image
 from skanomaly._output import (
     Guard,
     check_folder,
@@ -130,7 +129,7 @@ class HeatMapFolder:
         path, target = self.images.images[index], self.targets[index]
         kind = self.images.defect_types[index]
         picture = part_picture(
-            viewable_image(path),
+            path,
             heat_map,
             self.images.load_mask(index),
             score,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from skanomaly._images import load_image
+from skanomaly._images import viewable_image
 from skanomaly._typing import FloatArray, ImageLike
 from skanomaly.inspection import overlay_map
 from skanomaly.inspection._displays import verdict_of
@@ -71,7 +71,7 @@ def part_picture(
 
     Pillow's own font holds ASCII: accents are left out, and other characters escaped.
     """
-    pixels = load_image(image)
+    pixels = viewable_image(image)
     painted = overlay_map(pixels, heat_map, limits, mask)
     if pixels.dtype != np.uint8:
         pixels = (pixels * 255 + 0.5).astype(np.uint8)

@@ -48,8 +48,9 @@ SCORER_DOCS = {
         """,
     "patch_limits_": """
         patch_limits_ : tuple of float
-            Of held-out patch scores: the 95% quantile, and the 90% quantile of the images' highest
-            ones. Heat maps are clear up to the first and red from the second on; see
+            ``(low, high)`` of held-out patch scores: `low` is their 95% quantile, `high` the 90%
+            quantile of the images' highest ones, plus ``(that - low) / n_images``. Heat maps are
+            clear up to `low` and red from `high` on; see
             :func:`skanomaly.inspection.color_limits`.
         """,
     "features_in": """

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 
 from skanomaly._patch_tokens import PatchTokens
@@ -9,7 +13,7 @@ from skanomaly._typing import Groups, IntArray
 from skanomaly._warn import warn_user
 from skanomaly.core.copies import copies_among
 
-COPIES = "training images .* copies"  # the warning, for those who expect it
+_TOLD_ELSEWHERE = ContextVar("_TOLD_ELSEWHERE", default=False)
 _NAMED = 5  # pairs in the warning
 
 
@@ -37,7 +41,8 @@ def group_numbers(groups: Groups, n_images: int) -> IntArray | None:
     """
     if groups is None:
         return None
-    if isinstance(groups, (str, bytes)) or not np.iterable(groups):
+    # A set has no order, and a dict is one of keys.
+    if isinstance(groups, (str, bytes, Set, Mapping)) or not np.iterable(groups):
         raise TypeError(f"groups must be a sequence of one label for each image, got {groups!r}")
     labels = list(groups)
     if len(labels) != n_images:
@@ -67,6 +72,16 @@ def _is_missing(label):
         return True
 
 
+@contextmanager
+def copies_told_elsewhere() -> Iterator[None]:
+    """In it, no fit looks for copies: that of a union does, once for all of its members."""
+    token = _TOLD_ELSEWHERE.set(True)
+    try:
+        yield
+    finally:
+        _TOLD_ELSEWHERE.reset(token)
+
+
 def warn_of_copies(tokens: PatchTokens, images: IntArray) -> None:
     """Warn where training images are copies of others that are not of their group.
 
@@ -76,7 +91,14 @@ def warn_of_copies(tokens: PatchTokens, images: IntArray) -> None:
         Of the images that are trained on, views included.
     images : ndarray of shape (n_images,), int
         Their numbers among the images that the user passed.
+
+    Notes
+    -----
+    Each image is compared to each, by 256 numbers: about 3 seconds for 20000 images, and 11 for
+    twice as many.
     """
+    if _TOLD_ELSEWHERE.get():
+        return
     group = tokens.group_of_image
     pairs = [
         f"{images[i]} and {images[j]}"

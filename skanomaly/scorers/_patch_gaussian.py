@@ -165,8 +165,9 @@ class PatchGaussianScorer(CrossFittedScorer):
         components = None
         if self.n_components is not None and self.n_components < tokens.dim:
             rng = check_random_state(self.random_state)
-            values = tokens.valid_values() if self.reduction == "pca" else tokens.values
-            components = choose_components(values, self.n_components, self.reduction, rng)
+            components = choose_components(
+                tokens.values, tokens.valid, self.n_components, self.reduction, rng
+            )
         return self._fit_gaussians(tokens, components)
 
     def _fit_held_out_model(self, tokens):
@@ -177,13 +178,13 @@ class PatchGaussianScorer(CrossFittedScorer):
         return self._fit_model(tokens)
 
     def _fit_gaussians(self, tokens, components):
-        """A model of the components that a components keeps."""
+        """A model of tokens of some components, or of all of them where that is None."""
+        values = tokens.values
+        if components is not None:
+            values = reduce_components(values, tokens.valid, components)
         if not self._uses_positions:
-            values = tokens.valid_values()
-            reduced = values if components is None else reduce_components(values, components)
-            return _GaussianModel(
-                components, None, fit_shared_gaussian(reduced, self.regularization)
-            )
+            gaussian = fit_shared_gaussian(values, tokens.valid, self.regularization)
+            return _GaussianModel(components, None, gaussian)
         grid = self._one_grid(tokens)
         if self.neighborhood % 2 == 0:
             raise ValueError(f"neighborhood must be odd, got {self.neighborhood}")
@@ -193,7 +194,7 @@ class PatchGaussianScorer(CrossFittedScorer):
             )
         shape = (tokens.n_images * tokens.n_views, int(np.prod(grid)))
         gaussian = fit_gaussians(
-            _reduce(tokens, components).reshape(*shape, -1),
+            values.reshape(*shape, -1),
             tokens.valid.reshape(shape),
             grid if len(grid) == 2 else (1, shape[1]),
             self.shrinkage,
@@ -203,7 +204,7 @@ class PatchGaussianScorer(CrossFittedScorer):
         return _GaussianModel(components, grid, gaussian)
 
     def _score_model(self, model, tokens, known):
-        values = _reduce(tokens, model.components)
+        values = _finite(tokens, model.components)
         if model.grid is None:
             return mahalanobis(model.gaussian, values[:, None]).ravel()
         if self._one_grid(tokens) not in _same_positions(model.grid):
@@ -224,11 +225,13 @@ class PatchGaussianScorer(CrossFittedScorer):
         return tokens.grids[0]
 
 
-def _reduce(tokens, components):
-    values = tokens.values
-    if not tokens.valid.all():
-        values = np.where(tokens.valid[:, None], values, 0)
-    return values if components is None else reduce_components(values, components)
+def _finite(tokens, components):
+    """Tokens of some components, or of all, with 0 for masked ones; no copy where there is none."""
+    if components is not None:
+        return reduce_components(tokens.values, tokens.valid, components)
+    if tokens.valid.all():
+        return tokens.values
+    return np.where(tokens.valid[:, None], tokens.values, 0)
 
 
 def _same_positions(grid):

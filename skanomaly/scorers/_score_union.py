@@ -16,7 +16,7 @@ from skanomaly._sklearn import Interval, StrOptions, _BaseComposition
 from skanomaly._typing import ArrayLike
 from skanomaly.scorers._base import SINGLE, BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._groups import COPIES
+from skanomaly.scorers._groups import copies_told_elsewhere
 from skanomaly.scorers._training_images import calibration_images
 
 _Scorer = TypeVar("_Scorer", bound="ScoreUnion")
@@ -172,9 +172,9 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         self._weights()
         X = _as_array(tokens)
         groups = {} if tokens.groups is None else {"groups": tokens.groups}
-        with warnings.catch_warnings():
-            for once in (SINGLE, COPIES):  # one warning, that of the union, is enough
-                warnings.filterwarnings("ignore", once, UserWarning)
+        with warnings.catch_warnings(), copies_told_elsewhere():
+            # One warning, that of the union, is enough.
+            warnings.filterwarnings("ignore", SINGLE, UserWarning)
             self.scorers_ = {
                 name: self._unfitted(scorer).fit(X, **groups) for name, scorer in self.scorers
             }

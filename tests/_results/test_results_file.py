@@ -1,6 +1,7 @@
 """The file of results: ours alone, whole, and shared by processes."""
 
 import json
+import os
 
 import pytest
 
@@ -47,6 +48,22 @@ def test_processes_share_a_file(tmp_path):
         *(("first", i) for i in range(4)),
         *(("second", i) for i in range(3)),
     ]
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_first_row_replaces_no_file_that_others_have_made(tmp_path, monkeypatch, empty):
+    path = tmp_path / "r.jsonl"
+    if empty:
+        path.touch()
+    files = [ResultsFile(path, Guard()) for _ in range(3)]
+
+    def replace(*args):
+        raise AssertionError("rows that came since the file was read are lost")
+
+    monkeypatch.setattr(os, "replace", replace)
+    for i, file in enumerate(files):
+        file.add(row("a", i))
+    assert read(path) == [row("a", i) for i in range(3)]
 
 
 @pytest.mark.parametrize("text", ["", "\n", " \n\n"])

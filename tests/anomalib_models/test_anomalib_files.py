@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from skanomaly import AnomalibDetector
-from skanomaly.anomalib._files import checkpoint_kind, digest_of_checkpoint, uncrop
+from skanomaly.anomalib._files import checkpoint_digest, checkpoint_kind, uncrop
 
 
 class Payload:
@@ -242,7 +242,7 @@ def test_missing_files_folders_and_halves(tmp_path):
         checkpoint_kind(tmp_path)
     graph = write(tmp_path / "model.xml", b'<?xml version="1.0"?>\n<net name="m" version="11">')
     with pytest.raises(FileNotFoundError, match="model.bin is not there"):
-        digest_of_checkpoint(graph)
+        checkpoint_digest(graph)
     weights = write(tmp_path / "model.bin", bytes(10))
     assert checkpoint_kind(graph) == "openvino"
     with pytest.raises(ValueError, match="holds the weights only; give .*model.xml"):

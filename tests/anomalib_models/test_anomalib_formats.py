@@ -156,6 +156,23 @@ def test_exported_modules_of_other_versions_of_anomalib(tmp_path, anomalib_check
             load_exported_module(tmp_path / f"{name}.pt", trust=True)
 
 
+def test_an_exported_module_for_images_of_one_size(tmp_path, anomalib_checkpoints):
+    import torch
+
+    content = torch.load(anomalib_checkpoints.export("padim", "torch"), weights_only=False)
+    own = content["model"].pre_processor.transform
+    # It fits images of 96 x 96 pixels alone: a RuntimeError for all others.
+    one_size = torch.nn.Sequential(torch.nn.Flatten(2), torch.nn.Unflatten(2, (96, 96)), own)
+    content["model"].pre_processor.transform = one_size
+    torch.save(content, tmp_path / "fixed.pt")
+    with pytest.raises(RuntimeError):
+        one_size(torch.zeros(1, 3, 64, 64))
+    model = load_exported_module(tmp_path / "fixed.pt", trust=True)
+    image = tiny.textures(1, side=96)[0].astype(np.float32) / 255
+    free = load_exported_module(anomalib_checkpoints.export("padim", "torch"), trust=True)
+    np.testing.assert_allclose(model.predict([image])[1], free.predict([image])[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["ckpt", "torch"])
 def test_alias_of_another_family_refuses(anomalib_checkpoints, kind):
     model = detector(anomalib_checkpoints, "padim", kind).set_params(family="stfpm")

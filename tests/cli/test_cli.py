@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +150,26 @@ def test_a_second_run_replaces_the_maps_of_the_first(data, tmp_path):
         moved.rename(stale)
     names = {path.name for path in (tmp_path / "maps").rglob("*.png")}
     assert len(names) == 26 and {"renamed.png", "mine.png"} <= names and "012.png" not in names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--coreset", "0.1"), "there is no option --coreset; a parameter of the model is given"),
+        (("--overwrit",), "there is no option --overwrit; did you mean --overwrite?"),
+        (("--coreset=0.1", "--shots", "2"), "is given as --set coreset=0.1"),
+    ],
+)
+def test_options_that_there_are_not_before_the_data_set(data, options, message):
+    result = run("evaluate", *options, data)
+    assert result.exit_code == 1 and message in " ".join(result.stderr.split())
+
+
+def test_a_data_set_whose_name_looks_like_an_option(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("-parts").symlink_to(data)
+    result = run("evaluate", *SMALL, "--", "-parts")
+    assert result.exit_code == 0, result.output
 
 
 def test_few_shots(data, tmp_path):

@@ -1,11 +1,13 @@
 """Parameters on the command line: --set, and options that reach the model only where given."""
 
+import os
 import sys
 
+import numpy as np
 import pytest
 
 from skanomaly import create_model
-from skanomaly.cli._settings import make_model, parse_settings
+from skanomaly.cli._settings import check_caches, make_model, parse_settings
 
 
 @pytest.mark.parametrize(
@@ -103,3 +105,25 @@ def test_a_progress_bar_where_a_person_looks_on(monkeypatch):
     assert make_model("filterbank")["emb"].verbose
     assert make_model("filterbank", settings=["verbose=False"])["emb"].verbose is False
     assert make_model("filterbank", settings=["emb__verbose=False"])["emb"].verbose is False
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_folder_that_cannot_be_written_is_judged_as_by_the_embedder(
+    tmp_path, monkeypatch, capsys, filled
+):
+    if filled:
+        (tmp_path / "tokens").write_bytes(b"of others")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    model = make_model("filterbank", settings=["image_size=16", f"cache_dir={tmp_path}"])
+    images = np.zeros((1, 16, 16, 3), dtype=np.uint8)
+    if filled:
+        check_caches(model)
+        model["emb"].transform(images)
+    else:
+        with pytest.raises(ValueError) as embedders:
+            model["emb"].transform(images)
+        with pytest.raises(ValueError, match="is empty and cannot be written to") as ours:
+            check_caches(model)
+        assert str(ours.value) == str(embedders.value)
+    assert capsys.readouterr().err == ""

@@ -70,7 +70,7 @@ def oracle(train, valid, grid, shrinkage, regularization, neighborhood, test):
 
 
 def everything_valid(tokens):
-    return np.ones(tokens.shape[:2], dtype=bool)
+    return np.ones(tokens.shape[:-1], dtype=bool)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_shared_gaussian_equals_scikit_learn(dtype, regularization):
     inverse = np.linalg.inv(matrix + regularization * np.eye(5))
     z = scaler.transform(test.reshape(-1, 5).astype(np.float64))
     expected = np.sqrt(np.einsum("ij,jk,ik->i", z, inverse, z)).reshape(6, 12)
-    gaussian = fit_shared_gaussian(train, regularization)
+    gaussian = fit_shared_gaussian(train, everything_valid(train), regularization)
     assert gaussian.mean.shape == (1, 5)
     assert gaussian.whitening.shape == (1, 5, 5)
     np.testing.assert_allclose(mahalanobis(gaussian, test), expected, rtol=2e-4)
@@ -153,8 +153,38 @@ def test_shared_gaussian_equals_scikit_learn(dtype, regularization):
 
 def fitted(train, shared):
     if shared:
-        return fit_shared_gaussian(train.reshape(-1, train.shape[-1]), 0.01)
+        rows = train.reshape(-1, train.shape[-1])
+        return fit_shared_gaussian(rows, everything_valid(rows), 0.01)
     return fit_gaussians(train, everything_valid(train), (3, 4), 0.3, 0.01, 3)
+
+
+def masked_rows():
+    """Rows of which some are masked, runs of whole blocks too, and those that are not."""
+    rows = make(n=4000, dim=8).reshape(-1, 8).astype(np.float32)  # two blocks
+    valid = np.random.default_rng(2).random(len(rows)) < 0.7
+    valid[:40000] = False
+    rows[~valid] = np.nan
+    return rows, valid, rows[valid]
+
+
+def test_shared_gaussian_of_masked_rows_is_that_of_the_others():
+    rows, valid, kept = masked_rows()
+    expected = fit_shared_gaussian(kept, everything_valid(kept), 0.1)
+    test = make(n=4, dim=8, seed=1)
+    distances = mahalanobis(fit_shared_gaussian(rows, valid, 0.1), test)
+    np.testing.assert_allclose(distances, mahalanobis(expected, test), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["random", "pca"])
+def test_components_of_masked_rows_are_those_of_the_others(method):
+    rows, valid, kept = masked_rows()
+    everything = everything_valid(kept)
+    components = choose_components(rows, valid, 3, method, np.random.RandomState(0))
+    expected = choose_components(kept, everything, 3, method, np.random.RandomState(0))
+    np.testing.assert_allclose(components, expected, atol=1e-6)
+    reduced = reduce_components(rows, valid, components)
+    np.testing.assert_array_equal(reduced[valid], reduce_components(kept, everything, components))
+    assert not reduced[~valid].any()
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -244,17 +274,20 @@ def test_inputs_are_left_as_they_are():
 @pytest.mark.parametrize("n_components", [1, 4, 9])
 def test_random_picks_distinct_components(n_components):
     tokens = make(dim=10).reshape(-1, 10)
+    everything = everything_valid(tokens)
     rng = np.random.RandomState(0)
-    picked = choose_components(tokens, n_components, "random", rng)
+    picked = choose_components(tokens, everything, n_components, "random", rng)
     assert len(set(picked)) == n_components and list(picked) == sorted(picked)
-    np.testing.assert_array_equal(reduce_components(tokens, picked), tokens[:, picked])
-    again = choose_components(tokens, n_components, "random", np.random.RandomState(0))
+    np.testing.assert_array_equal(reduce_components(tokens, everything, picked), tokens[:, picked])
+    again = choose_components(tokens, everything, n_components, "random", np.random.RandomState(0))
     np.testing.assert_array_equal(again, picked)
 
 
 def test_random_picks_every_component_sometimes():
-    rng = np.random.RandomState(0)
-    picked = [choose_components(np.ones((2, 6)), 2, "random", rng) for _ in range(60)]
+    rng, tokens = np.random.RandomState(0), np.ones((2, 6))
+    picked = [
+        choose_components(tokens, everything_valid(tokens), 2, "random", rng) for _ in range(60)
+    ]
     share = np.bincount(np.concatenate(picked), minlength=6) / 60
     # 20 of 60 expected of each, with a standard deviation of 3.7.
     assert (abs(share - 1 / 3) < 4 * 3.7 / 60).all()
@@ -264,14 +297,17 @@ def test_random_picks_every_component_sometimes():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_pca_is_scikit_learns_subspace(dtype, n_components):
     tokens = make(n=40, dim=8).reshape(-1, 8).astype(dtype)
-    basis = choose_components(tokens, n_components, "pca", None)
+    everything = everything_valid(tokens)
+    basis = choose_components(tokens, everything, n_components, "pca", None)
     assert basis.shape == (8, n_components)
-    reduced = reduce_components(tokens, basis)
+    reduced = reduce_components(tokens, everything, basis)
     assert reduced.dtype == dtype
     np.testing.assert_allclose(reduced, tokens @ basis, rtol=1e-4, atol=1e-4)
     axes = PCA(n_components).fit(tokens.astype(np.float64)).components_
     np.testing.assert_allclose(abs(axes @ basis), np.eye(n_components), atol=1e-5)
     # The sign does not depend on the library: the largest entry of an axis is positive.
     assert (basis[abs(basis).argmax(axis=0), np.arange(n_components)] > 0).all()
-    shifted = choose_components(tokens + np.arange(8, dtype=dtype), n_components, "pca", None)
+    shifted = choose_components(
+        tokens + np.arange(8, dtype=dtype), everything, n_components, "pca", None
+    )
     np.testing.assert_allclose(shifted, basis, atol=1e-4)

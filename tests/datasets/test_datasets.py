@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from skanomaly.datasets import (
     read_visa,
     sniff_layout,
 )
+from skanomaly.datasets._rows import parse_json
 
 SIZE = (8, 6)  # width, height
 
@@ -806,6 +808,13 @@ def test_what_is_not_known_in_jsonl(tmp_path):
     assert reason == "line 1: is not JSON: an object has 'y' twice"
 
 
+def test_an_object_of_many_keys_takes_no_square_of_their_time():
+    text = json.dumps(dict.fromkeys(map(str, range(20_000))))
+    start = time.process_time()
+    assert len(parse_json(text)) == 20_000
+    assert time.process_time() - start < 1  # of each with each: several seconds
+
+
 def test_names_that_no_file_of_this_system_can_have(tmp_path):
     root, _ = make_jsonl(tmp_path)
     row = {"image": "\ud800.png", "split": "train", "y": 1}  # half of a pair, as JSON can hold it
@@ -992,6 +1001,15 @@ def test_records_of_groups_masks_and_defects():
     defects = [DefectType("a", 1, 1, False), DefectType("b", 1, 1, False)]
     with pytest.raises(ValueError, match="share a pixel value"):
         ImageSet(["a.png"], [1], [None], ["good"], "x", defects=defects)
+
+
+@pytest.mark.parametrize("groups", [{"p", "q"}, {"p": 1, "q": 2}, "pq"])
+def test_what_has_no_order_is_no_column_of_a_set(groups):
+    columns = [["a.png", "b.png"], [1, 1], [None, None], ["good", "good"], "x"]
+    with pytest.raises(TypeError, match="groups of 'x' must be a sequence"):
+        ImageSet(*columns, groups=groups)
+    with pytest.raises(TypeError, match="images of 'x' must be a sequence"):
+        ImageSet({"a.png", "b.png"}, *columns[1:])
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), "3", None, True])

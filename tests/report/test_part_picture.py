@@ -103,6 +103,17 @@ def test_files_and_deep_images_are_shown(tmp_path):
     np.testing.assert_array_equal(np.asarray(deep)[:200, :300], image)
 
 
+def test_both_sides_show_an_image_of_12_bits_stretched(tmp_path):
+    grey = np.random.default_rng(0).integers(0, 4096, (200, 300)).astype(np.uint16)
+    grey[0, :2] = 0, 4095
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    clear = np.zeros((200, 300), dtype=np.float32)
+    picture = np.asarray(part_picture(tmp_path / "deep.png", clear, None, 1.0, 0.0, (0, 1)))
+    left, right = picture[:200, :300].astype(int), picture[:200, 300:600].astype(int)
+    expected = np.rint(grey / 4095 * 255).astype(int)[..., None]
+    assert np.abs(left - expected).max() <= 1 and np.abs(right - expected).max() <= 1
+
+
 def test_text_grows_with_the_picture():
     heights = []
     for side in (400, 4000):

@@ -13,7 +13,8 @@ from sklearn.pipeline import Pipeline
 from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, ScoreUnion
 from skanomaly.base import BasePatchScorer, CrossFittedScorer
 from skanomaly.core.aggregation import aggregate_patch_scores
-from skanomaly.scorers import _training_images
+from skanomaly.core.copies import copies_among
+from skanomaly.scorers import _groups, _training_images
 
 KNN = PatchKNNScorer()
 SCORERS = [
@@ -269,6 +270,10 @@ def test_error_of_an_approximate_search_is_measured_outside_of_the_group(coreset
         ([[1], *range(15)], TypeError, r"groups\[0\] is \[1\]: a label must be hashable"),
         ("abcdefghijklmnop", TypeError, "groups must be a sequence"),
         (3, TypeError, "groups must be a sequence"),
+        (set(range(16)), TypeError, "groups must be a sequence"),
+        (frozenset(range(16)), TypeError, "groups must be a sequence"),
+        (dict.fromkeys(range(16), "a"), TypeError, "groups must be a sequence"),
+        (dict.fromkeys(range(16)).keys(), TypeError, "groups must be a sequence"),
     ],
 )
 @pytest.mark.parametrize("method", ["fit", "fit_predict"])
@@ -372,6 +377,27 @@ def test_copies_are_named_once_by_their_numbers(scorer):
         pipe = Pipeline([("scorer", clone(scorer))])
         pipe.fit_predict(X[[0, *range(1, 13), *range(21, 27)]][:13], y[:13])
     assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_a_union_looks_for_copies_once(monkeypatch):
+    looked = []
+
+    def counted(tokens):
+        looked.append(tokens.n_images)
+        return copies_among(tokens)
+
+    monkeypatch.setattr(_groups, "copies_among", counted)
+    inner = ScoreUnion([("knn", KNN), ("gaussian", PatchGaussianScorer("shared"))])
+    union = ScoreUnion([("inner", inner), ("gaussian", PatchGaussianScorer())])
+    X = np.concatenate([tokens(), tokens()[:1]])
+    with pytest.warns(UserWarning, match="training images 0 and 16 are copies") as caught:
+        union.fit(X)
+    assert looked == [17] and len(caught) == 1
+    with pytest.raises(ValueError, match="neighborhood must be odd"):
+        ScoreUnion([("gaussian", PatchGaussianScorer(neighborhood=2))]).fit(X)
+    with pytest.warns(UserWarning, match="training images 0 and 16 are copies"):
+        PatchKNNScorer().fit(X)  # a failed fit of a union leaves nothing switched off
+    assert looked == [17, 17]
 
 
 @each_scorer
