@@ -605,3 +605,19 @@ def test_the_fingerprint_holds_the_state_of_random_numbers(make):
         fingerprint_of(PatchKNNScorer(coreset=0.5, random_state=make(seed))) for seed in (0, 0, 1)
     )
     assert one == same != other
+
+
+def test_functions_of_one_name_share_no_tokens_on_disk(tmp_path):
+    """As closures and lambdas do, over which a search may go."""
+
+    def make(shift):
+        return lambda image: cell_means(image) + shift
+
+    for func, expected in (
+        (make(0.0), cell_means),
+        (make(1.0), lambda image: cell_means(image) + 1),
+        (lambda image: cell_means(image) * 2, lambda image: cell_means(image) * 2),
+        (lambda image: cell_means(image) * 3, lambda image: cell_means(image) * 3),
+    ):
+        tokens = FunctionPatches(func, func_version="1", cache_dir=tmp_path).transform(X)
+        assert_same(tokens, FunctionPatches(expected).transform(X))

@@ -37,7 +37,7 @@ class ResultsFile:
     Attributes
     ----------
     rows : dict of str to dict
-        The rows that were there, by :func:`row_key`.
+        The rows that were there, by :func:`row_key`; of several of one run the last.
 
     Raises
     ------
@@ -66,7 +66,9 @@ class ResultsFile:
         self._may_append = is_new or (bool(rows) and _ends_a_line(self.path))
 
     def add(self, row: Row) -> None:
-        """Write a row; it takes the place of one that is recognised as the same run.
+        """Write a row behind the others. Of a run that is there already the later row counts.
+
+        Nothing of what other processes write to the same file is lost.
 
         Parameters
         ----------
@@ -74,12 +76,11 @@ class ResultsFile:
             What it is recognised by, and what an evaluation found; ready for JSON.
         """
         line = _line(row)
-        if self._may_append and _key(row) not in self.rows:
+        if self._may_append:
             _append(self.path, line)
-        else:
-            kept = [r for r in _read_rows(self.path) or () if _key(r) != _key(row)]
+        else:  # after what a kill cut off, or in place of a file of others
             with written_beside(self.path) as file:
-                file.writelines(map(_line, kept))
+                file.writelines(map(_line, _read_rows(self.path) or ()))
                 file.write(line)
             self._may_append = True
         self.rows[_key(row)] = row

@@ -56,7 +56,7 @@ Json = Annotated[
         "--json",
         callback=home,
         help="File for the results, one JSON line each; '-' for the terminal. Earlier results in "
-        "it are kept, but for those of the same model, images and version.",
+        "it are kept; of the same model, images and version the last row counts.",
     ),
 ]
 Overwrite = Annotated[

@@ -18,6 +18,7 @@ from skanomaly._cache import TokenCache, cache_key, token_cache
 from skanomaly._docstrings import document
 from skanomaly._images import content_digest, load_with_span, read_item
 from skanomaly._origins import Origin
+from skanomaly._parameters import without_addresses
 from skanomaly._recipes import value_as_text
 from skanomaly._sklearn import HasMethods
 from skanomaly._typing import IntArray, PathLike, ValueRange
@@ -44,8 +45,8 @@ class FunctionPatches(BasePatchEmbedder):
     value_range : float, (float, float) or None, default=None
         As of the other embedders, for a callable: an object with ``embed`` reads images itself.
     func_version : str or None, default=None
-        A name for what `func` does now, needed with `cache_dir`: what a function contains cannot
-        be known, so change it whenever the tokens of an image change.
+        A name for what `func` does now, needed with `cache_dir`: what a function calls and an
+        object contains cannot be known, so change it whenever the tokens of an image change.
     cache_dir : str, os.PathLike or None, default=None
         Folder for tokens, one file an image, found by the content of the image and the name and
         version of `func`. Elements of `X` must then be images, also for an object with ``embed``.
@@ -140,7 +141,7 @@ class FunctionPatches(BasePatchEmbedder):
                 "cache_dir needs func_version: what func contains cannot be known, so give it a "
                 "name, such as func_version='1', and another one whenever its tokens change"
             )
-        context = None if cache is None else self._origin()
+        context = None if cache is None else {**self._origin(), "code": _code_of(self.func)}
         pool = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
         with tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar:
             # In parts: joblib would go on to the end, whether its results are fetched or not.
@@ -203,6 +204,20 @@ class FunctionPatches(BasePatchEmbedder):
                 f"{patches.dtype} for image {index}"
             )
         return check_tokens_of_image(patches, index, masked=True), span
+
+
+def _code_of(func: Any) -> list[str] | None:
+    """What tells functions of one name apart: their code, and the values that they close over.
+
+    Not lists and the like, which the function itself may change from image to image.
+    """
+    code = getattr(func, "__code__", None)
+    if code is None:
+        return None
+    closed = [cell.cell_contents for cell in func.__closure__ or ()]
+    cells = [value_as_text(type(v) if isinstance(v, (list, dict, set)) else v) for v in closed]
+    defaults = [value_as_text(func.__defaults__), value_as_text(func.__kwdefaults__)]
+    return [code.co_code.hex(), without_addresses(repr(code.co_consts)), *defaults, *cells]
 
 
 def _square(n_patches: int) -> tuple[int, int]:
