@@ -5,6 +5,8 @@ import pickle
 import sys
 import types
 import zipfile
+from importlib.util import find_spec
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -160,6 +162,9 @@ def instance_of(monkeypatch):
 
     def make(module, name):
         kind = type(name, (), {"__module__": module})
+        if find_spec(module.partition(".")[0]) is None:  # pickle imports the packages around it
+            for package in accumulate(module.split("."), "{}.{}".format):
+                monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
         setattr(sys.modules[module], name, kind)
         return kind()
