@@ -160,9 +160,13 @@ def old_files(instance_of):
 def instance_of(monkeypatch):
     """Make an object of a class of a library, which need not be installed."""
 
+    missing = set()
+
     def make(module, name):
         kind = type(name, (), {"__module__": module})
-        if find_spec(module.partition(".")[0]) is None:  # pickle imports the packages around it
+        library = module.partition(".")[0]
+        if library in missing or find_spec(library) is None:
+            missing.add(library)  # pickle imports the packages around the module too
             for package in accumulate(module.split("."), "{}.{}".format):
                 monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
         monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
