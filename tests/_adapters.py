@@ -76,6 +76,11 @@ def assert_same(actual, expected):
     assert actual.tobytes() == expected.tobytes()
 
 
+def told(caught):
+    """What an error says, also through Pipelines of scikit-learn 1.6, which have words of their own."""
+    return f"{caught.value} {caught.value.__cause__ or ''}"
+
+
 def skip_without_openvino_bfloat16():
     openvino = pytest.importorskip("openvino")
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper() not in ("DEFAULT", "ALL"):

@@ -9,7 +9,7 @@ from collections import OrderedDict
 import joblib
 import numpy as np
 import pytest
-from _adapters import assert_same, cell_means, random_image, random_images
+from _adapters import assert_same, cell_means, random_image, random_images, told
 from scipy import stats
 from sklearn.base import clone
 from sklearn.decomposition import IncrementalPCA
@@ -49,8 +49,9 @@ def test_a_pipeline_refuses_an_embedder_that_changed_since_fit(change):
     (name, value), old = next(iter(change.items())), pipe[0].get_params()
     pipe.set_params(**{f"emb__{name}": value})
     for method in (pipe.predict, pipe.score_samples, pipe[0].transform):
-        with pytest.raises(NotFittedError, match=f"^{name} of this FilterBankPatches changed"):
+        with pytest.raises(NotFittedError) as caught:
             method(X)
+        assert f"{name} of this FilterBankPatches changed since fit" in told(caught)
     pipe.set_params(**{f"emb__{name}": old[name]})
     np.testing.assert_array_equal(pipe.score_samples(X), before)
     pipe.set_params(**{f"emb__{name}": value}).fit(X).predict(X)
@@ -86,11 +87,13 @@ def test_another_function_is_refused():
         return cell_means(image)[::-1]
 
     other.__qualname__, other.__module__ = cell_means.__qualname__, cell_means.__module__
-    with pytest.raises(NotFittedError, match="func of this FunctionPatches changed"):
+    with pytest.raises(NotFittedError) as caught:
         pipe.set_params(emb__func=other).predict(X)
+    assert "func of this FunctionPatches changed" in told(caught)
     pipe.set_params(emb__func=cell_means).predict(X)
-    with pytest.raises(NotFittedError, match="func_version of this FunctionPatches changed"):
+    with pytest.raises(NotFittedError) as caught:
         pipe.set_params(emb__func_version="2").predict(X)
+    assert "func_version of this FunctionPatches changed" in told(caught)
     pickle.loads(pickle.dumps(pipe.set_params(emb__func_version=None))).predict(X)
 
 

@@ -32,7 +32,7 @@ Plugin = Annotated[
     list[str] | None,
     typer.Option(
         "--plugin",
-        callback=home,
+        callback=lambda values: home(values or []),  # typer 0.16 cannot take None from it
         help="File or module that registers scorers or embedders of your own; repeatable.",
     ),
 ]
