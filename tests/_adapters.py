@@ -77,7 +77,7 @@ def assert_same(actual, expected):
 
 
 def told(caught):
-    """What an error says, also through Pipelines of scikit-learn 1.6, which have words of their own."""
+    """What an error says, also where a Pipeline of scikit-learn 1.6 has words of its own for it."""
     return f"{caught.value} {caught.value.__cause__ or ''}"
 
 
