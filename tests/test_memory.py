@@ -7,6 +7,7 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 from skanomaly import FunctionPatches, PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly.core import prepared
 from skanomaly.inspection import score_images
 from skanomaly.scorers import _base, _checked
 
@@ -28,6 +29,14 @@ def peak(function):
         return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_copy_of_few():
+    """The copy that is made of few tokens, up to 64 MB, does not count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "_COPIED", 0)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -194,10 +194,11 @@ def mahalanobis(
 
 def _whitening(covariance):
     """Transposed inverse of the Cholesky factor, for exact products."""
-    inverse, info = dtrtri(np.linalg.cholesky(covariance), lower=1)
+    # Its transpose is what LAPACK's column order makes of a C-ordered array, without a copy.
+    inverse, info = dtrtri(np.linalg.cholesky(covariance).T, lower=0, overwrite_c=1)
     if info:
         raise np.linalg.LinAlgError(f"singular covariance ({info})")
-    return rounded_for_products(inverse.T, len(inverse), axis=0).astype(np.float32)
+    return rounded_for_products(inverse, len(inverse), axis=0).astype(np.float32)
 
 
 def _row_blocks(tokens):
