@@ -617,7 +617,11 @@ def test_interrupted_by_a_person(tmp_path, categories):
     options = plugin_that(tmp_path, "slow", "__import__('time').sleep(60)", at=2)
     command = [sys.executable, "-m", "skanomaly.cli", "evaluate", categories, *options]
     with subprocess.Popen(
-        [*map(str, command), "--json", str(results)], stderr=subprocess.PIPE, text=True
+        [*map(str, command), "--json", str(results)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # What runs in the background ignores it, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not (results.exists() and results.read_text().endswith("\n")):
             assert process.poll() is None
