@@ -47,11 +47,7 @@ class PreparedRows:
         self._scales, self._prepared = None, None
         if metric == "cosine" and self.shape[0] * self.shape[1] <= _COPIED:
             # A copy that takes little memory is faster to read.
-            self._prepared = np.empty(self.shape, dtype=self.dtype)
-            for part in blocks_of(len(self)):
-                block = tokens[part if rows is None else rows[part]].astype(np.float64)
-                _, norms = divide_by_peak(block)
-                np.divide(block, norms[:, None], out=self._prepared[part], casting="same_kind")
+            self._prepared = unit_rows(tokens, rows)
         elif metric == "cosine":
             scales = np.empty((2, len(self)))  # of each row the largest entry, and the norm then
             for part in blocks_of(len(self)):
@@ -76,6 +72,29 @@ class PreparedRows:
             block /= peaks[part]
             np.divide(block, norms[part], out=out[part], casting="same_kind")
         return out
+
+
+def unit_rows(tokens: FloatArray, rows: IntArray | None = None) -> FloatArray:
+    """A copy of rows, brought to unit length; rows of zeros stay so.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (n, dim), float32 or float64
+        Finite.
+    rows : ndarray of int, optional
+        Only these rows, in their order.
+
+    Returns
+    -------
+    ndarray of shape (n, dim)
+        C-contiguous, of the dtype of `tokens`; norms are taken in float64.
+    """
+    out = np.empty((len(tokens) if rows is None else len(rows), tokens.shape[1]), tokens.dtype)
+    for part in blocks_of(len(out)):
+        block = tokens[part if rows is None else rows[part]].astype(np.float64)
+        _, norms = divide_by_peak(block)
+        np.divide(block, norms[:, None], out=out[part], casting="same_kind")
+    return out
 
 
 def divide_by_peak(block: FloatArray) -> tuple[FloatArray, FloatArray]:

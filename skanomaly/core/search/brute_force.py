@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.prepared import blocks_of, divide_by_peak
+from skanomaly.core.prepared import unit_rows
 from skanomaly.core.products import product, squared_norms
 from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
 
@@ -45,12 +45,7 @@ def prepare_bank(tokens: FloatArray, metric: str, rows: IntArray | None = None) 
         return np.array(tokens, order="C") if rows is None else tokens[rows]
     if metric != "cosine":
         raise ValueError(f"metric must be 'cosine' or 'euclidean', got {metric!r}")
-    out = np.empty((len(tokens) if rows is None else len(rows), tokens.shape[1]), tokens.dtype)
-    for part in blocks_of(len(out)):
-        block = tokens[part if rows is None else rows[part]].astype(np.float64)
-        _, norms = divide_by_peak(block)
-        np.divide(block, norms[:, None], out=out[part], casting="same_kind")
-    return out
+    return unit_rows(tokens, rows)
 
 
 def nearest_patches(
