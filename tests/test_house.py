@@ -16,8 +16,9 @@ estimator_checks
 base
 scorers embedders
 _networks benchmarking report
-evaluation
+evaluation persistence streaming
 _results
+decisions
 datasets inspection
 core _images _pipelines
 _recipes

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._docstrings import document
 from skanomaly._images import check_images
+from skanomaly._images.training import training_images
 from skanomaly._labels import normal_images
 from skanomaly._sklearn import HasMethods, Interval, StrOptions
 from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike, ValueRange
@@ -296,6 +297,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         self._validate_params()
         items = check_images(X)
         normal = normal_images(y, len(items))
+        self._train_images = training_images(items)
         for name in ("offset_", "train_scores_", "patch_limits_", "_file", "_params_at_fit"):
             self.__dict__.pop(name, None)
         maps, scores = self._score(items, self._backend(), "sample", training=True)

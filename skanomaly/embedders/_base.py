@@ -12,6 +12,7 @@ from skanomaly._images import (
     check_images,
     warn_of_small_range,
 )
+from skanomaly._images.training import training_images
 from skanomaly._origins import set_origin
 from skanomaly._token_stream import TokenStream, stack_tokens
 from skanomaly._typing import Images
@@ -51,7 +52,8 @@ class BasePatchEmbedder(
     def fit(self, X: Images, y: Any = None) -> BasePatchEmbedder:
         """Check the parameters and the container, and keep what tokens depend on.
 
-        Nothing is learned from the images.
+        Nothing is learned from the images, but for their paths and digests, by which a heat map is
+        explained and a model file says what it was made from.
 
         Parameters
         ----------
@@ -64,8 +66,9 @@ class BasePatchEmbedder(
             The embedder.
         """
         self._validate_params()
-        check_images(X)
+        items = check_images(X)
         self._remember_fit()
+        self._train_images = training_images(items)
         return self
 
     @document(EMBEDDER_DOCS)

@@ -105,12 +105,22 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
         return self._patch_limits
 
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Held-out patch scores of the training images that are calibrated on."""
+        if "_held_out_grids" not in vars(self):
+            raise AttributeError(f"held_out_patches_ of {type(self).__name__} are known after fit")
+        return self._held_out_grids
+
     def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
-        """Held-out scores of the valid patches of each training image that is calibrated on."""
+        """Held-out scores of each training image that is calibrated on, in its grid.
+
+        Masked patches are NaN.
+        """
         base = tokens.select_view(0)
         base = base.select(calibration_images(base))
-        scores = self._score_tokens(base)[0]
-        return [scores[base.rows(i)][base.valid[base.rows(i)]] for i in range(base.n_images)]
+        scores = np.where(base.valid, self._score_tokens(base)[0], np.nan)
+        return [scores[base.rows(i)].reshape(base.grids[i]) for i in range(base.n_images)]
 
     def _single_image_warning(self, tokens: PatchTokens) -> str | None:
         """What to say of a threshold that rests on one image, or on one group of images."""
@@ -149,7 +159,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             Where images, named by their numbers in `X`, are copies of each other, and where there
             is one image or one group only.
         """
-        for name in ("train_scores_", "offset_", "_patch_limits"):
+        for name in ("train_scores_", "offset_", "_patch_limits", "_held_out_grids"):
             self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
         tokens = replace(tokens, groups=group_numbers(groups, tokens.n_images))
@@ -166,10 +176,13 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         if offset is None:
             offset = contamination_offset(train_scores, self.contamination)
         self._train_groups = self._groups_of_scores(tokens, len(train_scores))
+        self._train_numbers = normal
         self.train_scores_, self.offset_ = train_scores, offset
         self._remember_params()
         try:
-            self._patch_limits = patch_score_limits(self._held_out_patches(tokens))
+            grids = self._held_out_patches(tokens)
+            self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
+            self._held_out_grids = [grid.astype(np.float32) for grid in grids]
         except BaseException:
             del self.train_scores_, self.offset_
             raise

@@ -134,7 +134,14 @@ class CrossFittedScorer(BasePatchScorer):
         return -self._aggregate(base, scores)
 
     def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
-        return list(self._held_out_scores.values())
+        base = tokens.select_view(0).select(list(self._held_out_scores))
+        grids = []
+        for i, held_out in enumerate(self._held_out_scores.values()):
+            valid = base.valid[base.rows(i)]
+            scores = np.full(len(valid), np.nan)
+            scores[np.flatnonzero(valid)[self._fingerprints.order(base, i)]] = held_out
+            grids.append(scores.reshape(base.grids[i]))
+        return grids
 
     def _score_tokens(self, tokens: PatchTokens) -> tuple[FloatArray, FloatArray]:
         scores = self._patch_scores(tokens, self._score_model)

@@ -52,6 +52,9 @@ SCORER_DOCS = {
             quantile of the images' highest ones, plus ``(that - low) / n_images``. Heat maps are
             clear up to `low` and red from `high` on; see
             :func:`skanomaly.inspection.color_limits`.
+        held_out_patches_ : list of ndarray of shape (grid_h, grid_w), float32
+            Held-out patch scores of the training images that `train_scores_` has; NaN for masked
+            patches.
         """,
     "features_in": """
         n_features_in_ : int

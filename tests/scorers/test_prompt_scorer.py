@@ -431,7 +431,7 @@ def test_a_fitted_scorer_travels_without_the_encoder(encoder, monkeypatch, tmp_p
     scorer = PromptScorer("bolt", contamination=0.1).fit(X)
     expected = scorer.predict(X)
     joblib.dump(scorer, tmp_path / "scorer.joblib")
-    assert (tmp_path / "scorer.joblib").stat().st_size < 10_000
+    assert (tmp_path / "scorer.joblib").stat().st_size < 100_000
     _prompt_bank._features.clear()
     monkeypatch.setattr(encoder, "dim", None)  # what encodes now fails
     loaded = joblib.load(tmp_path / "scorer.joblib")
