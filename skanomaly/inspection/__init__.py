@@ -1,5 +1,6 @@
 """What a detector says of images: heat maps, overlays, displays, p-values."""
 
+from skanomaly.inspection._colours import colour_table
 from skanomaly.inspection._displays import AnomalyMapDisplay, overlay_map
 from skanomaly.inspection._limits import color_limits
 from skanomaly.inspection._maps import anomaly_maps, p_values, score_images
@@ -8,6 +9,7 @@ __all__ = [
     "AnomalyMapDisplay",
     "anomaly_maps",
     "color_limits",
+    "colour_table",
     "overlay_map",
     "p_values",
     "score_images",
