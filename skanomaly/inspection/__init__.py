@@ -3,7 +3,7 @@
 from skanomaly.inspection._colours import colour_table
 from skanomaly.inspection._displays import AnomalyMapDisplay, overlay_map
 from skanomaly.inspection._limits import color_limits
-from skanomaly.inspection._maps import anomaly_maps, p_values, score_images
+from skanomaly.inspection._maps import anomaly_maps, p_values, p_values_of, score_images
 
 __all__ = [
     "AnomalyMapDisplay",
@@ -12,5 +12,6 @@ __all__ = [
     "colour_table",
     "overlay_map",
     "p_values",
+    "p_values_of",
     "score_images",
 ]
