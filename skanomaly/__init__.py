@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
 
@@ -60,6 +60,7 @@ __all__ = [
     "__version__",
     "anomalib",
     "anomaly_maps",
+    "anomaly_regions",
     "base",
     "benchmark",
     "benchmarking",
@@ -96,7 +97,7 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
 }
