@@ -1,14 +1,22 @@
 """What a detector says of images: maps, regions, explanations, displays, p-values."""
 
+from skanomaly.inspection._calibration_display import CalibrationDisplay
 from skanomaly.inspection._colours import colour_table
 from skanomaly.inspection._displays import AnomalyMapDisplay, overlay_map
 from skanomaly.inspection._limits import color_limits
 from skanomaly.inspection._maps import anomaly_maps, p_values, p_values_of, score_images
+from skanomaly.inspection._pro_display import PROCurveDisplay
 from skanomaly.inspection._regions import Region, anomaly_regions, find_regions, region_threshold
+from skanomaly.inspection._score_display import ScoreHistogramDisplay
+from skanomaly.inspection._threshold_display import ThresholdDisplay
 
 __all__ = [
     "AnomalyMapDisplay",
+    "CalibrationDisplay",
+    "PROCurveDisplay",
     "Region",
+    "ScoreHistogramDisplay",
+    "ThresholdDisplay",
     "anomaly_maps",
     "anomaly_regions",
     "color_limits",
