@@ -138,7 +138,7 @@ class CalibrationDisplay:
             When `confidence_level` does not lie in (0, 1), or there is no image.
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         _check_level(confidence_level)
         values = p_values(estimator, check_images(good_images))
         return cls.from_predictions(
@@ -179,7 +179,7 @@ class CalibrationDisplay:
             When a p-value or `confidence_level` does not lie in (0, 1), or there is no p-value.
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         _check_level(confidence_level)
         values = column_or_1d(p_values).astype(np.float64)
         if not values.size or not ((values > 0) & (values <= 1)).all():

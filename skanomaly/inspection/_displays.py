@@ -221,10 +221,12 @@ class AnomalyMapDisplay:
         # Better said before the maps are computed than after.
         check_matplotlib(cls.__name__)
         check_integer(n_columns, "n_columns", 1)
+        if limits is not None:
+            _check_limits(limits)
         items = check_images(images)
-        _check_axes(ax, len(items))
+        _check_axes(ax, len(items), cls.__name__)
         scorer = split_detector(estimator).scorer
-        limits = limits_for(estimator) if limits is None else _check_limits(limits)
+        limits = limits_for(estimator) if limits is None else limits
         truth = None if masks is None else check_truth(masks, items)
         contours = _contours(estimator, items, contour, sigma)
         maps, scores = anomaly_maps(estimator, items, sigma=sigma, stack=False, return_scores=True)
@@ -257,8 +259,8 @@ class AnomalyMapDisplay:
             This display, with `figure_`, `axes_` and `ax_` set.
         """
         n_columns = check_integer(n_columns, "n_columns", 1)
-        given = _check_axes(ax, len(self.images))
         name = type(self).__name__
+        given = _check_axes(ax, len(self.images), name)
         self.axes_ = grid_of_axes(len(self.images), n_columns, name) if given is None else given
         self.ax_, self.figure_ = axes_for(self.axes_[0], name)
         for i, (axis, image, heat) in enumerate(
@@ -298,11 +300,13 @@ def verdict_of(score: float, threshold: float) -> str:
     return "anomalous" if score < threshold else "normal"
 
 
-def _check_axes(ax, n_images):
+def _check_axes(ax, n_images, user):
     """As a list of Axes, one for each image; None where none are given."""
     if ax is None:
         return None
     axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
+    for each in axes:
+        check_matplotlib(user, each)
     if len(axes) != n_images:
         raise ValueError(f"ax must be one Axes for each of the {n_images} images, got {len(axes)}")
     return axes

@@ -59,9 +59,11 @@ DISPLAY_DOCS = {
 }
 
 
-def check_matplotlib(user: str) -> None:
-    """ImportError where matplotlib is missing: better before images are scored than after."""
+def check_matplotlib(user: str, ax: Any = None) -> None:
+    """What can be said before images are scored: is matplotlib there, is `ax` its Axes or None."""
     import_optional("matplotlib.pyplot", "plot", user)
+    if ax is not None and not hasattr(ax, "get_figure"):
+        raise TypeError(f"ax must be the Axes of matplotlib, got {type(ax).__name__}")
 
 
 def axes_for(ax: Any, user: str) -> tuple[Any, Any]:
@@ -79,11 +81,10 @@ def axes_for(ax: Any, user: str) -> tuple[Any, Any]:
     ax : matplotlib Axes
     figure : matplotlib Figure
     """
-    pyplot = import_optional("matplotlib.pyplot", "plot", user)
+    check_matplotlib(user, ax)
     if ax is None:
+        pyplot = import_optional("matplotlib.pyplot", "plot", user)
         _, ax = pyplot.subplots(layout="constrained")
-    elif not hasattr(ax, "get_figure"):
-        raise TypeError(f"ax must be the Axes of matplotlib, got {type(ax).__name__}")
     return ax, ax.get_figure()
 
 

@@ -116,7 +116,7 @@ class PROCurveDisplay:
             As from :meth:`from_predictions`.
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         check_max_fpr(max_fpr)
         items = check_images(images)
         check_truth(masks, items, all_known=True)
@@ -157,7 +157,7 @@ class PROCurveDisplay:
         %(pixel_errors)s
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         max_fpr = check_max_fpr(max_fpr)
         fpr, pro, area = pro_curve_and_area(masks, maps, max_fpr)
         display = cls(fpr=fpr, pro=pro, aupro=area, max_fpr=max_fpr, name=name)

@@ -127,7 +127,7 @@ class ScoreHistogramDisplay:
             When `y` holds anything but +1 and -1, or lengths differ.
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         check_integer(bins, "bins", 1)
         scorer = check_scores_images(estimator)
         items = check_images(images)
@@ -192,7 +192,7 @@ class ScoreHistogramDisplay:
             When `y` holds anything but +1 and -1, lengths differ, or a score is not finite.
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         values = check_scores(scores, "scores")
         if train_scores is not None:
             train_scores = check_scores(train_scores, "train_scores")

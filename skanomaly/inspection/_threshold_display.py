@@ -159,7 +159,7 @@ class ThresholdDisplay:
             As from :meth:`from_predictions`.
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         check_costs(cost_miss, cost_false_alarm, prevalence)
         scorer = check_scores_images(estimator)
         items = check_images(images)
@@ -217,7 +217,7 @@ class ThresholdDisplay:
             for costs below 0 or a `prevalence` that is no share.
         %(no_matplotlib)s
         """
-        check_matplotlib(cls.__name__)
+        check_matplotlib(cls.__name__, ax)
         thresholds, cost, missed, false_alarms = expected_cost_curve(
             y,
             scores,

@@ -17,6 +17,7 @@ from skanomaly import (
 from skanomaly.base import BasePatchScorer, CrossFittedScorer
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces
 from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, color_limits, overlay_map
+from skanomaly.inspection._limits import limits_for
 
 SIDE = 128
 
@@ -235,20 +236,38 @@ class Uncalibrated(BaseEstimator):
         return np.where(self.decision_function(images) < 0, -1, 1)
 
 
-def test_without_calibration_a_warning_says_that_colours_span_what_is_shown(surfaces):
+def test_without_calibration_colours_are_anchored_at_the_threshold(surfaces):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     images = list(surfaces.images[:2])
     detector = Uncalibrated().fit(images)
     assert color_limits(detector) is None
-    assert color_limits(AnomalibDetector(inferencer=Darkness())) is None
-    with pytest.warns(UserWarning, match="Uncalibrated has no patch_limits_"):
-        display = AnomalyMapDisplay.from_estimator(detector, images, sigma=0)
-    values = 1 - np.array(images).mean(axis=3) / 255
-    np.testing.assert_allclose(display.limits, (np.median(values), values.max()), rtol=1e-5)
-    matplotlib.pyplot.close(display.figure_)
+    for shown in (images[:1], images):
+        with pytest.warns(UserWarning, match="no patch_limits_.*its threshold, 0.5, to twice that"):
+            display = AnomalyMapDisplay.from_estimator(detector, shown)
+        assert display.limits == (0.5, 1) and display.contours is None
+        matplotlib.pyplot.close(display.figure_)
+    # Without a threshold in the unit of the maps, pictures of a display are refused.
+    uncalibrated = AnomalibDetector(inferencer=Darkness())
+    assert color_limits(uncalibrated) is None
+    with pytest.raises(ValueError, match=r"nor a threshold.* pass limits=\(low, high\)"):
+        AnomalyMapDisplay.from_estimator(uncalibrated, images)
     given = AnomalyMapDisplay.from_estimator(detector, images, limits=(0, 1))
     assert given.limits == (0, 1)
     matplotlib.pyplot.close(given.figure_)
     with pytest.raises(TypeError, match="takes patch tokens, not images"):
         color_limits(PatchKNNScorer())
+
+
+def test_an_evaluation_without_any_anchor_has_one_scale_for_all_its_maps():
+    class Positive(Uncalibrated):
+        """Whose scores are of another unit than its maps."""
+
+        def fit(self, X, y=None):
+            self.offset_ = 0.5
+            return self
+
+    maps = [np.arange(6.0).reshape(2, 3), np.full((2, 2), 9.0)]
+    with pytest.warns(UserWarning, match="colours span the maps that are shown"):
+        limits = limits_for(Positive().fit(None), maps)
+    assert limits == (np.median([*range(6), 9, 9, 9, 9]), 9)
