@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -73,7 +72,7 @@ def load_model(
         try:
             data, arrays = file.tree(), file.arrays()
             names = [*trusted_names(), *trusted]
-            found = skops.io.get_untrusted_types(file=io.BytesIO(data))
+            found = skops.io.get_untrusted_types(data=data)
         except Exception as exc:  # whatever skops meets in a made-up file
             raise file.refused(exc) from exc
         if unknown := sorted(set(found) - set(names)):
@@ -90,6 +89,8 @@ def load_model(
                 raise ValueError(f"it holds a {type(estimator).__name__}, no estimator")
             for value in objects_of(estimator):
                 vars(value).update(without_folders(value, vars(value)))
+        except ImportError as exc:
+            raise ImportError(f"{file.path} needs a module that is not here: {exc}") from exc
         except Exception as exc:
             raise file.refused(exc) from exc
         try:
