@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
-    from skanomaly.decisions import decide
+    from skanomaly.decisions import decide, recalibrate, tune_threshold
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -77,8 +77,10 @@ __all__ = [
     "model_info",
     "model_selection",
     "p_values",
+    "recalibrate",
     "registry",
     "scorers",
+    "tune_threshold",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -87,7 +89,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
-    "skanomaly.decisions": ["decide"],
+    "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",
