@@ -7,11 +7,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-import typer
 from typer.core import TyperCommand
-
-# Of click or of typer's own copy of it, as typer is older or newer.
-UsageError = typer.BadParameter.__bases__[0]
 
 
 class Command(TyperCommand):
@@ -45,11 +41,13 @@ class Command(TyperCommand):
         }
         try:
             return super().parse_args(ctx, list(_one_by_one(args, lists)))
-        except UsageError as exc:
-            # Only of an option that is not there are there others that it may stand for.
-            if hasattr(exc, "possibilities"):
-                exc.message = self._no_option(str(getattr(exc, "option_name", "")), args)
-                exc.possibilities = None
+        except Exception as exc:
+            # The error of click, or of typer's copy of it, where an option is not known: of all
+            # errors this one has options that may have been meant.
+            error: Any = exc
+            if hasattr(error, "possibilities"):
+                error.message = self._no_option(error.option_name, args)
+                error.possibilities = None
             raise
 
     def _no_option(self, option: str, args: Sequence[str]) -> str:
