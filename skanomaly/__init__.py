@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         base,
         benchmarking,
         datasets,
+        decisions,
         embedders,
         estimator_checks,
         evaluation,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
+    from skanomaly.decisions import decide
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -63,6 +65,8 @@ __all__ = [
     "benchmarking",
     "create_model",
     "datasets",
+    "decide",
+    "decisions",
     "embedders",
     "estimator_checks",
     "evaluate_split",
@@ -83,6 +87,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
+    "skanomaly.decisions": ["decide"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",

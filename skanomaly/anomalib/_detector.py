@@ -231,7 +231,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         """
         backend = self._backend()
         # Before the work is done: a model without a threshold raises.
-        offset = self.offset_ if hasattr(self, "offset_") else backend.offset(self.normalized)
+        offset = self._offset(backend)
         return self._score(X, backend)[1] - offset
 
     def predict(self, X: Images) -> IntArray:
@@ -262,6 +262,22 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         """
         check_is_fitted(self, "train_scores_")
         return conformal_p_values(self.train_scores_, self.score_samples(X))
+
+    def _p_values_of(self, scores: FloatArray) -> FloatArray | None:
+        """P-values of scores; None before `fit`."""
+        if not hasattr(self, "train_scores_"):
+            return None
+        return conformal_p_values(self.train_scores_, scores)
+
+    def _maps_or_none(self, X: Images) -> tuple[list[FloatArray], FloatArray]:
+        """Maps of the model's size, each None where the model has none, and `score_samples`."""
+        return self._score(X, self._backend(), "any")
+
+    def _offset(self, backend: Backend | None = None) -> float:
+        """The threshold of `fit`, or else the checkpoint's own."""
+        if hasattr(self, "offset_"):
+            return self.offset_
+        return (backend or self._backend()).offset(self.normalized)
 
     @property
     def raw_scores_(self) -> bool | None:

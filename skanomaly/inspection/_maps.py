@@ -210,6 +210,35 @@ def p_values(estimator: Any, images: Images) -> FloatArray:
     return split.scorer.p_values(split.tokens_of(images))
 
 
+def p_values_of(scorer: Any, scores: FloatArray) -> FloatArray | None:
+    """Conformal p-values of images whose scores are known already.
+
+    Parameters
+    ----------
+    scorer : scorer or detector
+        Fitted; the last step of a Pipeline.
+    scores : ndarray of shape (n_images,)
+        Its `score_samples` of the images.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), float64, or None
+        As :func:`p_values`. None where the scorer has no held-out scores to compare with, or they
+        belong to other parameters than it has now.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import PatchKNNScorer
+    >>> from skanomaly.inspection import p_values_of
+    >>> tokens = np.random.default_rng(0).normal(size=(9, 4, 4, 8))
+    >>> p_values_of(PatchKNNScorer().fit(tokens), np.array([-2.0, 0.0]))
+    array([0.1, 1. ])
+    """
+    known = getattr(scorer, "_p_values_of", None)
+    return None if known is None else known(scores)
+
+
 def check_sigma(sigma: float) -> None:
     """ValueError where `sigma` is no width of a Gaussian in pixels."""
     if isinstance(sigma, bool) or not isinstance(sigma, Real) or not 0 <= float(sigma) < np.inf:
