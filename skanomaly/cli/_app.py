@@ -12,13 +12,23 @@ from skanomaly.cli import _weights
 from skanomaly.cli._command import Command
 from skanomaly.cli._datasets import datasets
 from skanomaly.cli._demo import demo
+from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
+from skanomaly.cli._fit import fit
 from skanomaly.cli._models import models
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
 
 # Each command with its place in `--help`, in the order shown, and examples for its own `--help`.
 _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
+    (
+        fit,
+        _EVERY_DAY,
+        (
+            "skanomaly fit path/to/good -o parts.skan",
+            "skanomaly fit path/to/good --model dinov2_vits14 --contamination 0.02 -o parts.skan",
+        ),
+    ),
     (
         evaluate,
         _MEASURE,
@@ -30,6 +40,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
     (datasets, _MEASURE, ("skanomaly datasets path/to/data --deep",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),
     (models, _SET_UP, ("skanomaly models", "skanomaly models vision_patchcore")),
+    (doctor, _SET_UP, ("skanomaly doctor", "skanomaly doctor --json -")),
 )
 
 app = typer.Typer(

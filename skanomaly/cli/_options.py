@@ -253,6 +253,8 @@ def plain_errors(max_pixels: int | None = None) -> Iterator[None]:
             warnings.showwarning = _print_warning
             yield
         sys.stdout.flush()
+    except typer.Exit:  # the code that a command ends with, and a RuntimeError
+        raise
     except KeyboardInterrupt as exc:
         print("interrupted; what was written until now is kept", file=sys.stderr)
         raise typer.Exit(130) from exc
