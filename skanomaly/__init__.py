@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
-    from skanomaly.decisions import decide
+    from skanomaly.decisions import decide, recalibrate, tune_threshold
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -83,9 +83,11 @@ __all__ = [
     "model_selection",
     "p_values",
     "persistence",
+    "recalibrate",
     "registry",
     "save_model",
     "scorers",
+    "tune_threshold",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -94,7 +96,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
-    "skanomaly.decisions": ["decide"],
+    "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",

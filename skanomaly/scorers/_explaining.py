@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from skanomaly._patch_tokens import PatchTokens
-from skanomaly._typing import ArrayLike, FloatArray, IntArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.explanations import (
     Component,
-    Member,
     NeighborPatch,
     PatchExplanation,
     Prompt,
@@ -148,7 +145,9 @@ def prompts_of(
     """
     highest = int(np.argmax(scores))
     normal, anomaly = texts
-    kinds: list[Literal["normal", "anomaly"]] = ["normal"] * len(normal) + ["anomaly"] * len(anomaly)
+    kinds: list[Literal["normal", "anomaly"]] = ["normal"] * len(normal) + ["anomaly"] * len(
+        anomaly
+    )
     found = [
         Prompt(text, kind, float(cosine))
         for text, kind, cosine in zip(
