@@ -9,6 +9,7 @@ import typer
 
 import skanomaly
 from skanomaly.cli import _weights
+from skanomaly.cli._benchmark import benchmark
 from skanomaly.cli._calibrate import calibrate
 from skanomaly.cli._command import Command
 from skanomaly.cli._datasets import datasets
@@ -48,6 +49,11 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly evaluate path/to/category --output report",
             "skanomaly evaluate path/to/category --model dinov2_vits14 --shots 1 2 4 --seeds 3",
         ),
+    ),
+    (
+        benchmark,
+        _MEASURE,
+        ("skanomaly benchmark path/to/data --models filterbank dinov2_vits14 --json runs.jsonl",),
     ),
     (datasets, _MEASURE, ("skanomaly datasets path/to/data --deep",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),
