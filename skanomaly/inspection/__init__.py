@@ -3,10 +3,12 @@
 from skanomaly.inspection._calibration_display import CalibrationDisplay
 from skanomaly.inspection._colours import colour_table
 from skanomaly.inspection._displays import AnomalyMapDisplay, overlay_map
+from skanomaly.inspection._export import regions_to_coco, save_region_masks, write_coco
 from skanomaly.inspection._limits import color_limits
 from skanomaly.inspection._maps import anomaly_maps, p_values, p_values_of, score_images
 from skanomaly.inspection._pro_display import PROCurveDisplay
-from skanomaly.inspection._regions import Region, anomaly_regions, find_regions, region_threshold
+from skanomaly.inspection._region_threshold import region_threshold
+from skanomaly.inspection._regions import Region, anomaly_regions, find_regions
 from skanomaly.inspection._score_display import ScoreHistogramDisplay
 from skanomaly.inspection._threshold_display import ThresholdDisplay
 
@@ -26,5 +28,8 @@ __all__ = [
     "p_values",
     "p_values_of",
     "region_threshold",
+    "regions_to_coco",
+    "save_region_masks",
     "score_images",
+    "write_coco",
 ]

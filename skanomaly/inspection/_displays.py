@@ -26,7 +26,7 @@ from skanomaly.inspection._drawing import (
 )
 from skanomaly.inspection._limits import Limits, limits_for
 from skanomaly.inspection._maps import Maps, anomaly_maps
-from skanomaly.inspection._regions import region_threshold
+from skanomaly.inspection._region_threshold import region_threshold
 
 _BLOCK = 2**20  # pixels that are painted at a time
 _BEHIND_BAR = 150  # the grey over which colour bars show the scale

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from skanomaly.scorers._prompt_bank import (
     image_tower,
     model_logit_scale,
     prompt_texts,
+    text_weight_files,
 )
 from skanomaly.scorers._winclip import check_token_dim, check_windows, winclip_scores
 
@@ -93,6 +95,7 @@ class PromptScorer(BasePatchScorer):
         Scores of the training images, as from `score_samples`.
     offset_ : float
         -0.5, or the `contamination` quantile of `train_scores_`.
+    %(calibration_)s
     %(patch_limits_)s
     %(features_in)s
 
@@ -222,7 +225,7 @@ class PromptScorer(BasePatchScorer):
         return super().held_out_patches_
 
     def _offset(self):
-        if self._fixed_offset is None and not hasattr(self, "train_scores_"):
+        if self._fixed_offset is None and not hasattr(self, "offset_"):
             raise NotFittedError(
                 f"this {type(self).__name__} has no threshold yet: fit it on normal images, with "
                 "a share of them as contamination. Without any, there is one only for "
@@ -254,6 +257,13 @@ class PromptScorer(BasePatchScorer):
                 f"than model_name={self.model_name!r}, weights={os.fspath(self.weights)!r} of this "
                 f"{type(self).__name__}: give both the same, texts are of no use to other tokens"
             )
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        if self.text_features_normal is not None:  # they take the place of all texts
+            return None
+        name = type(self).__name__
+        found = text_weight_files(self.model_name, self.weights, fetch, name)
+        return None if found is None else ("weights", *found)
 
     def _texts_are_kept(self):
         """Whether the texts of `fit` are still those of the parameters."""
