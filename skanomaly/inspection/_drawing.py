@@ -88,6 +88,13 @@ def axes_for(ax: Any, user: str) -> tuple[Any, Any]:
     return ax, ax.get_figure()
 
 
+def as_text(name: str) -> str:
+    """A name from files or folders as matplotlib shows it, letter by letter."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    # A pair of dollars would be a formula, and what begins with "_" is left out of legends.
+    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+
+
 def grid_of_axes(n: int, n_columns: int, user: str) -> NDArray[Any]:
     """Axes for pictures, in rows, in a new figure; those that are left over are removed."""
     pyplot = import_optional("matplotlib.pyplot", "plot", user)

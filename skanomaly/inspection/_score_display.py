@@ -17,6 +17,7 @@ from skanomaly.inspection._colours import heat_colours
 from skanomaly.inspection._drawing import (
     DISPLAY_DOCS,
     SCORE_LABEL,
+    as_text,
     axes_for,
     check_matplotlib,
     check_scores,
@@ -237,7 +238,7 @@ class ScoreHistogramDisplay:
         colours = [_GREY if kind in _NO_DEFECT else shades.pop() for kind in names]
         groups = [self.scores[self.classes == kind] for kind in names]
         options = {
-            "label": [f"{kind} ({len(group)})" for kind, group in zip(names, groups, strict=True)],
+            "label": [f"{as_text(kind)} ({len(group)})" for kind, group in zip(names, groups, strict=True)],
             "color": colours,
             "edgecolor": "white",
             "linewidth": 0.5,
