@@ -152,7 +152,13 @@ class NearestPatchDisplay:
                     axis.set_axis_off()
                 self.axes_[0, k].set_title(title)
                 self.axes_[0, k].text(
-                    0.5, 0.5, problem, ha="center", va="center", wrap=True, transform=self.axes_[0, k].transAxes
+                    0.5,
+                    0.5,
+                    problem,
+                    ha="center",
+                    va="center",
+                    wrap=True,
+                    transform=self.axes_[0, k].transAxes,
                 )
             else:
                 box = patch_box(near.row, near.column, near.grid, image.shape[:2])
@@ -163,7 +169,9 @@ class NearestPatchDisplay:
         if ax is None:
             pyplot = import_optional("matplotlib.pyplot", "plot", type(self).__name__)
             size = (2.6 * n_columns, 5.6)
-            return pyplot.subplots(2, n_columns, figsize=size, squeeze=False, layout="constrained")[1]
+            return pyplot.subplots(2, n_columns, figsize=size, squeeze=False, layout="constrained")[
+                1
+            ]
         axes = np.asarray(ax, dtype=object)
         if axes.shape != (2, n_columns):
             raise ValueError(f"ax must be Axes of shape (2, {n_columns}), got {axes.shape}")

@@ -238,7 +238,9 @@ class ScoreHistogramDisplay:
         colours = [_GREY if kind in _NO_DEFECT else shades.pop() for kind in names]
         groups = [self.scores[self.classes == kind] for kind in names]
         options = {
-            "label": [f"{as_text(kind)} ({len(group)})" for kind, group in zip(names, groups, strict=True)],
+            "label": [
+                f"{as_text(kind)} ({len(group)})" for kind, group in zip(names, groups, strict=True)
+            ],
             "color": colours,
             "edgecolor": "white",
             "linewidth": 0.5,
