@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         model_selection,
         registry,
         scorers,
+        streaming,
     )
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
     from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
+    from skanomaly.streaming import Failure, iter_scores
 
 __all__ = [
     "AnomalibDetector",
     "AnomalyMapDisplay",
     "DinoV2Patches",
+    "Failure",
     "FilterBankPatches",
     "FunctionPatches",
     "ImageReadError",
@@ -72,6 +75,7 @@ __all__ = [
     "evaluate_split",
     "evaluation",
     "inspection",
+    "iter_scores",
     "list_models",
     "metrics",
     "model_info",
@@ -79,6 +83,7 @@ __all__ = [
     "p_values",
     "registry",
     "scorers",
+    "streaming",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -99,6 +104,7 @@ _EXPORTS = {
     "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+    "skanomaly.streaming": ["Failure", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 
