@@ -24,7 +24,7 @@ ModelFile = Annotated[
 ImageArguments = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGES...",
+        metavar="IMAGES",
         callback=home,
         help="Files, folders with all below them, globs ('parts/**/*.png'), or '-' for a list on "
         "standard input, one path a line.",
