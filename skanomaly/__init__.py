@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         inspection,
         metrics,
         model_selection,
+        persistence,
         registry,
         scorers,
         streaming,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
-    from skanomaly.decisions import decide
+    from skanomaly.decisions import decide, recalibrate, tune_threshold
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from skanomaly.evaluation import evaluate_split
     from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
     from skanomaly.streaming import Failure, iter_scores
@@ -77,13 +79,19 @@ __all__ = [
     "inspection",
     "iter_scores",
     "list_models",
+    "load_model",
     "metrics",
     "model_info",
+    "model_manifest",
     "model_selection",
     "p_values",
+    "persistence",
+    "recalibrate",
     "registry",
+    "save_model",
     "scorers",
     "streaming",
+    "tune_threshold",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -92,7 +100,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
-    "skanomaly.decisions": ["decide"],
+    "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",
@@ -102,6 +110,7 @@ _EXPORTS = {
     ],
     "skanomaly.evaluation": ["evaluate_split"],
     "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
     "skanomaly.streaming": ["Failure", "iter_scores"],
