@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
@@ -65,6 +65,7 @@ __all__ = [
     "__version__",
     "anomalib",
     "anomaly_maps",
+    "anomaly_regions",
     "base",
     "benchmark",
     "benchmarking",
@@ -109,7 +110,7 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],

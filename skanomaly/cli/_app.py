@@ -17,6 +17,7 @@ from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._fit import fit
+from skanomaly.cli._info import info
 from skanomaly.cli._models import models
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
@@ -57,6 +58,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
     (datasets, _MEASURE, ("skanomaly datasets path/to/data --deep",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),
     (models, _SET_UP, ("skanomaly models", "skanomaly models vision_patchcore")),
+    (info, _SET_UP, ("skanomaly info parts.skan",)),
     (doctor, _SET_UP, ("skanomaly doctor", "skanomaly doctor --json -")),
 )
 
