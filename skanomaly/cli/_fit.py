@@ -34,7 +34,6 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._settings import check_caches, make_model
 from skanomaly.cli._summary import check_summary, give_summary
-from skanomaly.cli._training_set import training_set
 
 # How sure one may be of the share that will be flagged.
 _CONFIDENCE = 0.9
@@ -94,6 +93,7 @@ def fit(
     """Train a model on images of good parts, and keep it in one file."""
     with plain_errors(max_pixels):
         from skanomaly._grouped_fit import fit_with_groups, takes_groups
+        from skanomaly.cli._training_set import training_set
 
         import_plugins(plugin)
         detector = make_model(

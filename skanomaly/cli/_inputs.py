@@ -17,14 +17,10 @@ from skanomaly.cli._options import home, printable
 LISTED = "-"  # the argument that stands for the list on standard input
 _KINDS = 5  # of files left out, that are named
 
-ModelFile = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", callback=home, help="Model file, of `skanomaly fit`."),
-]
 ImageArguments = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGES...",
+        metavar="IMAGES",
         callback=home,
         help="Files, folders with all below them, globs ('parts/**/*.png'), or '-' for a list on "
         "standard input, one path a line.",
