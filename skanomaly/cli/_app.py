@@ -16,6 +16,7 @@ from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._fit import fit
+from skanomaly.cli._info import info
 from skanomaly.cli._models import models
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
@@ -30,6 +31,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly fit path/to/good --model dinov2_vits14 --contamination 0.02 -o parts.skan",
         ),
     ),
+    (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
     (
         evaluate,
         _MEASURE,

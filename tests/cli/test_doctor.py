@@ -17,7 +17,7 @@ from skanomaly.cli._installation import EXTRAS, REQUIRED, caches
 ROOT = Path(__file__).resolve().parents[2]
 # What each module does when it is imported, in place of the real one.
 FAKES = {
-    "torch": "raise RuntimeError('no driver\\n  at all')",
+    "torch": "raise OSError('no driver\\n  at all')",
     "torchvision": "",
     "timm": "raise SystemExit(3)",
     "open_clip": "import os; os.abort()",
@@ -83,7 +83,7 @@ def test_libraries_that_are_broken_are_shown_as_such(tmp_path):
         "anomalib",
     }
     assert extras["torch"]["error"] == (
-        "torch: RuntimeError: no driver at all; timm: SystemExit: 3"
+        "torch: OSError: no driver at all; timm: SystemExit: 3"
     )
     assert extras["clip"]["error"].startswith("open_clip: the import ended Python")
     assert "No module named 'nothing_such_at_all'" in extras["anomalib"]["error"]
