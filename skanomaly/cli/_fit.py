@@ -41,18 +41,7 @@ _CONFIDENCE = 0.9
 
 def fit(
     images: ImageArguments,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="MODEL",
-            callback=home,
-            rich_help_panel=OUTPUT,
-            show_default=False,
-            help="Write the trained model into this file, such as parts.skan.",
-        ),
-    ],
+    *,
     null: Null = False,
     groups_by_folder: Annotated[
         bool,
@@ -69,6 +58,18 @@ def fit(
     settings: Settings = None,
     plugin: Plugin = None,
     contamination: Contamination = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="MODEL",
+            callback=home,
+            rich_help_panel=OUTPUT,
+            show_default=False,
+            help="Write the trained model into this file, such as parts.skan.",
+        ),
+    ],
     include_weights: Annotated[
         bool,
         typer.Option(

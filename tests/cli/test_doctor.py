@@ -82,9 +82,7 @@ def test_libraries_that_are_broken_are_shown_as_such(tmp_path):
         "clip",
         "anomalib",
     }
-    assert extras["torch"]["error"] == (
-        "torch: OSError: no driver at all; timm: SystemExit: 3"
-    )
+    assert extras["torch"]["error"] == ("torch: OSError: no driver at all; timm: SystemExit: 3")
     assert extras["clip"]["error"].startswith("open_clip: the import ended Python")
     assert "No module named 'nothing_such_at_all'" in extras["anomalib"]["error"]
     assert extras["onnx"]["state"] == "ready" and found["devices"] == ["cpu"]
