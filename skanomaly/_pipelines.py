@@ -237,6 +237,9 @@ def offset_of(scorer: Any) -> float:
 def contamination_of(scorer: Any) -> float | None:
     """The share of normal images that a scorer's threshold may flag; None where it is no share."""
     value = getattr(scorer, "contamination", None)
+    calibration = getattr(scorer, "calibration_", None)
+    if isinstance(calibration, dict):  # the threshold may have been moved to one that is no share
+        value = calibration.get("contamination", value)
     return float(value) if isinstance(value, Real) else None
 
 

@@ -10,6 +10,7 @@ import typer
 import skanomaly
 from skanomaly.cli import _weights
 from skanomaly.cli._benchmark import benchmark
+from skanomaly.cli._calibrate import calibrate
 from skanomaly.cli._command import Command, examples
 from skanomaly.cli._datasets import datasets
 from skanomaly.cli._demo import demo
@@ -32,6 +33,16 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         ),
     ),
     (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
+    (
+        calibrate,
+        _EVERY_DAY,
+        (
+            "skanomaly calibrate parts.skan --contamination 0.02 -o strict.skan",
+            "skanomaly calibrate parts.skan path/to/good/of/today --in-place",
+            "skanomaly calibrate parts.skan more/good --anomalous defects --prevalence 0.01 "
+            "--cost-miss 50 -o tuned.skan",
+        ),
+    ),
     (
         evaluate,
         _MEASURE,

@@ -125,7 +125,7 @@ def fit(
             "bytes": output.stat().st_size,
             "n_images": len(good.paths),
             "n_groups": n_groups,
-            **_promise(fitted, n_groups or len(good.paths)),
+            **promise_of(fitted, n_groups or len(good.paths)),
             "seconds": fit_seconds,
         }
         give_summary(summary, lambda: print(_as_text(summary), flush=True), json_file)
@@ -171,8 +171,22 @@ def _check_enough(detector, n_images, n_groups):
         )
 
 
-def _promise(fitted: Any, n: int) -> dict[str, Any]:
-    """The threshold, and what share of new good images falls below it."""
+def promise_of(fitted: Any, n: int) -> dict[str, Any]:
+    """The threshold, and what share of new good images falls below it.
+
+    Parameters
+    ----------
+    fitted : estimator
+        With a threshold.
+    n : int
+        Images that it rests on, or groups of them.
+
+    Returns
+    -------
+    dict
+        `threshold`, `contamination`, `expected_share` and `expected_share_interval`, of 90%; the
+        last three are None where the threshold is no share.
+    """
     from scipy.stats import beta
 
     from skanomaly._pipelines import contamination_of, offset_of, split_detector
