@@ -19,6 +19,7 @@ from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
+from skanomaly.cli._score import score
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
 
@@ -41,6 +42,15 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly calibrate parts.skan path/to/good/of/today --in-place",
             "skanomaly calibrate parts.skan more/good --anomalous defects --prevalence 0.01 "
             "--cost-miss 50 -o tuned.skan",
+        ),
+    ),
+    (
+        score,
+        _EVERY_DAY,
+        (
+            "skanomaly score parts.skan path/to/new --regions --maps heatmaps",
+            "skanomaly score parts.skan path/to/new --csv scores.csv --on-error skip --resume",
+            "find . -name '*.png' -print0 | skanomaly score parts.skan - -0 --fail-on-anomaly",
         ),
     ),
     (

@@ -17,10 +17,6 @@ from skanomaly.cli._options import DATA, home, printable
 LISTED = "-"  # the argument that stands for the list on standard input
 _KINDS = 5  # of files left out, that are named
 
-ModelFile = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", callback=home, help="Model file, of `skanomaly fit`."),
-]
 ImageArguments = Annotated[
     list[str],
     typer.Argument(
