@@ -12,11 +12,12 @@ import typer
 import skanomaly
 from skanomaly._output import Guard, check_folder
 from skanomaly.cli._fit import promise_of
-from skanomaly.cli._inputs import ModelFile, Null, image_paths
+from skanomaly.cli._inputs import Null, image_paths
 from skanomaly.cli._options import (
     OUTPUT,
     JsonSummary,
     MaxPixels,
+    ModelFile,
     Overwrite,
     home,
     plain_errors,
