@@ -18,6 +18,7 @@ _TILE = 320  # pixels: side of each picture
 _GAP = 8
 _AROUND = 2  # patches that a close-up shows on each side of the one in the middle
 _FRAME = (176, 0, 160)  # violet, on white: it is seen over anything
+_NOTHING = (238, 238, 238)
 
 
 def explanation_picture(
@@ -107,8 +108,8 @@ def _close_up(photograph: Image.Image, box: Box) -> Image.Image:
     left = x + width / 2 - side / 2
     top = y + height / 2 - side / 2
     scale = _TILE / side
-    # What lies beyond the image is paper: the patch stays in the middle.
-    part = Image.new("RGB", (side, side), _PAPER)
+    # What lies beyond the image is grey: the patch stays in the middle.
+    part = Image.new("RGB", (side, side), _NOTHING)
     part.paste(photograph, (-round(left), -round(top)))
     picture = part.resize((_TILE, _TILE), Image.Resampling.BICUBIC)
     corner = x - round(left), y - round(top)
@@ -125,7 +126,7 @@ def _frame(picture: Image.Image, box: list[float]) -> None:
 
 
 def _blank(reason: str) -> Image.Image:
-    picture = Image.new("RGB", (_TILE, _TILE), (238, 238, 238))
+    picture = Image.new("RGB", (_TILE, _TILE), _NOTHING)
     caption = _Caption(_TILE, _TILE)
     caption.write(reason, _INK)
     picture.paste(caption.strip().crop((0, 0, _TILE, _TILE // 2)), (0, _TILE // 4))
