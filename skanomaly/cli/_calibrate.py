@@ -11,12 +11,13 @@ import typer
 
 import skanomaly
 from skanomaly._output import Guard, check_folder
-from skanomaly.cli._fit import _promise
-from skanomaly.cli._inputs import ModelFile, Null, image_paths
+from skanomaly.cli._fit import promise_of
+from skanomaly.cli._inputs import Null, image_paths
 from skanomaly.cli._options import (
     OUTPUT,
     JsonSummary,
     MaxPixels,
+    ModelFile,
     Overwrite,
     home,
     plain_errors,
@@ -35,7 +36,7 @@ def calibrate(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGES]...",
+            metavar="IMAGES...",
             callback=lambda values: home(values or []),
             show_default=False,
             help="Good images of the line as it is now: files, folders, globs ('new/**/*.png'), or "
@@ -135,7 +136,7 @@ def calibrate(
     with plain_errors(max_pixels):
         from skanomaly import load_model, recalibrate, save_model, tune_threshold
 
-        costs = {
+        costs: dict[str, Any] = {
             name: value
             for name, value in (
                 ("prevalence", prevalence),
@@ -254,15 +255,14 @@ def _flagged(before: Any, after: Any, on_images: bool) -> dict[str, Any]:
         interval = binomial_interval(n_before, len(scores), 0.95)
         found["flagged_before_interval"] = list(interval)
     groups = scorer.calibration_.get("n_groups")
-    return {**found, **_promise(after, groups or len(scores))}
+    return {**found, **promise_of(after, groups or len(scores))}
 
 
 def _as_text(summary: dict[str, Any], tuned: TunedThreshold | None) -> str:
     before, after, n = summary["before"], summary["after"], summary["n_images"]
     old = "none" if before["threshold"] is None else f"{before['threshold']:.6g}"
-    lines = [
-        f"threshold  {after['threshold']:.6g}{_share_text(after)}; it was {old}{_share_text(before)}"
-    ]
+    new = f"{after['threshold']:.6g}{_share_text(after)}"
+    lines = [f"threshold  {new}; it was {old}{_share_text(before)}"]
     if tuned is not None:
         lines += [f"  {name}: {value.strip()}" for name, value in tuned.rows()[1:]]
     elif n:
@@ -279,8 +279,8 @@ def _as_text(summary: dict[str, Any], tuned: TunedThreshold | None) -> str:
     if summary.get("expected_share") is not None:
         low, high = summary["expected_share_interval"]
         lines.append(
-            f"promise    {summary['expected_share']:.1%} of new good images will be flagged; expect "
-            f"{low:.1%} to {high:.1%}"
+            f"promise    {summary['expected_share']:.1%} of new good images will be flagged; "
+            f"expect {low:.1%} to {high:.1%}"
         )
     lines.append(f"model file {summary['file']}")
     return "\n".join(map(printable, lines))
