@@ -1,6 +1,7 @@
 """The code in the documentation runs, on generated images and small random models."""
 
 import re
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def test_caching(names, tmp_path, monkeypatch):
     refusal = scope["refusal"]  # a Pipeline of scikit-learn 1.6 has words of its own for it
     assert "changed since fit; call fit again" in f"{refusal} {refusal.__cause__}"
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2 * len(names["good"]) + len(names["new"])
+
+
+def test_thresholds(names, capsys):
+    scope = dict(names)
+    for code in blocks("thresholds.md"):
+        with warnings.catch_warnings():
+            # The data sets of these pages are too small for what they show.
+            warnings.filterwarnings("ignore", "4 images hold no threshold")
+            exec(code, scope)
+    told = capsys.readouterr().out
+    assert "Decision(0, " in told and f"of {(np.asarray(names['y']) == -1).sum()}: " in told
+    assert scope["strict"][-1].offset_ > scope["pipe"][-1].offset_
+    assert scope["today"][-1].calibration_["kind"] == "images"
+    assert scope["detector"][-1].calibration_["kind"] == "cost"
 
 
 def test_no_example_would_download(tiny_clip):
