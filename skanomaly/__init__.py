@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         persistence,
         registry,
         scorers,
+        streaming,
     )
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
@@ -41,15 +42,17 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
+    from skanomaly.streaming import Failure, iter_scores
 
 __all__ = [
     "AnomalibDetector",
     "AnomalyMapDisplay",
     "DinoV2Patches",
+    "Failure",
     "FilterBankPatches",
     "FunctionPatches",
     "ImageReadError",
@@ -62,6 +65,7 @@ __all__ = [
     "__version__",
     "anomalib",
     "anomaly_maps",
+    "anomaly_regions",
     "base",
     "benchmark",
     "benchmarking",
@@ -74,6 +78,7 @@ __all__ = [
     "evaluate_split",
     "evaluation",
     "inspection",
+    "iter_scores",
     "list_models",
     "load_model",
     "metrics",
@@ -86,6 +91,7 @@ __all__ = [
     "registry",
     "save_model",
     "scorers",
+    "streaming",
     "tune_threshold",
 ]
 
@@ -104,10 +110,11 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+    "skanomaly.streaming": ["Failure", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -30,14 +30,15 @@ def home(value: Any) -> Any:
     return type(value)(expanded) if isinstance(value, Path) else expanded
 
 
-def _known_models(incomplete: str) -> list[str]:
+def known_models(incomplete: str) -> list[str]:
     """Names of models that begin so, for the shell."""
     from skanomaly.registry import list_models
 
     return [name for name in list_models() if name.startswith(incomplete)]
 
 
-def _known_scorers(incomplete: str) -> list[str]:
+def known_scorers(incomplete: str) -> list[str]:
+    """Names of scorers that begin so, for the shell."""
     from skanomaly.registry import list_scorers
 
     return [name for name in list_scorers() if name.startswith(incomplete)]
@@ -48,6 +49,7 @@ def _known_scorers(incomplete: str) -> list[str]:
 Root = Annotated[
     Path,
     typer.Argument(
+        metavar="ROOT",
         callback=home,
         show_default=False,
         help="Folder of a data set, of one of its categories or of several; or a manifest.",
@@ -57,6 +59,7 @@ Layout = Annotated[
     str | None,
     typer.Option(
         show_default=False,
+        metavar="NAME",
         rich_help_panel=DATA,
         help="Read the folder as this layout, such as mvtec, visa or folder; without it, the "
         "layout is recognised.",
@@ -64,7 +67,9 @@ Layout = Annotated[
 ]
 Category = Annotated[
     str | None,
-    typer.Option(rich_help_panel=DATA, help="Take this one of the categories that are there."),
+    typer.Option(
+        metavar="NAME", rich_help_panel=DATA, help="Take this one of the categories that are there."
+    ),
 ]
 
 # Model
@@ -88,7 +93,7 @@ ModelName = Annotated[
         "--model",
         metavar="NAME",
         rich_help_panel=MODEL,
-        autocompletion=_known_models,
+        autocompletion=known_models,
         help=MODEL_HELP,
     ),
 ]
@@ -109,7 +114,7 @@ Scorer = Annotated[
         show_default=False,
         metavar="NAME",
         rich_help_panel=MODEL,
-        autocompletion=_known_scorers,
+        autocompletion=known_scorers,
         help="Use this scorer in place of the model's own: gaussian, knn, or one of --plugin. A "
         "backbone has knn.",
     ),
@@ -212,8 +217,8 @@ Overwrite = Annotated[
     typer.Option(
         "--overwrite",
         rich_help_panel=OUTPUT,
-        help="Replace files of others where output would be written; never images, masks and what "
-        "else is read.",
+        help="Replace files that are in the way of the output; never images, masks and what else "
+        "is read.",
     ),
 ]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import skops.io
 from sklearn.base import BaseEstimator
 
 from skanomaly._images.training import TrainingImages
@@ -14,7 +13,9 @@ from skanomaly._typing import PathLike
 from skanomaly.persistence._container import write_container
 from skanomaly.persistence._manifest import describe
 from skanomaly.persistence._portable import without_folders
+from skanomaly.persistence._skops import skops_io
 from skanomaly.persistence._tree import take_out
+from skanomaly.persistence._weights import weights_of
 
 
 def save_model(
@@ -51,14 +52,15 @@ def save_model(
     place = Path(path).expanduser()
     try:
         tree, arrays = take_out(estimator, _edit(image_paths))
-        data = skops.io.dumps(tree)
+        data = skops_io.dumps(tree)
     except RecursionError as exc:
         raise TypeError(f"{type(estimator).__name__} cannot be saved: it holds itself") from exc
     except (TypeError, ValueError, AttributeError) as exc:
         raise TypeError(f"{type(estimator).__name__} cannot be saved: {exc}") from exc
     manifest = describe(estimator, image_paths=image_paths)
     manifest["arrays"] = {"count": len(arrays), "bytes": sum(array.nbytes for array in arrays)}
-    write_container(place, manifest, data, arrays, {})
+    manifest["weights"], files = weights_of(estimator, include=include_weights)
+    write_container(place, manifest, data, arrays, files)
 
 
 def _edit(image_paths: bool) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from skanomaly._docstrings import document
 from skanomaly._origins import origin_of
 from skanomaly._sklearn import Interval, StrOptions
-from skanomaly._typing import ArrayLike, PathLike
+from skanomaly._typing import ArrayLike, FloatArray, PathLike
 from skanomaly.core.prompts import MODES, average_texts, prompt_patch_scores
 from skanomaly.scorers._base import BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
@@ -22,6 +23,7 @@ from skanomaly.scorers._prompt_bank import (
     image_tower,
     model_logit_scale,
     prompt_texts,
+    text_weight_files,
 )
 from skanomaly.scorers._winclip import check_token_dim, check_windows, winclip_scores
 
@@ -213,6 +215,15 @@ class PromptScorer(BasePatchScorer):
             return -self._fixed_offset, 1.0
         return super().patch_limits_
 
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Patch scores of the images of `fit`, where the texts are still those of `fit`."""
+        if self._fixed_offset is not None and not self._texts_are_kept():
+            raise AttributeError(
+                f"held_out_patches_ of {type(self).__name__} are known after fit, for its texts"
+            )
+        return super().held_out_patches_
+
     def _offset(self):
         if self._fixed_offset is None and not hasattr(self, "offset_"):
             raise NotFittedError(
@@ -246,6 +257,13 @@ class PromptScorer(BasePatchScorer):
                 f"than model_name={self.model_name!r}, weights={os.fspath(self.weights)!r} of this "
                 f"{type(self).__name__}: give both the same, texts are of no use to other tokens"
             )
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        if self.text_features_normal is not None:  # they take the place of all texts
+            return None
+        name = type(self).__name__
+        found = text_weight_files(self.model_name, self.weights, fetch, name)
+        return None if found is None else ("weights", *found)
 
     def _texts_are_kept(self):
         """Whether the texts of `fit` are still those of the parameters."""
