@@ -10,7 +10,15 @@ from PIL import Image
 from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
-from skanomaly import FilterBankPatches, PatchKNNScorer, load_model, recalibrate, save_model
+from skanomaly import (
+    FilterBankPatches,
+    PatchKNNScorer,
+    TimmPatches,
+    load_model,
+    model_manifest,
+    recalibrate,
+    save_model,
+)
 from skanomaly.cli import app
 from skanomaly.datasets import make_surfaces
 from skanomaly.decisions import warn_if_tuned_on
@@ -157,3 +165,20 @@ def test_a_file_of_others_is_replaced_where_it_is_asked_for(here):
     result = run("parts.skan", "--contamination", 0.4, "-o", "out.skan", "--overwrite")
     assert result.exit_code == 0, result.output
     assert np.isclose(load_model("out.skan")[-1].contamination, 0.4)
+
+
+def test_weights_that_came_with_a_model_go_on_with_it(tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_vit", pretrained=False).state_dict(), weights)
+    embedder = TimmPatches("test_vit", weights=weights, image_size=32, device="cpu")
+    pipe = make_pipeline(embedder, PatchKNNScorer()).fit(SURFACES.images[:10])
+    for brought in (True, False):
+        save_model(pipe, tmp_path / "parts.skan", include_weights=brought)
+        result = run(tmp_path / "parts.skan", "--contamination", 0.3, "--in-place")
+        assert result.exit_code == 0, result.output
+        (entry,) = model_manifest(tmp_path / "parts.skan")["weights"]
+        assert entry["included"] == brought
