@@ -1,8 +1,10 @@
 """The code in the documentation runs, on generated images and small random models."""
 
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -77,6 +79,21 @@ def test_caching(names, tmp_path, monkeypatch):
     refusal = scope["refusal"]  # a Pipeline of scikit-learn 1.6 has words of its own for it
     assert "changed since fit; call fit again" in f"{refusal} {refusal.__cause__}"
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2 * len(names["good"]) + len(names["new"])
+
+
+def test_models(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = ModuleType("docs_models")  # whose functions have a place to be found at
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    vars(module).update(names)
+    for code in blocks("models.md"):
+        exec(code, vars(module))
+    scope = vars(module)
+    np.testing.assert_array_equal(scope["verdicts"], scope["pipe"].predict(names["new"]))
+    assert scope["manifest"]["training_images"]["paths"] == [str(path) for path in names["good"]]
+    assert "not trusted: docs_models.cells" in str(scope["refusal"])
+    expected = scope["own"].score_samples(names["new"])
+    np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
 
 
 def test_no_example_would_download(tiny_clip):
