@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -96,6 +97,20 @@ def test_models(names, tmp_path, monkeypatch):
     np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
 
 
+def test_thresholds(names, capsys):
+    scope = dict(names)
+    for code in blocks("thresholds.md"):
+        with warnings.catch_warnings():
+            # The data sets of these pages are too small for what they show.
+            warnings.filterwarnings("ignore", "4 images hold no threshold")
+            exec(code, scope)
+    told = capsys.readouterr().out
+    assert "Decision(0, " in told and f"of {(np.asarray(names['y']) == -1).sum()}: " in told
+    assert scope["strict"][-1].offset_ > scope["pipe"][-1].offset_
+    assert scope["today"][-1].calibration_["kind"] == "images"
+    assert scope["detector"][-1].calibration_["kind"] == "cost"
+
+
 def test_no_example_would_download(tiny_clip):
     """Each block was made small, but for the one that brings its own embedder."""
     for code in blocks("clip.md"):
@@ -168,7 +183,7 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md"}
+    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md", "thresholds.md"}
     assert with_code == here | elsewhere
 
 
