@@ -172,6 +172,16 @@ def test_calibration(names):
     assert len(pipe["scorer"].train_scores_) == len(good) - 1  # the defect is left out
 
 
+def test_explaining(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("explaining.md"):
+        exec(code, scope)
+    assert "nearest patch of the training images" in capsys.readouterr().out
+    assert len(scope["masks"]) == len(names["new"]) and (tmp_path / "regions.json").is_file()
+    assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -183,7 +193,7 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md", "thresholds.md"}
+    here = HERE
     assert with_code == here | elsewhere
 
 

@@ -16,6 +16,7 @@ from skanomaly.cli._datasets import datasets
 from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
+from skanomaly.cli._explain import explain
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
@@ -34,6 +35,14 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         ),
     ),
     (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
+    (
+        explain,
+        _EVERY_DAY,
+        (
+            "skanomaly explain parts.skan part.png",
+            "skanomaly explain parts.skan part.png --output why.png",
+        ),
+    ),
     (
         calibrate,
         _EVERY_DAY,
