@@ -182,6 +182,22 @@ def test_explaining(names, tmp_path, monkeypatch, capsys):
     assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
 
 
+def test_displays(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    made = make_surfaces(40, 4, surface="fabric", image_size=64, random_state=0)
+    paths = []
+    for i, image in enumerate(made.images):
+        paths.append(tmp_path / f"{i:02d}.png")
+        Image.fromarray(image).save(paths[-1])
+    monkeypatch.chdir(tmp_path)
+    pipe = create_model("filterbank", scorer="knn", image_size=64).fit(paths[:24])
+    names = {"images": paths[24:], "y": made.y[24:], "masks": made.masks[24:], "pipe": pipe}
+    for code in blocks("displays.md"):
+        exec(code, names)
+    assert (tmp_path / "maps.png").exists()
+    names["plt"].close("all")
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
