@@ -15,7 +15,6 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._grouped_fit import fit_with_groups, takes_groups
-from skanomaly._images import image_size
 from skanomaly._pipelines import (
     contamination_of,
     min_images_of,
@@ -26,10 +25,10 @@ from skanomaly._pipelines import (
 from skanomaly._results.evaluated import EvaluationResult
 from skanomaly._results.known import n_trained_on, trained_on
 from skanomaly._results.measured import image_metrics, pixel_metrics, roc_of
+from skanomaly._results.remade import maps_of
 from skanomaly._typing import FloatArray
 from skanomaly._version import __version__
 from skanomaly._warn import warn_user
-from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import DatasetSplit, ImageSet
 from skanomaly.datasets._check import (
     doubtful_images,
@@ -112,9 +111,11 @@ def evaluate_split(
 
     Notes
     -----
-    Maps are made once, from the patch scores. The exact pixel metrics need the maps of all test
-    images at the same time, 4 bytes a pixel. Where they cannot be measured, because masks are not
-    known, each map is dropped after `on_map`, and without `on_map` none is made.
+    Maps are made from the patch scores. Those of all test images are kept for the pixel metrics and
+    `on_map` where they take at most 512 MiB, 4 bytes a pixel; otherwise each is made again when it
+    is needed, and memory grows with the distinct scores of the defect pixels alone, 36 bytes each.
+    The metrics are exact in any case. Where they cannot be measured, because masks are not known,
+    no map is kept, and without `on_map` none is made.
 
     Examples
     --------
@@ -279,14 +280,13 @@ def _measured(fitted, name, test, n_train, seconds, sigma, on_result, on_map):
     seconds["score"] = time.perf_counter() - start
     unknown = [test.masks[i] for i in np.flatnonzero(test.y == -1)].count(None)
     start = time.perf_counter()
-    maps = [] if unknown else list(_make_maps(test, grids, sigma))
-    seconds["maps"] = time.perf_counter() - start
-    start = time.perf_counter()
+    maps = maps_of(test, grids, sigma, keeps=not unknown)
     measured, curves = image_metrics(test, scores), {"roc": roc_of(test.y, scores)}
     if not unknown:
         of_pixels, curves["pro"] = pixel_metrics(test, maps)
         measured.update(of_pixels)
-    seconds["metrics"] = time.perf_counter() - start
+    seconds["maps"] = maps.seconds
+    seconds["metrics"] = time.perf_counter() - start - maps.seconds
     flagged, normal = scores < threshold, test.y == 1
     kinds = np.array(test.defect_types)
     result = EvaluationResult(
@@ -324,16 +324,8 @@ def _measured(fitted, name, test, n_train, seconds, sigma, on_result, on_map):
     if on_result is not None:
         on_result(result)
     if on_map is not None:
-        _hand_out(on_map, maps or _make_maps(test, grids, sigma), result)
+        _hand_out(on_map, maps, result)
     return result
-
-
-def _make_maps(test, grids, sigma):
-    """The maps of the test images, one at a time."""
-    for grid, path in zip(grids, test.images, strict=True):
-        heat_map = upsample_map(grid, image_size(path), sigma)
-        heat_map.setflags(write=False)
-        yield heat_map
 
 
 def _hand_out(on_map, maps, result):

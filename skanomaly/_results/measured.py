@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_curve
 
 from skanomaly import metrics
+from skanomaly._results.remade import masks_of, regions_of
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.datasets import ImageSet
+from skanomaly.metrics._ranking import curve_of, measure, rank_pixels
 
 Curve = tuple[FloatArray, FloatArray]
 
+_LIMITS = (0.3, 0.05)  # of the false-positive rate, for AUPRO
 _MOST_POINTS = 1000  # of a curve that is kept
 
 
@@ -36,28 +38,27 @@ def image_metrics(test: ImageSet, scores: FloatArray) -> dict[str, float]:
 
 
 def pixel_metrics(test: ImageSet, maps: Sequence[FloatArray]) -> tuple[dict[str, float], Curve]:
-    """Metrics of maps of images whose masks are all known, and the curve of overlap."""
-    masks: Sequence[Any] = [test.load_mask(i) for i in range(len(test))]
-    out = metrics.pixel_metrics(masks, maps)
-    del out["pixel_f1_threshold"]
+    """Metrics of maps of images whose masks are all known, and the curve of overlap.
+
+    Maps are asked for one at a time, those of images with defects more than once.
+    """
+    ranked = rank_pixels(masks_of(test), maps)
+    measured = measure(ranked, _LIMITS)
+    out = {
+        "pixel_auroc": measured.auroc,
+        "pixel_average_precision": measured.average_precision,
+        "pixel_f1_max": measured.f1_max,
+        **{f"aupro_{x:g}": area for x, area in zip(_LIMITS, measured.aupro, strict=True)},
+    }
+    fpr, overlap, _ = curve_of(ranked, _MOST_POINTS)
+    del ranked
     if test.defects is not None:
-        regions, areas = zip(*(test.load_regions(i) for i in range(len(test))), strict=True)
+        regions, areas = regions_of(test)
         out["auspro_0.05"] = metrics.auspro(regions, maps, areas)
-    fpr, overlap, _ = metrics.pro_curve(masks, maps)
-    return out, thinned(fpr, overlap)
+    return out, (fpr, overlap)
 
 
 def roc_of(y: IntArray, scores: FloatArray) -> Curve:
     """Share of the anomalous images against the share of the normal ones below each threshold."""
     fpr, recall, _ = roc_curve(y == -1, -scores)
-    return thinned(fpr, recall)
-
-
-def thinned(x: FloatArray, y: FloatArray, most: int = _MOST_POINTS) -> Curve:
-    """At most so many points of an ascending curve, at even steps along it, with both ends."""
-    if x.size <= most:
-        return x, y
-    length = np.append(0.0, np.cumsum(np.diff(x) + np.diff(y)))
-    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], most)).clip(max=x.size - 1))
-    kept[-1] = x.size - 1
-    return x[kept], y[kept]
+    return fpr, recall

@@ -8,7 +8,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 from skanomaly import FilterBankPatches, PatchKNNScorer, create_model
-from skanomaly._results.measured import thinned
 from skanomaly._results.scored import scored_images
 from skanomaly.datasets import ImageSet, make_surfaces
 from skanomaly.inspection import p_values, score_images
@@ -95,15 +94,3 @@ def test_p_values_of_the_scorers_of_others(files):
     assert scored_images(own, files[8:]).p_values.tolist() == [0.25] * 3
     none = make_pipeline(embedder, _NoPValues()).fit(files[:8])
     assert scored_images(none, files[8:]).p_values is None
-
-
-def test_a_thinned_curve():
-    rng = np.random.default_rng(0)
-    x, y = np.sort(rng.random(5000)) ** 3, np.sort(rng.random(5000)) ** 0.1
-    thin_x, thin_y = thinned(x, y, 100)
-    assert len(thin_x) <= 100
-    assert (thin_x[0], thin_y[0], thin_x[-1], thin_y[-1]) == (x[0], y[0], x[-1], y[-1])
-    assert set(zip(thin_x, thin_y, strict=True)) <= set(zip(x, y, strict=True))
-    step = (x[-1] - x[0] + y[-1] - y[0]) / 99
-    assert (np.diff(thin_x) + np.diff(thin_y)).max() < 2 * step + max(np.diff(x) + np.diff(y))
-    assert thinned(x, y, 5000)[0] is x
