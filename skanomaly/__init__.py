@@ -18,18 +18,21 @@ if TYPE_CHECKING:
         base,
         benchmarking,
         datasets,
+        decisions,
         embedders,
         estimator_checks,
         evaluation,
         inspection,
         metrics,
         model_selection,
+        persistence,
         registry,
         scorers,
     )
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
+    from skanomaly.decisions import decide, recalibrate, tune_threshold
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     )
     from skanomaly.evaluation import evaluate_split
     from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
 
@@ -63,18 +67,26 @@ __all__ = [
     "benchmarking",
     "create_model",
     "datasets",
+    "decide",
+    "decisions",
     "embedders",
     "estimator_checks",
     "evaluate_split",
     "evaluation",
     "inspection",
     "list_models",
+    "load_model",
     "metrics",
     "model_info",
+    "model_manifest",
     "model_selection",
     "p_values",
+    "persistence",
+    "recalibrate",
     "registry",
+    "save_model",
     "scorers",
+    "tune_threshold",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -83,6 +95,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
+    "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",
@@ -92,6 +105,7 @@ _EXPORTS = {
     ],
     "skanomaly.evaluation": ["evaluate_split"],
     "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
 }

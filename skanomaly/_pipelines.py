@@ -224,6 +224,8 @@ def check_patch_scorer(scorer: Any, name: str = "scorer") -> None:
 
 def offset_of(scorer: Any) -> float:
     """The threshold of a fitted scorer or detector: images that score lower are anomalous."""
+    if callable(own := getattr(scorer, "_offset", None)):  # also of those that need no fit
+        return float(own())
     if not hasattr(scorer, "offset_"):
         raise TypeError(
             f"{type(scorer).__name__} has no offset_ after fit: fit must set the threshold below "
@@ -235,6 +237,9 @@ def offset_of(scorer: Any) -> float:
 def contamination_of(scorer: Any) -> float | None:
     """The share of normal images that a scorer's threshold may flag; None where it is no share."""
     value = getattr(scorer, "contamination", None)
+    calibration = getattr(scorer, "calibration_", None)
+    if isinstance(calibration, dict):  # the threshold may have been moved to one that is no share
+        value = calibration.get("contamination", value)
     return float(value) if isinstance(value, Real) else None
 
 

@@ -36,9 +36,10 @@ from skanomaly.datasets._check import (
     repeated_images,
     unusable_files,
 )
-from skanomaly.inspection import score_images
+from skanomaly.decisions import warn_if_tuned_on
+from skanomaly.inspection import p_values_of, score_images
 from skanomaly.inspection._limits import limits_for
-from skanomaly.inspection._maps import check_sigma, p_values_of
+from skanomaly.inspection._maps import check_sigma
 
 __all__ = ["EvaluationResult", "evaluate_split", "evaluation_of"]
 
@@ -247,8 +248,8 @@ def evaluation_of(
     Warns
     -----
     UserWarning
-        Of test images that the detector was fitted on, by their content, of those that are listed
-        twice, and of masks that may be inverted.
+        Of test images that the detector was fitted on or its threshold chosen on, by their content,
+        of those that are listed twice, and of masks that may be inverted.
 
     Examples
     --------
@@ -267,6 +268,7 @@ def evaluation_of(
     check_split(split, with_training=False)
     if doubts := trained_on(estimator, split.test):
         warn_user(_listed(f"{split.name}: the detector was fitted on test images", doubts))
+    warn_if_tuned_on(estimator, list(split.test.images))
     n_train = n_trained_on(estimator)
     return _measured(estimator, split.name, split.test, n_train, {}, sigma, on_result, on_map)
 
@@ -318,7 +320,7 @@ def _measured(fitted, name, test, n_train, seconds, sigma, on_result, on_map):
         patch_scores=grids,
         estimator=fitted,
         test=test,
-        p_values=p_values_of(fitted, list(test.images), scores),
+        p_values=p_values_of(scorer, scores),
         curves=curves,
     )
     if on_result is not None:

@@ -10,8 +10,7 @@ from typing import Any
 from skanomaly._pipelines import contamination_of, offset_of, split_detector
 from skanomaly._typing import FloatArray, IntArray, PathLike
 from skanomaly.datasets import ImageSet
-from skanomaly.inspection import score_images
-from skanomaly.inspection._maps import p_values_of
+from skanomaly.inspection import p_values_of, score_images
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -108,7 +107,7 @@ def scored_images(
         name=name,
         images=paths,
         scores=scores,
-        p_values=p_values_of(estimator, paths, scores),
+        p_values=p_values_of(scorer, scores),
         threshold=threshold,
         patch_scores=grids,
         estimator=estimator,

@@ -20,8 +20,10 @@ from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
 from skanomaly.anomalib._state import FileBackedDetector
-from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
+from skanomaly.core.calibration import conformal_p_values, patch_score_limits
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
+
+_OF_FIT = ("offset_", "train_scores_", "calibration_", "patch_limits_")
 
 
 @document(EMBEDDER_DOCS)
@@ -70,6 +72,8 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         `score_samples` of the good images given to `fit`.
     patch_limits_ : tuple of float
         Limits of colours, from the maps of these images, where the model has maps.
+    calibration_ : dict of str to object
+        Where the threshold is from, as of the scorers; see :func:`skanomaly.recalibrate`.
 
     Notes
     -----
@@ -231,7 +235,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         """
         backend = self._backend()
         # Before the work is done: a model without a threshold raises.
-        offset = self.offset_ if hasattr(self, "offset_") else backend.offset(self.normalized)
+        offset = self._offset(backend)
         return self._score(X, backend)[1] - offset
 
     def predict(self, X: Images) -> IntArray:
@@ -261,27 +265,17 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
             At least ``1 / (n + 1)``. Valid for images that are exchangeable with those of `fit`.
         """
         check_is_fitted(self, "train_scores_")
-        return conformal_p_values(self.train_scores_, self.score_samples(X))
+        return conformal_p_values(self.train_scores_, self.score_samples(X), self._train_groups)
 
-    @property
-    def raw_scores_(self) -> bool | None:
-        """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
+    def _maps_or_none(self, X: Images) -> tuple[list[FloatArray], FloatArray]:
+        """Maps of the model's size, each None where the model has none, and `score_samples`."""
+        return self._score(X, self._backend(), "any")
 
-        False also for a graph of normalised scores only, which warns; None with `inferencer`.
-        """
-        unclipped = self._facts()[0]
-        return None if unclipped is None else unclipped and not self.normalized
-
-    @property
-    def family_(self) -> str | None:
-        """The kind of model; None where neither the file nor `family` says it."""
-        return self._facts()[1] or self.family
-
-    def _facts(self) -> tuple[bool | None, str | None]:
-        # Nothing is loaded here: whatever shows an estimator reads its properties.
-        if "_loaded" not in self.__dict__:
-            raise AttributeError("known once the model was loaded, to fit or to score images")
-        return self._loaded
+    def _offset(self, backend: Backend | None = None) -> float:
+        """The threshold of `fit`, or else the checkpoint's own."""
+        if hasattr(self, "offset_"):
+            return self.offset_
+        return (backend or self._backend()).offset(self.normalized)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -298,27 +292,36 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         items = check_images(X)
         normal = normal_images(y, len(items))
         self._train_images = training_images(items)
-        for name in ("offset_", "train_scores_", "patch_limits_", "_file", "_params_at_fit"):
+        for name in ("_file", "_params_at_fit", *_OF_FIT):
             self.__dict__.pop(name, None)
         maps, scores = self._score(items, self._backend(), "sample", training=True)
-        self.train_scores_ = scores[normal]
-        if samples := [maps[i] for i in normal if maps[i].size]:
-            self.patch_limits_ = patch_score_limits(samples)
-        self.offset_ = contamination_offset(self.train_scores_, self.contamination)
-        self._remember_params()
+        self._keep_limits([maps[i] for i in normal])
+        self._train_numbers = normal
+        self._calibrate(scores[normal])
         return scores
+
+    def _measure(self, X: Images) -> FloatArray:
+        self.__dict__.pop("patch_limits_", None)
+        maps, scores = self._score(X, self._backend(), "sample", training=True)
+        self._keep_limits(maps)
+        return scores
+
+    def _keep_limits(self, samples: list[FloatArray]) -> None:
+        """Limits of colours from values of maps, where there are any."""
+        if known := [sample for sample in samples if sample.size]:
+            self.patch_limits_ = patch_score_limits(known)
 
     def _backend(self) -> Backend:
         """The loaded model; an error when it is no longer the one that this detector belongs to."""
         self._validate_params()
-        self._check_unchanged()
+        self._check_params()
         if (self.checkpoint_path is None) == (self.inferencer is None):
             given = "neither" if self.inferencer is None else "both"
             raise ValueError(f"give checkpoint_path or inferencer; this detector has {given}")
         if self.checkpoint_path is None:
             if self.normalized or self.interpolation is not None:
                 raise ValueError("normalized and interpolation are for checkpoints only")
-            self._loaded: tuple[bool | None, str | None] = None, None
+            self._loaded = None, None
             return InferencerBackend(self.inferencer)
         options = self.device, self.family, self.trust, self.interpolation
         path, digest = self.__dict__.get("_file", (None, None))

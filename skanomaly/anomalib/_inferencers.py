@@ -96,8 +96,9 @@ def score_batches(
         Paths, bytes, PIL images or arrays.
     backend : Backend
         The model.
-    size : {None, "image", "model", "sample"}
-        Give no maps, maps of each image's size, maps of the model's size, or in place of each map
+    size : {None, "image", "model", "any", "sample"}
+        Give no maps, maps of each image's size, maps of the model's size, these or None where there
+        is no map, or in place of each map
         its quantiles in even steps, the highest value last, and none where there is no map.
     normalized : bool
         Ask for anomalib's normalised scores.
@@ -121,7 +122,7 @@ def score_batches(
     """
     injected = isinstance(backend, InferencerBackend)
     read = partial(_read, keep_paths=injected and value_range is None, value_range=value_range)
-    maps: list[FloatArray] = []
+    maps: list[Any] = []
     scores = []
     spans: list[Span | None] = []
     with tqdm(total=len(items), desc="score", unit="image", disable=not verbose) as bar:
@@ -138,6 +139,9 @@ def score_batches(
                 for (i, item), image, heat, name in zip(part, images, heats, names, strict=True):
                     if size == "sample":
                         maps.append(np.empty(0) if heat is None else np.quantile(heat, _STEPS))
+                        continue
+                    if size == "any":
+                        maps.append(heat)
                         continue
                     if heat is None:
                         raise ValueError(f"{name}: this model gives scores, but no anomaly_map")

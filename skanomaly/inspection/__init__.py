@@ -2,7 +2,7 @@
 
 from skanomaly.inspection._displays import AnomalyMapDisplay, overlay_map
 from skanomaly.inspection._limits import color_limits
-from skanomaly.inspection._maps import anomaly_maps, p_values, score_images
+from skanomaly.inspection._maps import anomaly_maps, p_values, p_values_of, score_images
 
 __all__ = [
     "AnomalyMapDisplay",
@@ -10,5 +10,6 @@ __all__ = [
     "color_limits",
     "overlay_map",
     "p_values",
+    "p_values_of",
     "score_images",
 ]

@@ -1,4 +1,4 @@
-"""What a scorer accepts: patch tokens of the form it was fitted on, and parameters as in `fit`."""
+"""What a scorer accepts, patch tokens of the form it was fitted on, and what it keeps of `fit`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted, validate_data
+import numpy as np
+from sklearn.utils.validation import validate_data
 
+from skanomaly._calibrated import CalibratedEstimator
 from skanomaly._origins import differences, origin_of
-from skanomaly._parameters import Estimator
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._token_stream import TokenStream
 from skanomaly._tokens import check_tokens
-from skanomaly._typing import ArrayLike
+from skanomaly._typing import ArrayLike, FloatArray
+from skanomaly.core.calibration import patch_score_limits
 
 PART_BYTES = 2**25  # of tokens that are scored at a time
 
@@ -23,7 +24,7 @@ PART_BYTES = 2**25  # of tokens that are scored at a time
 _SCORING = {"score_samples", "score_patches", "decision_function", "predict", "p_values"}
 
 
-class CheckedScorer(Estimator):
+class CheckedScorer(CalibratedEstimator):
     """Base of the scorers, as far as it checks what they are given and that they are fitted.
 
     :class:`skanomaly.base.BasePatchScorer` is the class to derive from.
@@ -57,9 +58,23 @@ class CheckedScorer(Estimator):
             cls._takes_streams = False
 
     @property
-    def _fixed_offset(self) -> float | None:
-        """Threshold that needs no training image."""
-        return None
+    def patch_limits_(self) -> tuple[float, float]:
+        """Limits of colours, from held-out patch scores of the training images."""
+        if "_patch_limits" not in vars(self):
+            raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
+        return self._patch_limits
+
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Held-out patch scores of the training images that are calibrated on."""
+        if "_held_out_grids" not in vars(self):
+            raise AttributeError(f"held_out_patches_ of {type(self).__name__} are known after fit")
+        return self._held_out_grids
+
+    def _keep_patches(self, grids: list[FloatArray]) -> None:
+        """Keep held-out patch scores, and set the limits of colours by them."""
+        self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
+        self._held_out_grids = [grid.astype(np.float32) for grid in grids]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -118,17 +133,3 @@ class CheckedScorer(Estimator):
                 f"X holds other tokens than this {type(self).__name__} was fitted on: "
                 f"{', '.join(found.values())}. Make them by the embedder of fit, or call fit again"
             )
-
-    def _offset(self) -> float:
-        """The threshold; an error where it belongs to other parameters, or there is none."""
-        if self._fixed_offset is not None:
-            return self._fixed_offset
-        self._check_calibrated()
-        return self.offset_
-
-    def _check_calibrated(self) -> None:
-        """Raise where what was learned and the threshold are not those of the parameters."""
-        check_is_fitted(self, "train_scores_")
-        if changed := ", ".join(self._changed_params()):
-            name = type(self).__name__
-            raise NotFittedError(f"{changed} of this {name} changed since fit; call fit again")

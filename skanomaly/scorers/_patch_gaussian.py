@@ -81,6 +81,7 @@ class PatchGaussianScorer(CrossFittedScorer):
     ----------
     %(train_scores_)s
     %(offset_)s
+    %(calibration_)s
     %(patch_limits_)s
     %(features_in)s
 

@@ -100,6 +100,7 @@ class PatchKNNScorer(CrossFittedScorer):
         to the exact search; 0 for the exact algorithms, NaN with one training image or group.
     %(train_scores_bounded)s
     %(offset_)s
+    %(calibration_)s
     %(patch_limits_)s
     %(features_in)s
 

@@ -93,6 +93,7 @@ class PromptScorer(BasePatchScorer):
         Scores of the training images, as from `score_samples`.
     offset_ : float
         -0.5, or the `contamination` quantile of `train_scores_`.
+    %(calibration_)s
     %(patch_limits_)s
     %(features_in)s
 
@@ -213,7 +214,7 @@ class PromptScorer(BasePatchScorer):
         return super().patch_limits_
 
     def _offset(self):
-        if self._fixed_offset is None and not hasattr(self, "train_scores_"):
+        if self._fixed_offset is None and not hasattr(self, "offset_"):
             raise NotFittedError(
                 f"this {type(self).__name__} has no threshold yet: fit it on normal images, with "
                 "a share of them as contamination. Without any, there is one only for "

@@ -57,6 +57,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         Patch scores enter as ``(score - location_) / scale_``.
     %(train_scores_bounded)s
     %(offset_)s
+    %(calibration_)s
     %(patch_limits_)s
     %(features_in)s
 

@@ -58,11 +58,6 @@ def test_what_cannot_be_scored(files, pipe):
         scored_images(create_model("filterbank"), files)
 
 
-class _OwnPValues(PatchKNNScorer):
-    def p_values(self, X):
-        return np.full(len(self.score_samples(X)), 0.25)
-
-
 class _NoPValues(OutlierMixin, BaseEstimator):
     """The protocol of scorers, no more."""
 
@@ -88,9 +83,7 @@ class _NoPValues(OutlierMixin, BaseEstimator):
         return True
 
 
-def test_p_values_of_the_scorers_of_others(files):
+def test_a_scorer_without_p_values(files):
     embedder = FilterBankPatches(image_size=64)
-    own = make_pipeline(embedder, _OwnPValues()).fit(files[:8])
-    assert scored_images(own, files[8:]).p_values.tolist() == [0.25] * 3
     none = make_pipeline(embedder, _NoPValues()).fit(files[:8])
     assert scored_images(none, files[8:]).p_values is None
