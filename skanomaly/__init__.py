@@ -41,7 +41,13 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.inspection import (
+        AnomalyMapDisplay,
+        anomaly_maps,
+        anomaly_regions,
+        explain,
+        p_values,
+    )
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
@@ -62,6 +68,7 @@ __all__ = [
     "__version__",
     "anomalib",
     "anomaly_maps",
+    "anomaly_regions",
     "base",
     "benchmark",
     "benchmarking",
@@ -73,6 +80,7 @@ __all__ = [
     "estimator_checks",
     "evaluate_split",
     "evaluation",
+    "explain",
     "inspection",
     "list_models",
     "load_model",
@@ -104,7 +112,13 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.inspection": [
+        "AnomalyMapDisplay",
+        "anomaly_maps",
+        "anomaly_regions",
+        "explain",
+        "p_values",
+    ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],

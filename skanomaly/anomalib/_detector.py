@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,11 +20,9 @@ from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike, Va
 from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
-from skanomaly.anomalib._state import FileBackedDetector
+from skanomaly.anomalib._state import SET_BY_FIT, FileBackedDetector, HeldOutMaps
 from skanomaly.core.calibration import conformal_p_values, patch_score_limits
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
-
-_OF_FIT = ("offset_", "train_scores_", "calibration_", "patch_limits_")
 
 
 @document(EMBEDDER_DOCS)
@@ -80,7 +79,8 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
     ``score_samples`` is the negative of anomalib's ``pred_score``; maps keep anomalib's sign.
     Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
     best F1 on anomalib's validation images, defects included. Pickles hold the path and the digest
-    of the file, not the model: where the file has moved or changed, an error says so.
+    of the file, not the model: where the file has moved or changed, an error says so; and the maps
+    of the good images, of 2**24 values at most, by which regions are calibrated.
 
     Images are resized as in anomalib's training, antialiased; anomalib's own inferencers resize
     inside of the exported model, without, and score a little differently.
@@ -292,24 +292,28 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         items = check_images(X)
         normal = normal_images(y, len(items))
         self._train_images = training_images(items)
-        for name in ("_file", "_params_at_fit", *_OF_FIT):
+        for name in SET_BY_FIT:
             self.__dict__.pop(name, None)
-        maps, scores = self._score(items, self._backend(), "sample", training=True)
-        self._keep_limits([maps[i] for i in normal])
+        held_out = HeldOutMaps(normal)
+        maps, scores = self._score(items, self._backend(), "sample", held_out.add)
+        self._keep([maps[i] for i in normal], held_out)
         self._train_numbers = normal
         self._calibrate(scores[normal])
         return scores
 
     def _measure(self, X: Images) -> FloatArray:
-        self.__dict__.pop("patch_limits_", None)
-        maps, scores = self._score(X, self._backend(), "sample", training=True)
-        self._keep_limits(maps)
+        for name in ("patch_limits_", "_held_out_grids"):
+            self.__dict__.pop(name, None)
+        held_out = HeldOutMaps(np.arange(len(check_images(X))))
+        maps, scores = self._score(X, self._backend(), "sample", held_out.add)
+        self._keep(maps, held_out)
         return scores
 
-    def _keep_limits(self, samples: list[FloatArray]) -> None:
-        """Limits of colours from values of maps, where there are any."""
+    def _keep(self, samples: list[FloatArray], held_out: HeldOutMaps) -> None:
+        """Limits of colours from values of maps, and maps themselves, where there are any."""
         if known := [sample for sample in samples if sample.size]:
             self.patch_limits_ = patch_score_limits(known)
+            self._held_out_grids = held_out.maps
 
     def _backend(self) -> Backend:
         """The loaded model; an error when it is no longer the one that this detector belongs to."""
@@ -332,7 +336,11 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         return backend
 
     def _score(
-        self, X: Images, backend: Backend, size: str | None = None, training: bool = False
+        self,
+        X: Images,
+        backend: Backend,
+        size: str | None = None,
+        training: Callable[[int, FloatArray], None] | None = None,
     ) -> tuple[list[FloatArray], FloatArray]:  # no maps without a size
         options = self.normalized, self.value_range, self.batch_size, self.verbose, training
         return score_batches(check_images(X), backend, size, *options)

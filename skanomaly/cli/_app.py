@@ -9,6 +9,7 @@ import typer
 
 import skanomaly
 from skanomaly.cli import _weights
+from skanomaly.cli._benchmark import benchmark
 from skanomaly.cli._calibrate import calibrate
 from skanomaly.cli._command import Command
 from skanomaly.cli._datasets import datasets
@@ -16,6 +17,7 @@ from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._fit import fit
+from skanomaly.cli._info import info
 from skanomaly.cli._models import models
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
@@ -48,9 +50,15 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly evaluate path/to/category --model dinov2_vits14 --shots 1 2 4 --seeds 3",
         ),
     ),
+    (
+        benchmark,
+        _MEASURE,
+        ("skanomaly benchmark path/to/data --models filterbank dinov2_vits14 --json runs.jsonl",),
+    ),
     (datasets, _MEASURE, ("skanomaly datasets path/to/data --deep",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),
     (models, _SET_UP, ("skanomaly models", "skanomaly models vision_patchcore")),
+    (info, _SET_UP, ("skanomaly info parts.skan",)),
     (doctor, _SET_UP, ("skanomaly doctor", "skanomaly doctor --json -")),
 )
 

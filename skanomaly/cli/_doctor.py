@@ -30,7 +30,7 @@ from skanomaly.cli._options import JsonSummary, Overwrite, plain_errors, printab
 from skanomaly.cli._summary import check_summary, give_summary
 
 # Of the self-test: enough good parts for the default model, and defects that it finds.
-_N_TRAIN, _N_GOOD, _N_DEFECTIVE, _SIDE = 24, 8, 10, 128
+_N_TRAIN, _N_GOOD, _N_DEFECTIVE, _SIDE = 40, 8, 10, 128
 _LEAST_AUROC = 0.8
 
 
@@ -44,6 +44,7 @@ def doctor(json_file: JsonSummary = None, overwrite: Overwrite = False) -> None:
             extras.append(found)
             devices += more
         print("testing the default model ...", file=sys.stderr, flush=True)
+        test = _self_test()
         summary = {
             "command": "doctor",
             "skanomaly": skanomaly.__version__,
@@ -55,10 +56,10 @@ def doctor(json_file: JsonSummary = None, overwrite: Overwrite = False) -> None:
             "processor": processor(),
             "caches": caches(),
             "environment": environment(),
-            "self_test": _self_test(),
+            "self_test": test,
         }
         give_summary(summary, lambda: _show(summary), json_file)
-        if not summary["self_test"]["ok"]:
+        if not test["ok"]:
             raise typer.Exit(1)
 
 
@@ -82,9 +83,9 @@ def _first_fault(folder):
     from skanomaly.metrics import image_auroc
 
     write_surfaces(
-        folder / "discs", "disc", _N_TRAIN, _SIDE, 0, n_good=_N_GOOD, n_defective=_N_DEFECTIVE
+        folder / "parts", "fabric", _N_TRAIN, _SIDE, 0, n_good=_N_GOOD, n_defective=_N_DEFECTIVE
     )
-    split = read_mvtec(folder / "discs")
+    split = read_mvtec(folder / "parts")
     model = skanomaly.create_model("filterbank", image_size=_SIDE)
     model.fit(list(split.train.images))
     tested = list(split.test.images)
@@ -95,8 +96,8 @@ def _first_fault(folder):
     maps = skanomaly.anomaly_maps(model, tested[:2])
     if not np.isfinite(maps).all():
         return "heat maps hold numbers that are not finite"
-    skanomaly.save_model(model, folder / "discs.skan")
-    again = skanomaly.load_model(folder / "discs.skan").score_samples(tested)
+    skanomaly.save_model(model, folder / "parts.skan")
+    again = skanomaly.load_model(folder / "parts.skan").score_samples(tested)
     if not np.allclose(again, scores, rtol=1e-5):
         return "a model that was kept and loaded gives other scores"
     return None

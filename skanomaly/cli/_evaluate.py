@@ -31,7 +31,7 @@ from skanomaly.cli._options import (
     plain_errors,
     read_splits,
 )
-from skanomaly.cli._results import evaluate_few_shots, evaluate_splits
+from skanomaly.cli._results import evaluate_splits, evaluate_table
 from skanomaly.cli._settings import check_caches, make_model
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def evaluate(
         check_caches(detector)
         guard = Guard(inputs_of(splits, root, [weights, *(plugin or ())]), overwrite)
         if shots:
-            evaluate_few_shots(model, detector, splits, shots, seeds, json_file, guard)
+            evaluate_table({model: detector}, splits, shots, seeds, json_file, guard)
         else:
             evaluate_splits(model, detector, splits, output, json_file, guard)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
+from sklearn.base import clone
 
 import skanomaly
 from skanomaly._output import Guard, check_folder
@@ -91,7 +93,6 @@ def fit(
 ) -> None:
     """Train a model on images of good parts, and keep it in one file."""
     with plain_errors(max_pixels):
-        from skanomaly import save_model
         from skanomaly._grouped_fit import fit_with_groups, takes_groups
 
         import_plugins(plugin)
@@ -102,17 +103,19 @@ def fit(
         if groups_by_folder and not takes_groups(detector):
             raise ValueError(f"--groups-by-folder: {model} takes no groups")
         _check_new(output, overwrite)
+        _check_kept(detector)
         good = training_set(images, null=null, groups_by_folder=groups_by_folder)
         guard = Guard([*good.paths, *filter(None, [weights, *(plugin or ())])], overwrite)
-        guard.check([output], lambda path: overwrite)
-        check_folder(output.parent)
+        guard.check([output], lambda path: True)
         check_summary(json_file, guard, [output])
         n_groups = None if good.groups is None else len(set(good.groups))
         _check_enough(detector, len(good.paths), n_groups)
         start = time.perf_counter()
         fitted = fit_with_groups(detector, good.paths, None, good.groups)
         fit_seconds = time.perf_counter() - start
-        save_model(fitted, output, include_weights=include_weights, image_paths=not no_image_paths)
+        skanomaly.save_model(
+            fitted, output, include_weights=include_weights, image_paths=not no_image_paths
+        )
         summary = {
             "command": "fit",
             "skanomaly": skanomaly.__version__,
@@ -132,13 +135,26 @@ def fit(
 
 
 def _check_new(output, overwrite):
-    """Raise at once where a file is in the way: a model is not made again as fast as a picture."""
+    """Raise where the file cannot be written, or is there: a model is not made again at once."""
+    from skanomaly.persistence._container import is_model
+
     if output.is_dir():
         raise IsADirectoryError(f"--output {output} is a folder: name a file in it")
-    if os.path.lexists(output) and not overwrite:
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder for --output {output}")
+    if output.is_symlink() or (output.exists() and not is_model(output)):
+        raise FileExistsError(f"{output} is no model file, and is never replaced: name another")
+    if output.exists() and not overwrite:
         raise FileExistsError(
             f"{output} is there already: name another file, or replace it with --overwrite"
         )
+    check_folder(output.parent)
+
+
+def _check_kept(detector):
+    """Raise before the work where a model of this kind cannot be kept in a file."""
+    with TemporaryDirectory(prefix="skanomaly-") as folder:
+        skanomaly.save_model(clone(detector), Path(folder, "model.skan"))
 
 
 def _check_enough(detector, n_images, n_groups):
@@ -167,11 +183,12 @@ def _promise(fitted: Any, n: int) -> dict[str, Any]:
         return {**promise, "expected_share": None, "expected_share_interval": None}
     # The i-th of n held-out scores stands for the share i / (n + 1); the share below it is Beta
     # distributed over training sets. No score stands for less than the first does.
-    rank = max(share * (n + 1), 1.0)
+    least = 1 / (n + 1)
+    rank = max(share, least) * (n + 1)
     interval = beta.interval(_CONFIDENCE, rank, max(n + 1 - rank, 1e-9))
     return {
         **promise,
-        "expected_share": rank / (n + 1),
+        "expected_share": max(share, least),
         "expected_share_interval": [float(edge) for edge in interval],
     }
 
@@ -205,6 +222,4 @@ def _size(n_bytes):
 
 
 def _quoted(path):
-    import shlex
-
     return shlex.quote(str(path))

@@ -30,14 +30,15 @@ def home(value: Any) -> Any:
     return type(value)(expanded) if isinstance(value, Path) else expanded
 
 
-def _known_models(incomplete: str) -> list[str]:
+def known_models(incomplete: str) -> list[str]:
     """Names of models that begin so, for the shell."""
     from skanomaly.registry import list_models
 
     return [name for name in list_models() if name.startswith(incomplete)]
 
 
-def _known_scorers(incomplete: str) -> list[str]:
+def known_scorers(incomplete: str) -> list[str]:
+    """Names of scorers that begin so, for the shell."""
     from skanomaly.registry import list_scorers
 
     return [name for name in list_scorers() if name.startswith(incomplete)]
@@ -88,7 +89,7 @@ ModelName = Annotated[
         "--model",
         metavar="NAME",
         rich_help_panel=MODEL,
-        autocompletion=_known_models,
+        autocompletion=known_models,
         help=MODEL_HELP,
     ),
 ]
@@ -109,7 +110,7 @@ Scorer = Annotated[
         show_default=False,
         metavar="NAME",
         rich_help_panel=MODEL,
-        autocompletion=_known_scorers,
+        autocompletion=known_scorers,
         help="Use this scorer in place of the model's own: gaussian, knn, or one of --plugin. A "
         "backbone has knn.",
     ),

@@ -104,7 +104,7 @@ def anomaly_maps(
     if size == "image":
         sizes = [image_size(item, i) for i, item in enumerate(items)]
     else:
-        sizes = [_check_size(size)] * len(items)
+        sizes = [check_size(size)] * len(items)
     if stack and len(set(sizes)) > 1:
         other = next(i for i, s in enumerate(sizes) if s != sizes[0])
         raise ValueError(
@@ -245,9 +245,10 @@ def check_sigma(sigma: float) -> None:
         raise ValueError(f"sigma must be a number of pixels, at least 0, got {sigma!r}")
 
 
-def _check_size(size):
+def check_size(size: Any) -> tuple[int, int]:
+    """A size of a map as (height, width); ValueError where it is none."""
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     integers = [isinstance(side, Integral) and not isinstance(side, bool) for side in sides]
     if len(sides) != 2 or not all(integers) or min(sides) < 1:
         raise ValueError(f"size must be 'image' or (height, width) in pixels, got {size!r}")
-    return sides
+    return sides[0], sides[1]

@@ -252,6 +252,15 @@ def pro_curve(
     return fpr, pro, thresholds
 
 
+def pro_curve_and_area(
+    masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float
+) -> tuple[FloatArray, FloatArray, float]:
+    """Both of :func:`pro_curve`'s rates, and :func:`aupro` up to a limit, from one pass."""
+    ranked = rank_pixels(masks, maps)
+    fpr, pro, _ = curve_of(ranked)
+    return fpr, pro, measure(ranked, [max_fpr]).aupro[0]
+
+
 @document(METRIC_DOCS)
 def pixel_iou(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], threshold: float) -> float:
     """Intersection over union of the masks and the pixels at or above a threshold.

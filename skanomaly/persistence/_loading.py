@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -11,6 +10,7 @@ import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 
+from skanomaly._parameters import FROM_A_FILE
 from skanomaly._typing import PathLike
 from skanomaly._warn import warn_user
 from skanomaly.persistence._container import Container
@@ -18,6 +18,7 @@ from skanomaly.persistence._manifest import versions
 from skanomaly.persistence._portable import without_folders
 from skanomaly.persistence._tree import objects_of, put_back
 from skanomaly.persistence._trusted import trusted_names, untrusted_error
+from skanomaly.persistence._weights import restore_weights
 
 # Those by which a model may score otherwise.
 _COMPARED = ("skanomaly", "scikit-learn")
@@ -27,7 +28,9 @@ class ModelVersionWarning(UserWarning):
     """A model was saved by another version of skanomaly or scikit-learn than loads it."""
 
 
-def load_model(path: PathLike, *, trusted: Iterable[str] = ()) -> Any:
+def load_model(
+    path: PathLike, *, trusted: Iterable[str] = (), weights_dir: PathLike | None = None
+) -> Any:
     """Read an estimator from a file of :func:`save_model`; no code from the file is run.
 
     Parameters
@@ -38,6 +41,9 @@ def load_model(path: PathLike, *, trusted: Iterable[str] = ()) -> Any:
         Names of types and functions that the file may hold besides those of scikit-learn and
         skanomaly, such as ``"mine.MyScorer"``. They are imported, and used: name none that you do
         not know.
+    weights_dir : str, os.PathLike or None, default=None
+        Folder for weights that the file brings (`include_weights` of :func:`save_model`), where
+        they are left for the next time. None: the user's folder of caches.
 
     Returns
     -------
@@ -48,9 +54,10 @@ def load_model(path: PathLike, *, trusted: Iterable[str] = ()) -> Any:
     Raises
     ------
     FileNotFoundError
-        When there is no such file.
+        When there is no such file, or a file of weights that it refers to is missing.
     ValueError
-        When it is no model file, a link, damaged, or of a newer format.
+        When it is no model file, a link, damaged, or of a newer format, or when weights that it
+        refers to are others than at `fit`.
     TypeError
         When it holds types that are not trusted; the message names them.
 
@@ -65,7 +72,7 @@ def load_model(path: PathLike, *, trusted: Iterable[str] = ()) -> Any:
         try:
             data, arrays = file.tree(), file.arrays()
             names = [*trusted_names(), *trusted]
-            found = skops.io.get_untrusted_types(file=io.BytesIO(data))
+            found = skops.io.get_untrusted_types(data=data)
         except Exception as exc:  # whatever skops meets in a made-up file
             raise file.refused(exc) from exc
         if unknown := sorted(set(found) - set(names)):
@@ -73,12 +80,22 @@ def load_model(path: PathLike, *, trusted: Iterable[str] = ()) -> Any:
         try:
             with warnings.catch_warnings():  # one warning for all of the file, below
                 warnings.simplefilter("ignore", InconsistentVersionWarning)
-                estimator = put_back(skops.io.loads(data, trusted=names), arrays)
+                token = FROM_A_FILE.set(True)
+                try:
+                    estimator = put_back(skops.io.loads(data, trusted=names), arrays)
+                finally:
+                    FROM_A_FILE.reset(token)
             if not isinstance(estimator, BaseEstimator):
                 raise ValueError(f"it holds a {type(estimator).__name__}, no estimator")
             for value in objects_of(estimator):
-                vars(value).update(without_folders(value, dict(vars(value))))
+                vars(value).update(without_folders(value, vars(value)))
+        except ImportError as exc:
+            raise ImportError(f"{file.path} needs a module that is not here: {exc}") from exc
         except Exception as exc:
+            raise file.refused(exc) from exc
+        try:
+            restore_weights(estimator, file, weights_dir)
+        except (LookupError, TypeError, AttributeError) as exc:
             raise file.refused(exc) from exc
         _warn_of_versions(file)
     return estimator

@@ -15,6 +15,7 @@ from skanomaly.persistence._container import write_container
 from skanomaly.persistence._manifest import describe
 from skanomaly.persistence._portable import without_folders
 from skanomaly.persistence._tree import take_out
+from skanomaly.persistence._weights import weights_of
 
 
 def save_model(
@@ -58,7 +59,8 @@ def save_model(
         raise TypeError(f"{type(estimator).__name__} cannot be saved: {exc}") from exc
     manifest = describe(estimator, image_paths=image_paths)
     manifest["arrays"] = {"count": len(arrays), "bytes": sum(array.nbytes for array in arrays)}
-    write_container(place, manifest, data, arrays, {})
+    manifest["weights"], files = weights_of(estimator, include=include_weights)
+    write_container(place, manifest, data, arrays, files)
 
 
 def _edit(image_paths: bool) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
