@@ -61,6 +61,13 @@ def rank_pixels(
     RankedPixels
     """
     pairs = Pairs(masks, maps)
+    defect, with_defects, n_regions = _defect_pixels(pairs, regions)
+    normal = count_among(_normal_pixels(pairs, with_defects), defect.values, neighbours)
+    return RankedPixels(defect, normal, n_regions, pairs.maps.narrowest)
+
+
+def _defect_pixels(pairs, regions):
+    """Scores of the defect pixels, the images that have some, and the number of regions."""
     defect, with_defects, n_regions = DefectScores(pairs.maps.dtype, regions), set(), 0
     for i in range(len(pairs)):
         mask = pairs.mask(i)
@@ -68,23 +75,22 @@ def rank_pixels(
             continue
         with_defects.add(i)
         weights = np.empty(0)
-        heat_map = pairs.heat_map(i, mask)
         if regions:
             labels, sizes = label_regions(mask)
             weights, n_regions = (1 / sizes)[labels], n_regions + sizes.size
-        defect.add(heat_map[mask], weights)
+        defect.add(pairs.heat_map(i, mask)[mask], weights)
     if not with_defects:
         raise ValueError("undefined: no mask holds a defect pixel")
     defect.settle()
+    return defect, with_defects, n_regions
 
-    def normal_pixels():
-        for i in range(len(pairs)):
-            mask = pairs.mask(i)
-            heat_map = pairs.heat_map(i, mask)
-            yield heat_map[~mask] if i in with_defects else heat_map
 
-    normal = count_among(normal_pixels(), defect.values, neighbours)
-    return RankedPixels(defect, normal, n_regions, pairs.maps.narrowest)
+def _normal_pixels(pairs, with_defects):
+    """The normal pixels of each image."""
+    for i in range(len(pairs)):
+        mask = pairs.mask(i)
+        heat_map = pairs.heat_map(i, mask)
+        yield heat_map[~mask] if i in with_defects else heat_map
 
 
 def threshold_at(ranked: RankedPixels, lowest: float) -> float:
@@ -168,10 +174,11 @@ def curve_of(
         places = [np.searchsorted(reached, at) for reached, at in steps_along]
         kept = np.unique([*places, np.full(len(steps), values.size - 1)])
     before = np.append(0.0, after[:-1])[kept]
+    is_flat = (above > np.append(0, at_least[:-1]))[kept]
     above, at_least, after, values = above[kept], at_least[kept], after[kept], values[kept]
     # The curve is flat from one value of the defect pixels to just above the next, and straight
     # from there: two points each. The former is the threshold at the next normal pixel above.
-    keep = np.append([True], np.stack([above > np.append(0, at_least[:-1]), above >= 0], 1))
+    keep = np.append([True], np.stack([is_flat, np.ones_like(is_flat)], 1))
     end = [1.0] if at_least[-1] < normal.n_pixels else []
     fpr = np.concatenate([[0.0], np.stack([above, at_least], 1).ravel() / normal.n_pixels])[keep]
     pro = np.concatenate([[0.0], np.stack([before, after], 1).ravel() / total])[keep]

@@ -122,7 +122,16 @@ def auspro(
     """
     limit = check_max_fpr(max_fpr)
     images = _Regions(regions, maps, saturation)
-    defect, n_regions, with_regions = DefectScores(images.maps.dtype, weighted=True), 0, set()
+    defect, with_regions, n_regions = _region_pixels(images)
+    normal = count_among(_normal_pixels(images, with_regions), defect.values)
+    before, after = normal.above / normal.n_pixels, normal.at_least / normal.n_pixels
+    total = defect.weights @ partial_area(before, after, limit)
+    return min(float(total / n_regions / limit), 1.0)
+
+
+def _region_pixels(images):
+    """Scores of pixels by what their regions gain, the images with regions, and their number."""
+    defect, with_regions, n_regions = DefectScores(images.maps.dtype, weighted=True), set(), 0
     for i in range(len(images)):
         masks = images.masks(i)
         if not masks:
@@ -139,19 +148,17 @@ def auspro(
     if not n_regions:
         _no_region()
     defect.settle()
+    return defect, with_regions, n_regions
 
-    def normal_pixels():
-        for i in range(len(images)):
-            marked, heat_map = images.pair(i, images.masks(i) if i in with_regions else [])
-            if i in with_regions:
-                yield heat_map[~np.logical_or.reduce([mask for mask, _ in marked])]
-            else:
-                yield heat_map
 
-    normal = count_among(normal_pixels(), defect.values)
-    before, after = normal.above / normal.n_pixels, normal.at_least / normal.n_pixels
-    total = defect.weights @ partial_area(before, after, limit)
-    return min(float(total / n_regions / limit), 1.0)
+def _normal_pixels(images, with_regions):
+    """The pixels of each image outside all of its regions."""
+    for i in range(len(images)):
+        marked, heat_map = images.pair(i, images.masks(i) if i in with_regions else [])
+        if i in with_regions:
+            yield heat_map[~np.logical_or.reduce([mask for mask, _ in marked])]
+        else:
+            yield heat_map
 
 
 def _no_region():
