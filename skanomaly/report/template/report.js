@@ -1,0 +1,434 @@
+// The page: what a reader sets, and what follows from it.
+
+const byId = (id) => document.getElementById(id);
+const RANGE = sliderRange();
+const FILTERS = LABELLED
+  ? ["all", "found", "missed", "alarm", "passed"]
+  : ["all", "flagged", "passed"];
+
+const state = {
+  threshold: DATA.threshold,
+  filter: "all",
+  type: "",
+  query: "",
+  sort: "anomalous",
+  map: true,
+  outline: true,
+  opacity: 100,
+  costs: {
+    miss: DATA.costs.miss,
+    falseAlarm: DATA.costs.falseAlarm,
+    prevalence: LABELLED ? BAD.length / IMAGES.length : 0,
+  },
+};
+
+let detail = null;
+const gallery = new Gallery(byId("grid"), (index) => detail.open(index));
+detail = new Detail(gallery, () => state.threshold);
+
+const groups = LABELLED
+  ? [
+      { kind: "good", label: `good (${GOOD.length})`, scores: GOOD },
+      { kind: "bad", label: `defective (${BAD.length})`, scores: BAD },
+    ]
+  : [{ kind: "good", label: `images (${SCORES.length})`, scores: SCORES }];
+const inRange = DATA.trainScores.filter((score) => score >= RANGE.low && score < RANGE.high);
+const histogram = new Histogram(
+  byId("histogram"),
+  groups,
+  inRange,
+  RANGE.low,
+  RANGE.high,
+  (value) => setThreshold(onStep(value)),
+);
+
+function onStep(value) {
+  return RANGE.rounded(Math.round(value / RANGE.step) * RANGE.step);
+}
+
+// --- the curves, drawn once; their dots follow the threshold
+
+const charts = {};
+if (LABELLED) {
+  const number = (name) => (name in DATA.metrics ? `${name.replaceAll("_", " ")} ${DATA.metrics[name].toFixed(4)}` : "");
+  if (DATA.curves.roc) {
+    byId("roc-panel").hidden = false;
+    byId("roc-number").textContent = number("image_auroc");
+    charts.roc = new CurveChart(byId("roc"), DATA.curves.roc, {
+      xLabel: "good images flagged",
+      yLabel: "defects found",
+      diagonal: true,
+    });
+  }
+  if (DATA.curves.pro) {
+    byId("pro-panel").hidden = false;
+    byId("pro-number").textContent = number("aupro_0.3");
+    charts.pro = new CurveChart(byId("pro"), DATA.curves.pro, {
+      xLabel: "normal pixels flagged",
+      yLabel: "overlap of regions",
+      limit: 0.3,
+    });
+  }
+  if (DATA.curves.calibration) {
+    byId("calibration-panel").hidden = false;
+    byId("calibration-number").textContent =
+      DATA.contamination === null ? "" : `set for ${percent(DATA.contamination)}`;
+    charts.calibration = new CurveChart(byId("calibration"), DATA.curves.calibration, {
+      xLabel: "nominal share flagged",
+      yLabel: "good test images flagged",
+      diagonal: true,
+      xMax: 0.5,
+    });
+  }
+  byId("types-panel").hidden = recallByType(0).size === 0;
+}
+
+// --- what follows from the threshold
+
+function tile(value, label, kind = "") {
+  return element(
+    "div",
+    { class: `tile ${kind}` },
+    element("p", { class: "tile-value", text: value }),
+    element("p", { class: "tile-label", text: label }),
+  );
+}
+
+function showTiles(counts) {
+  const tiles = [];
+  if (LABELLED) {
+    if (BAD.length) tiles.push(tile(`${counts.tp} of ${BAD.length}`, "defects found", counts.fn ? "" : "ok"));
+    if (GOOD.length) tiles.push(tile(`${counts.fp} of ${GOOD.length}`, "good parts flagged"));
+    if (BAD.length && GOOD.length) {
+      tiles.push(tile(`${BAD.length - below(BAD, zeroOverkill())}`, "misses at zero overkill"));
+    }
+    for (const [name, label] of [["image_auroc", "image AUROC"], ["aupro_0.3", "AUPRO, to 30% FPR"]]) {
+      if (name in DATA.metrics) tiles.push(tile(DATA.metrics[name].toFixed(3), label));
+    }
+  } else {
+    tiles.push(tile(`${counts.flagged} of ${SCORES.length}`, "images flagged"));
+    tiles.push(tile(percent(counts.flagged / SCORES.length), "share flagged"));
+    if (DATA.contamination !== null) tiles.push(tile(percent(DATA.contamination), "of good parts expected"));
+    tiles.push(tile(short(SCORES[0], 3), "lowest score"));
+  }
+  byId("tiles").replaceChildren(...tiles);
+}
+
+function showMatrix(counts) {
+  const cell = (outcome, value, id) =>
+    element(
+      "button",
+      { type: "button", class: `cell ${outcome}`, "data-filter": outcome, title: `Show: ${OUTCOMES[outcome].says}` },
+      element("b", { id, text: `${value}` }),
+      element("span", { text: OUTCOMES[outcome].label }),
+    );
+  if (!LABELLED) {
+    byId("matrix").replaceChildren(
+      element("div", { class: "matrix two" }, cell("flagged", counts.flagged, "count-flagged"), cell("passed", SCORES.length - counts.flagged, "count-passed")),
+    );
+    return;
+  }
+  byId("matrix").replaceChildren(
+    element(
+      "div",
+      { class: "matrix" },
+      element("span", { class: "head" }),
+      element("span", { class: "head", text: "flagged" }),
+      element("span", { class: "head", text: "passed" }),
+      element("span", { class: "side-head", text: "defective" }),
+      cell("found", counts.tp, "count-tp"),
+      cell("missed", counts.fn, "count-fn"),
+      element("span", { class: "side-head", text: "good" }),
+      cell("alarm", counts.fp, "count-fp"),
+      cell("passed", counts.tn, "count-tn"),
+    ),
+    element(
+      "dl",
+      { class: "pairs rates" },
+      element("div", {}, element("dt", { text: "recall of defects" }), element("dd", { id: "recall", text: percent(counts.recall) })),
+      element("div", {}, element("dt", { text: "false-alarm rate" }), element("dd", { id: "alarm-rate", text: percent(counts.alarmRate) })),
+    ),
+  );
+}
+
+function showTypes() {
+  const rows = [...recallByType(state.threshold)].map(([kind, { total, found }]) => {
+    const bar = element("span", { class: "meter" }, element("i"));
+    bar.firstChild.style.setProperty("width", `${(100 * found) / total}%`);
+    return element(
+      "div",
+      { class: "type-row", "data-type": kind },
+      element("span", { class: "type-name", text: kind, title: kind }),
+      bar,
+      element("span", { class: "type-count", text: `${found} of ${total}` }),
+      element("span", { class: "type-share", text: percent(found / total, 0) }),
+    );
+  });
+  byId("types").replaceChildren(...rows);
+}
+
+function showPresets(counts) {
+  const wanted = [["calibrated", "Calibrated", DATA.threshold]];
+  if (GOOD.length) wanted.push(["zero", "Zero overkill", zeroOverkill()]);
+  if (GOOD.length && BAD.length) wanted.push(["cheapest", "Least cost", cheapestThreshold(state.costs)]);
+  byId("presets").replaceChildren(
+    ...wanted.map(([id, label, threshold]) => {
+      const here = decide(threshold).flagged === counts.flagged && (id !== "calibrated" || threshold === state.threshold);
+      const node = element("button", { type: "button", class: "preset", id: `preset-${id}`, "aria-pressed": `${here}`, text: label });
+      node.title = `${threshold}`;
+      node.addEventListener("click", () => {
+        setThreshold(threshold);
+        byId(`preset-${id}`).focus();
+      });
+      return node;
+    }),
+  );
+}
+
+function showCost(counts) {
+  if (!LABELLED) return;
+  const cost = 1000 * expectedCost(counts, state.costs);
+  byId("cost").textContent = cost.toLocaleString("en", { maximumFractionDigits: cost < 100 ? 2 : 0 });
+}
+
+function setThreshold(threshold) {
+  if (!Number.isFinite(threshold)) return;
+  state.threshold = threshold;
+  update();
+}
+
+function update() {
+  const counts = decide(state.threshold);
+  histogram.mark(state.threshold);
+  byId("slider").value = state.threshold;
+  byId("slider").setAttribute("aria-valuetext", `${state.threshold}: ${counts.flagged} flagged`);
+  if (document.activeElement !== byId("threshold")) byId("threshold").value = `${state.threshold}`;
+  byId("threshold").removeAttribute("aria-invalid");
+  byId("decided").textContent = `${counts.flagged} of ${SCORES.length} flagged`;
+  showTiles(counts);
+  showMatrix(counts);
+  showPresets(counts);
+  showCost(counts);
+  if (LABELLED) showTypes();
+  charts.roc?.mark(counts.alarmRate, counts.recall);
+  if (charts.calibration && DATA.trainScores.length) {
+    const n = DATA.trainScores.length;
+    charts.calibration.mark(below(DATA.trainScores, state.threshold) / n, counts.alarmRate);
+  }
+  for (const card of gallery.cards) card.decide(outcomeOf(card.image, state.threshold));
+  detail.decide();
+  say(LABELLED
+    ? `${counts.tp} found, ${counts.fn} missed, ${counts.fp} false alarms, ${counts.tn} passed`
+    : `${counts.flagged} flagged`);
+  show();
+}
+
+let saying = null;
+function say(text) {
+  // Once it rests: a reader of screens would be told of each step of the slider.
+  clearTimeout(saying);
+  saying = setTimeout(() => { byId("live").textContent = text; }, 400);
+}
+
+// --- which images are shown
+
+function show() {
+  const counts = { all: IMAGES.length };
+  for (const card of gallery.cards) counts[card.outcome] = (counts[card.outcome] ?? 0) + 1;
+  byId("chips").replaceChildren(
+    ...FILTERS.map((name) =>
+      element(
+        "button",
+        { type: "button", class: `chip ${name}`, "data-filter": name, "aria-pressed": `${state.filter === name}` },
+        name === "all" ? "All" : OUTCOMES[name].label,
+        element("b", { text: `${counts[name] ?? 0}` }),
+      ),
+    ),
+  );
+  gallery.sort(state.sort, state.threshold);
+  const words = state.query.toLocaleLowerCase().split(/\s+/).filter(Boolean);
+  const n = gallery.filter((image, outcome) => {
+    if (state.filter !== "all" && outcome !== state.filter) return false;
+    if (state.type && (image.type ?? "") !== state.type) return false;
+    const text = `${image.name} ${image.type ?? ""}`.toLocaleLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+  byId("shown").textContent = n === IMAGES.length ? `${n} images` : `${n} of ${IMAGES.length} images`;
+  byId("empty").hidden = n > 0;
+}
+
+function setFilter(name) {
+  state.filter = name;
+  selectTab("tab-images");
+  const focused = document.activeElement?.closest("#chips");
+  show();
+  if (focused) byId("chips").querySelector(`[data-filter="${name}"]`).focus();
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-filter]");
+  if (button) setFilter(button.dataset.filter);
+});
+byId("clear").addEventListener("click", () => {
+  Object.assign(state, { filter: "all", type: "", query: "" });
+  byId("search").value = "";
+  if (byId("type")) byId("type").value = "";
+  show();
+});
+byId("search").addEventListener("input", (event) => {
+  state.query = event.target.value;
+  show();
+});
+byId("sort").addEventListener("change", (event) => {
+  state.sort = event.target.value;
+  show();
+});
+if (LABELLED) {
+  const kinds = [...new Set(IMAGES.map((image) => image.type).filter((kind) => kind !== null))].sort();
+  byId("type").append(
+    element("option", { value: "", text: "All types" }),
+    ...kinds.map((kind) => element("option", { value: kind, text: kind })),
+  );
+  byId("type").addEventListener("change", (event) => {
+    state.type = event.target.value;
+    show();
+  });
+}
+
+// --- maps and outlines
+
+function setView(changes) {
+  Object.assign(state, changes);
+  const root = document.documentElement;
+  root.style.setProperty("--map-opacity", state.map ? state.opacity / 100 : 0);
+  root.classList.toggle("no-outline", !state.outline);
+  for (const prefix of ["", "detail-"]) {
+    byId(`${prefix}map`).checked = state.map;
+    byId(`${prefix}opacity`).value = state.opacity;
+    if (LABELLED) byId(`${prefix}outline`).checked = state.outline;
+  }
+}
+
+for (const prefix of ["", "detail-"]) {
+  byId(`${prefix}map`).addEventListener("change", (event) => setView({ map: event.target.checked }));
+  byId(`${prefix}opacity`).addEventListener("input", (event) =>
+    setView({ opacity: Number(event.target.value), map: true }),
+  );
+  if (LABELLED) {
+    byId(`${prefix}outline`).addEventListener("change", (event) => setView({ outline: event.target.checked }));
+  }
+}
+const bar = element("i");
+bar.style.setProperty("background-image", `linear-gradient(90deg, ${DATA.scale.join(", ")})`);
+byId("legend").append(
+  element("span", { text: short(DATA.limits[0], 3) }),
+  bar,
+  element("span", { text: short(DATA.limits[1], 3) }),
+);
+byId("legend").title = "Patch scores, higher is more anomalous: clear up to the highest that is usual in good parts, red where few good parts reach";
+
+// --- threshold, costs
+
+const slider = byId("slider");
+slider.min = RANGE.low;
+slider.max = RANGE.high;
+slider.step = RANGE.step;
+slider.addEventListener("input", () => setThreshold(Number(slider.value)));
+byId("threshold").addEventListener("input", (event) => {
+  const text = event.target.value.trim().replace("−", "-");
+  const value = text === "" ? NaN : Number(text);
+  if (Number.isFinite(value)) setThreshold(value);
+  else event.target.setAttribute("aria-invalid", "true");
+});
+byId("threshold").addEventListener("blur", update);
+if (LABELLED) {
+  byId("cost-miss").value = state.costs.miss;
+  byId("cost-alarm").value = state.costs.falseAlarm;
+  byId("prevalence").value = Number((100 * state.costs.prevalence).toPrecision(6));
+  const numbers = [["cost-miss", "miss", 1, Infinity], ["cost-alarm", "falseAlarm", 1, Infinity], ["prevalence", "prevalence", 100, 1]];
+  for (const [id, key, unit, most] of numbers) {
+    byId(id).addEventListener("input", (event) => {
+      const value = event.target.value === "" ? NaN : Number(event.target.value) / unit;
+      const fits = Number.isFinite(value) && value >= 0 && value <= most;
+      event.target.setAttribute("aria-invalid", `${!fits}`);
+      if (!fits) return;
+      state.costs[key] = value;
+      update();
+    });
+  }
+}
+
+// --- tabs, dialogs, keyboard, files
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+function selectTab(id) {
+  for (const tab of tabs) {
+    const selected = tab.id === id;
+    tab.setAttribute("aria-selected", `${selected}`);
+    tab.tabIndex = selected ? 0 : -1;
+    byId(tab.getAttribute("aria-controls")).hidden = !selected;
+  }
+}
+for (const [i, tab] of tabs.entries()) {
+  tab.addEventListener("click", () => selectTab(tab.id));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step === undefined) return;
+    const other = tabs[(i + step + tabs.length) % tabs.length];
+    selectTab(other.id);
+    other.focus();
+    event.stopPropagation();
+  });
+}
+for (const button of document.querySelectorAll("[data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+}
+byId("help-button").addEventListener("click", () => byId("help").showModal());
+
+function switchTheme() {
+  const root = document.documentElement;
+  const now = root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  root.dataset.theme = now === "dark" ? "light" : "dark";
+}
+byId("theme").addEventListener("click", switchTheme);
+
+byId("csv").addEventListener("click", () => {
+  const url = URL.createObjectURL(new Blob([verdictsCsv(state.threshold)], { type: "text/csv" }));
+  element("a", { href: url, download: "verdicts.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+});
+
+const KEYS = {
+  m: () => setView({ map: !state.map }),
+  o: () => setView({ outline: !state.outline }),
+  "[": () => setView({ map: true, opacity: Math.max(0, state.opacity - 10) }),
+  "]": () => setView({ map: true, opacity: Math.min(100, state.opacity + 10) }),
+  "-": () => setThreshold(onStep(state.threshold - RANGE.step)),
+  "+": () => setThreshold(onStep(state.threshold + RANGE.step)),
+  "=": () => setThreshold(onStep(state.threshold + RANGE.step)),
+  0: () => setThreshold(DATA.threshold),
+  "/": () => { selectTab("tab-images"); byId("search").focus(); },
+  t: switchTheme,
+  "?": () => byId("help").showModal(),
+};
+FILTERS.forEach((name, i) => { KEYS[i + 1] = () => setFilter(name); });
+const IN_DIALOG = new Set(["m", "o", "[", "]", "t"]);
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input:not([type=range], [type=checkbox]), select, textarea");
+  if (event.ctrlKey || event.altKey || event.metaKey || typing) return;
+  const action = KEYS[event.key];
+  const modal = document.querySelector("dialog[open]");
+  if (!action || (modal && !IN_DIALOG.has(event.key))) return;
+  action();
+  event.preventDefault();
+});
+addEventListener("beforeprint", () => gallery.loadVisible());
+
+setView({});
+update();
