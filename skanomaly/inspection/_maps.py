@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from skanomaly._images import check_images, image_size
 from skanomaly._pipelines import check_embedder, split_detector, split_pipeline
 from skanomaly._typing import FloatArray, Images
+from skanomaly.core.calibration import conformal_p_values
 from skanomaly.core.maps import upsample_map
 
 Maps = FloatArray | list[FloatArray]
@@ -208,6 +209,22 @@ def p_values(estimator: Any, images: Images) -> FloatArray:
         )
     check_is_fitted(estimator)
     return split.scorer.p_values(split.tokens_of(images))
+
+
+def p_values_of(estimator: Any, images: Images, scores: FloatArray) -> FloatArray | None:
+    """The p-values of images whose `score_samples` are known; None where a detector has none.
+
+    The images are scored again only by a scorer whose `p_values` is not of this package.
+    """
+    split = split_pipeline(estimator)
+    method = getattr(type(split.scorer), "p_values", None)
+    if method is None:
+        return None
+    if not method.__module__.startswith("skanomaly."):
+        return p_values(estimator, images)
+    held_out = getattr(split.scorer, "train_scores_", None)  # None of prompts that were not fitted
+    groups = getattr(split.scorer, "_train_groups", None)
+    return None if held_out is None else conformal_p_values(held_out, scores, groups)
 
 
 def check_sigma(sigma: float) -> None:
