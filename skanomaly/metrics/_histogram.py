@@ -151,35 +151,6 @@ class HistogramPixelMetrics:
         """
         return {name: bound for name, (_, bound) in self._evaluate(max_fpr).items()}
 
-    def pro_curve(self) -> tuple[FloatArray, FloatArray]:
-        """The per-region overlap against the false-positive rate, of the rounded maps.
-
-        Returns
-        -------
-        fpr, pro : ndarray of shape (n_points,), float64
-            From 0 to 1, a point for each bin that holds a pixel. As those of
-            :func:`pro_curve`, of the maps with their scores rounded down.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`compute`.
-        """
-        used, n_defect = np.flatnonzero(self._all)[::-1], int(self._defect.sum())
-        normal = self._all[used] - self._defect[used]
-        self._check_both(n_defect, int(normal.sum()))
-        pro = np.cumsum(self._overlap[used]) / self.n_regions_
-        fpr = np.cumsum(normal) / normal.sum()
-        return np.append(0.0, fpr), np.append(0.0, np.minimum(pro, 1.0))
-
-    def _check_both(self, n_defect, n_normal):
-        if not n_defect:
-            raise ValueError("undefined: no mask holds a defect pixel")
-        if not n_normal:
-            raise ValueError(
-                "undefined: every pixel lies in a mask, so there is no false-positive rate"
-            )
-
     def _bins(self, heat_map, name):
         """Bin of every pixel. Rounding may shift an edge, but never swaps the order of scores."""
         low, high = float(heat_map.min()), float(heat_map.max())
@@ -203,7 +174,12 @@ class HistogramPixelMetrics:
         defect, overlap = self._defect[used], self._overlap[used] / max(self.n_regions_, 1)
         normal = self._all[used] - defect
         n_defect, n_normal = int(defect.sum()), int(normal.sum())
-        self._check_both(n_defect, n_normal)
+        if not n_defect:
+            raise ValueError("undefined: no mask holds a defect pixel")
+        if not n_normal:
+            raise ValueError(
+                "undefined: every pixel lies in a mask, so there is no false-positive rate"
+            )
         true, false = np.cumsum(defect), np.cumsum(normal)
         # In the worst order of a bin its normal pixels come first, in the best its defect pixels.
         precision, holds = true / (true + false), defect > 0

@@ -18,13 +18,14 @@ import sklearn
 from skanomaly import metrics
 from skanomaly._cache import cache_key
 from skanomaly._pipelines import parameters_as_text, split_detector
+from skanomaly._results.known import n_trained_on
 from skanomaly._stamps import file_digest
 from skanomaly._version import __version__
 from skanomaly.datasets import ImageSet
 from skanomaly.inspection._displays import heat_colours
 from skanomaly.inspection._limits import limits_for
 from skanomaly.report._near import nearest_normal
-from skanomaly.report._report_curves import calibration_curve, image_roc, pro_curve_of
+from skanomaly.report._report_curves import curves_of
 from skanomaly.report._thumbnails import jpeg, map_picture, outline_path, photograph
 
 # The pictures of all cards take at most so many bytes, whatever the number of images; the most
@@ -60,6 +61,10 @@ class Subject:
         For the masks.
     metrics : dict of str to float
         What was measured.
+    curves : dict of str to tuple of ndarray
+        As of an evaluation; may be empty.
+    n_train : int or None
+        Normal images trained on.
     parameters, versions : dict of str to str
         Of the estimator and of the libraries.
     """
@@ -76,6 +81,8 @@ class Subject:
     defect_types: Sequence[str] | None
     test: ImageSet | None
     metrics: dict[str, float]
+    curves: dict[str, Any]
+    n_train: int | None
     parameters: dict[str, str]
     versions: dict[str, str]
 
@@ -131,13 +138,19 @@ def subject_of(result: Any) -> Subject:
         defect_types=kinds,
         test=test,
         metrics=measured,
+        curves=getattr(result, "curves", {}),
+        n_train=n_trained_on(result.estimator),
         parameters=getattr(result, "parameters", None) or parameters_as_text(result.estimator),
         versions=getattr(result, "versions", None) or versions,
     )
 
 
 def report_data(
-    subject: Subject, *, cost_miss: float = 1.0, cost_false_alarm: float = 1.0
+    subject: Subject,
+    *,
+    cost_miss: float = 1.0,
+    cost_false_alarm: float = 1.0,
+    command: str | None = None,
 ) -> Plain:
     """All that the page shows.
 
@@ -147,6 +160,8 @@ def report_data(
         From :func:`subject_of`.
     cost_miss, cost_false_alarm : float, default=1.0
         With which the page begins.
+    command : str or None, default=None
+        That makes the report again.
 
     Returns
     -------
@@ -167,23 +182,9 @@ def report_data(
         "scale": _scale_of_colours(),
         "images": _image_rows(subject, limits),
         "trainScores": [] if held_out is None else np.sort(held_out).tolist(),
-        "curves": _curves(subject, held_out),
-        "provenance": _provenance(subject, scorer),
+        "curves": curves_of(subject, held_out),
+        "provenance": _provenance(subject, scorer, command),
     }
-
-
-def _curves(subject, held_out):
-    out: Plain = {"roc": None, "pro": None, "calibration": None}
-    if subject.y is None:
-        return out
-    normal = subject.y == 1
-    if normal.any() and not normal.all():
-        out["roc"] = image_roc(subject.y, subject.scores)
-        if subject.test is not None:
-            out["pro"] = pro_curve_of(subject.test, subject.patch_scores)
-    if held_out is not None and normal.any():
-        out["calibration"] = calibration_curve(held_out, subject.scores[normal])
-    return out
 
 
 def _image_rows(subject, limits):
@@ -239,7 +240,7 @@ def _card_side(images):
     return _SIDES[-1]
 
 
-def _provenance(subject, scorer):
+def _provenance(subject, scorer, command):
     known = _train_images(subject.estimator)
     digests = {"test images": _files_digest(subject.images)}
     if known is not None and None not in known.digests:
@@ -247,7 +248,8 @@ def _provenance(subject, scorer):
     calibration = getattr(scorer, "calibration_", None) or {}
     return {
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "trained": None if known is None else len(known),
+        "command": command,
+        "trained": subject.n_train,
         "model": " → ".join(_step_names(subject.estimator)),
         "digests": {name: digest for name, digest in digests.items() if digest},
         "calibration": {str(k): str(v) for k, v in calibration.items() if v is not None},

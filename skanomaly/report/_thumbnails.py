@@ -163,34 +163,40 @@ def _pooled(grid, height, width):
 
 
 def _rims(mask):
-    """Closed lines around the True pixels of a mask that has a rim of False; corners (x, y)."""
-    # Each side of a pixel that borders on False, as an edge with the pixel on its right.
-    edges: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    """Closed lines around the True pixels of a mask that has a rim of False; points (x, y).
+
+    Through the middles of the sides of pixels: corners are cut, and slants are straight.
+    """
+    # Each side of a pixel that borders on False, from corner to corner, with the pixel on its right.
+    sides: dict[tuple[int, int], list[tuple[int, int]]] = {}
     ys, xs = np.nonzero(mask)
     for y, x in zip(ys.tolist(), xs.tolist(), strict=True):
         left, top = x - 1, y - 1  # without the rim
         if not mask[y - 1, x]:
-            edges.setdefault((left, top), []).append((left + 1, top))
+            sides.setdefault((left, top), []).append((left + 1, top))
         if not mask[y, x + 1]:
-            edges.setdefault((left + 1, top), []).append((left + 1, top + 1))
+            sides.setdefault((left + 1, top), []).append((left + 1, top + 1))
         if not mask[y + 1, x]:
-            edges.setdefault((left + 1, top + 1), []).append((left, top + 1))
+            sides.setdefault((left + 1, top + 1), []).append((left, top + 1))
         if not mask[y, x - 1]:
-            edges.setdefault((left, top + 1), []).append((left, top))
-    while edges:
-        start = next(iter(edges))
-        line, step, at = [start], None, start
+            sides.setdefault((left, top + 1), []).append((left, top))
+    while sides:
+        start = at = next(iter(sides))
+        line: list[tuple[float, float]] = []
         while True:
-            choices = edges[at]
-            following = choices.pop()
-            if not choices:
-                del edges[at]
-            direction = (following[0] - at[0], following[1] - at[1])
-            if direction == step:
-                line[-1] = following
-            else:
-                line.append(following)
-            step, at = direction, following
+            following = sides[at].pop()
+            if not sides[at]:
+                del sides[at]
+            line.append(((at[0] + following[0]) / 2, (at[1] + following[1]) / 2))
+            at = following
             if at == start:
                 break
-        yield line[:-1]
+        yield _without_straight(line)
+
+
+def _without_straight(line):
+    """A closed line without its points that lie on a straight line between their neighbours."""
+    around = zip(line[-1:] + line[:-1], line, line[1:] + line[:1], strict=True)
+    return [
+        (x, y) for (x0, y0), (x, y), (x1, y1) in around if (x - x0) * (y1 - y) != (y - y0) * (x1 - x)
+    ]

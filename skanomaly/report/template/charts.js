@@ -57,12 +57,12 @@ function ticks(low, high, wanted) {
 
 // Scores by class: good parts above the axis, defective ones below, unlabelled ones above.
 class Histogram {
-  constructor(host, groups, training, low, high, onMove) {
-    Object.assign(this, { host, groups, training, low, high });
+  constructor(host, groups, training, axis, onMove) {
+    Object.assign(this, { host, groups, training, axis });
     this.threshold = null;
     const move = (event) => {
       const box = this.svg.getBoundingClientRect();
-      onMove(this.valueAt(event.clientX - box.left));
+      onMove((event.clientX - box.left - 8) / Math.max(1, this.width - 2 * 8));
     };
     host.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
@@ -76,31 +76,28 @@ class Histogram {
     new ResizeObserver(() => this.draw()).observe(host);
   }
 
-  position(value) {
-    const inner = this.width - 2 * 8; // the thumb of the slider below has a radius of 8 pixels
-    return 8 + (inner * (value - this.low)) / (this.high - this.low);
+  place(share) {
+    return 8 + (this.width - 2 * 8) * share; // the thumb of the slider has a radius of 8 pixels
   }
 
-  valueAt(x) {
-    const share = (x - 8) / Math.max(1, this.width - 2 * 8);
-    return this.low + Math.min(1, Math.max(0, share)) * (this.high - this.low);
+  position(score) {
+    return this.place(Math.min(1, Math.max(0, this.axis.share(score))));
   }
 
   draw() {
     this.width = this.host.clientWidth;
     if (this.width < 40) return;
     const mirrored = this.groups.length > 1;
-    const height = mirrored ? 190 : 150;
-    const axis = mirrored ? 94 : 122;
-    const room = mirrored ? 72 : 100;
+    const height = mirrored ? 168 : 140;
+    const base = mirrored ? 80 : 114;
+    const room = mirrored ? 66 : 96;
     const svg = drawn("svg", { viewBox: `0 0 ${this.width} ${height}`, role: "img" });
     svg.append(drawn("title", {}, "Histogram of the scores"));
     const bins = Math.max(20, Math.min(72, Math.round(this.width / 6)));
     const count = (scores) => {
       const out = new Array(bins).fill(0);
       for (const score of scores) {
-        const share = (score - this.low) / (this.high - this.low);
-        out[Math.min(bins - 1, Math.floor(share * bins))] += 1;
+        out[Math.min(bins - 1, Math.max(0, Math.floor(this.axis.share(score) * bins)))] += 1;
       }
       return out;
     };
@@ -115,33 +112,32 @@ class Histogram {
       const most = Math.max(1, ...bars, ...tops);
       bars.forEach((bar, i) => {
         if (!bar) return;
-        const x = this.position(this.low + (i * (this.high - this.low)) / bins);
+        const x = this.place(i / bins);
         const size = Math.max(2, (bar / most) * room);
         svg.append(
           drawn("rect", {
             class: `bar ${this.groups[side].kind}`,
             x: x + 0.5,
             width: Math.max(1, (this.width - 16) / bins - 1),
-            y: side === 0 ? axis - size : axis + 1,
+            y: side === 0 ? base - size : base + 1,
             height: size,
             rx: 1,
           }),
         );
       });
       if (tops.length) {
-        let path = `M${this.position(this.low)} ${axis}`;
+        let path = `M${this.place(0)} ${base}`;
         tops.forEach((top, i) => {
-          const at = (k) => this.position(this.low + (k * (this.high - this.low)) / bins);
-          path += `V${axis - (top / most) * room}H${at(i + 1)}`;
+          path += `V${base - (top / most) * room}H${this.place((i + 1) / bins)}`;
         });
-        svg.append(drawn("path", { class: "trained", d: `${path}V${axis}` }));
+        svg.append(drawn("path", { class: "trained", d: `${path}V${base}` }));
       }
     });
-    svg.append(drawn("line", { class: "base", x1: 0, x2: this.width, y1: axis, y2: axis }));
+    svg.append(drawn("line", { class: "base", x1: 0, x2: this.width, y1: base, y2: base }));
     const bottom = mirrored ? height - 4 : height - 8;
-    for (const value of ticks(this.low, this.high, Math.max(2, this.width / 90))) {
+    for (const value of this.axis.ticks(Math.max(3, Math.floor(this.width / 55)))) {
       const x = this.position(value);
-      if (x < 14 || x > this.width - 14) continue;
+      svg.append(drawn("line", { class: "base", x1: x, x2: x, y1: base - 2, y2: base + 3 }));
       svg.append(drawn("text", { class: "tick", x, y: bottom, "text-anchor": "middle" }, `${value}`));
     }
     this.line = drawn("line", { class: "cut", y1: 0, y2: height - 16 });
@@ -165,7 +161,7 @@ class Histogram {
   mark(threshold) {
     this.threshold = threshold;
     if (!this.line) return;
-    const x = this.position(Math.min(this.high, Math.max(this.low, threshold)));
+    const x = this.position(threshold);
     this.zone.setAttribute("width", Math.max(0, x));
     this.line.setAttribute("x1", x);
     this.line.setAttribute("x2", x);
@@ -205,12 +201,13 @@ class CurveChart {
       points.push(`${this.x(curve.x[i]).toFixed(1)} ${this.y(curve.y[i]).toFixed(1)}`);
     }
     svg.append(drawn("path", { class: "curve", d: `M${points.join("L")}` }));
-    this.dot = drawn("circle", { class: "dot", r: 5, cx: -20, cy: -20 });
+    this.dot = drawn("circle", { class: "dot", r: 5, visibility: "hidden" });
     svg.append(this.dot);
     host.replaceChildren(svg);
   }
 
   mark(x, y) {
+    this.dot.setAttribute("visibility", "visible");
     this.dot.setAttribute("cx", this.x(x));
     this.dot.setAttribute("cy", this.y(y));
   }

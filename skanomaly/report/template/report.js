@@ -1,7 +1,7 @@
 // The page: what a reader sets, and what follows from it.
 
 const byId = (id) => document.getElementById(id);
-const RANGE = sliderRange();
+const AXIS = new Axis(500);
 const FILTERS = LABELLED
   ? ["all", "found", "missed", "alarm", "passed"]
   : ["all", "flagged", "passed"];
@@ -14,7 +14,7 @@ const state = {
   sort: "anomalous",
   map: true,
   outline: true,
-  opacity: 100,
+  opacity: 70,
   costs: {
     miss: DATA.costs.miss,
     falseAlarm: DATA.costs.falseAlarm,
@@ -32,19 +32,9 @@ const groups = LABELLED
       { kind: "bad", label: `defective (${BAD.length})`, scores: BAD },
     ]
   : [{ kind: "good", label: `images (${SCORES.length})`, scores: SCORES }];
-const inRange = DATA.trainScores.filter((score) => score >= RANGE.low && score < RANGE.high);
-const histogram = new Histogram(
-  byId("histogram"),
-  groups,
-  inRange,
-  RANGE.low,
-  RANGE.high,
-  (value) => setThreshold(onStep(value)),
+const histogram = new Histogram(byId("histogram"), groups, DATA.trainScores, AXIS, (share) =>
+  setThreshold(AXIS.at(Math.round(share * AXIS.steps))),
 );
-
-function onStep(value) {
-  return RANGE.rounded(Math.round(value / RANGE.step) * RANGE.step);
-}
 
 // --- the curves, drawn once; their dots follow the threshold
 
@@ -78,6 +68,7 @@ if (LABELLED) {
       yLabel: "good test images flagged",
       diagonal: true,
       xMax: 0.5,
+      yMax: Math.min(1, Math.max(0.5, ...DATA.curves.calibration.y.filter((_, i) => DATA.curves.calibration.x[i] <= 0.5))),
     });
   }
   byId("types-panel").hidden = recallByType(0).size === 0;
@@ -97,10 +88,11 @@ function tile(value, label, kind = "") {
 function showTiles(counts) {
   const tiles = [];
   if (LABELLED) {
-    if (BAD.length) tiles.push(tile(`${counts.tp} of ${BAD.length}`, "defects found", counts.fn ? "" : "ok"));
-    if (GOOD.length) tiles.push(tile(`${counts.fp} of ${GOOD.length}`, "good parts flagged"));
+    if (BAD.length) tiles.push(tile(`${counts.tp} of ${BAD.length}`, "defective found"));
+    if (GOOD.length) tiles.push(tile(`${counts.fp} of ${GOOD.length}`, "good flagged"));
     if (BAD.length && GOOD.length) {
-      tiles.push(tile(`${BAD.length - below(BAD, zeroOverkill())}`, "misses at zero overkill"));
+      const misses = BAD.length - below(BAD, zeroOverkill());
+      tiles.push(tile(`${misses}`, `${misses === 1 ? "miss" : "misses"} at zero overkill`));
     }
     for (const [name, label] of [["image_auroc", "image AUROC"], ["aupro_0.3", "AUPRO, to 30% FPR"]]) {
       if (name in DATA.metrics) tiles.push(tile(DATA.metrics[name].toFixed(3), label));
@@ -115,40 +107,30 @@ function showTiles(counts) {
 }
 
 function showMatrix(counts) {
-  const cell = (outcome, value, id) =>
+  const cell = (outcome, value, id, share = null) =>
     element(
       "button",
       { type: "button", class: `cell ${outcome}`, "data-filter": outcome, title: `Show: ${OUTCOMES[outcome].says}` },
       element("b", { id, text: `${value}` }),
       element("span", { text: OUTCOMES[outcome].label }),
+      share === null ? null : element("i", { id: `${id}-share`, text: percent(share) }),
     );
-  if (!LABELLED) {
-    byId("matrix").replaceChildren(
-      element("div", { class: "matrix two" }, cell("flagged", counts.flagged, "count-flagged"), cell("passed", SCORES.length - counts.flagged, "count-passed")),
-    );
-    return;
-  }
-  byId("matrix").replaceChildren(
-    element(
-      "div",
-      { class: "matrix" },
-      element("span", { class: "head" }),
-      element("span", { class: "head", text: "flagged" }),
-      element("span", { class: "head", text: "passed" }),
-      element("span", { class: "side-head", text: "defective" }),
-      cell("found", counts.tp, "count-tp"),
-      cell("missed", counts.fn, "count-fn"),
-      element("span", { class: "side-head", text: "good" }),
-      cell("alarm", counts.fp, "count-fp"),
-      cell("passed", counts.tn, "count-tn"),
-    ),
-    element(
-      "dl",
-      { class: "pairs rates" },
-      element("div", {}, element("dt", { text: "recall of defects" }), element("dd", { id: "recall", text: percent(counts.recall) })),
-      element("div", {}, element("dt", { text: "false-alarm rate" }), element("dd", { id: "alarm-rate", text: percent(counts.alarmRate) })),
-    ),
-  );
+  const head = (text, kind = "head") => element("span", { class: kind, text });
+  const cells = LABELLED
+    ? [
+        head(""), head("flagged"), head("passed"),
+        head("defective", "side-head"),
+        cell("found", counts.tp, "count-tp", counts.recall),
+        cell("missed", counts.fn, "count-fn", counts.fn / BAD.length),
+        head("good", "side-head"),
+        cell("alarm", counts.fp, "count-fp", counts.alarmRate),
+        cell("passed", counts.tn, "count-tn", counts.tn / GOOD.length),
+      ]
+    : [
+        cell("flagged", counts.flagged, "count-flagged", counts.flagged / SCORES.length),
+        cell("passed", SCORES.length - counts.flagged, "count-passed"),
+      ];
+  byId("matrix").replaceChildren(element("div", { class: LABELLED ? "matrix" : "matrix two" }, ...cells));
 }
 
 function showTypes() {
@@ -197,10 +179,14 @@ function setThreshold(threshold) {
   update();
 }
 
+function moveThreshold(steps) {
+  setThreshold(AXIS.at(AXIS.place(state.threshold) + steps));
+}
+
 function update() {
   const counts = decide(state.threshold);
   histogram.mark(state.threshold);
-  byId("slider").value = state.threshold;
+  byId("slider").value = AXIS.place(state.threshold);
   byId("slider").setAttribute("aria-valuetext", `${state.threshold}: ${counts.flagged} flagged`);
   if (document.activeElement !== byId("threshold")) byId("threshold").value = `${state.threshold}`;
   byId("threshold").removeAttribute("aria-invalid");
@@ -330,10 +316,9 @@ byId("legend").title = "Patch scores, higher is more anomalous: clear up to the 
 // --- threshold, costs
 
 const slider = byId("slider");
-slider.min = RANGE.low;
-slider.max = RANGE.high;
-slider.step = RANGE.step;
-slider.addEventListener("input", () => setThreshold(Number(slider.value)));
+slider.min = 0;
+slider.max = AXIS.steps;
+slider.addEventListener("input", () => setThreshold(AXIS.at(Number(slider.value))));
 byId("threshold").addEventListener("input", (event) => {
   const text = event.target.value.trim().replace("−", "-");
   const value = text === "" ? NaN : Number(text);
@@ -408,9 +393,9 @@ const KEYS = {
   o: () => setView({ outline: !state.outline }),
   "[": () => setView({ map: true, opacity: Math.max(0, state.opacity - 10) }),
   "]": () => setView({ map: true, opacity: Math.min(100, state.opacity + 10) }),
-  "-": () => setThreshold(onStep(state.threshold - RANGE.step)),
-  "+": () => setThreshold(onStep(state.threshold + RANGE.step)),
-  "=": () => setThreshold(onStep(state.threshold + RANGE.step)),
+  "-": () => moveThreshold(-1),
+  "+": () => moveThreshold(1),
+  "=": () => moveThreshold(1),
   0: () => setThreshold(DATA.threshold),
   "/": () => { selectTab("tab-images"); byId("search").focus(); },
   t: switchTheme,

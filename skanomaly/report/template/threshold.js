@@ -93,21 +93,72 @@ function recallByType(threshold) {
   return new Map([...kinds].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-// The ends and the step of the slider: all scores lie within, and decimals stay short.
-function sliderRange() {
-  const all = [...SCORES, DATA.threshold];
-  const low = all.reduce((a, b) => Math.min(a, b));
-  const high = all.reduce((a, b) => Math.max(a, b));
-  const span = high - low || Math.abs(high) || 1;
-  const step = niceStep(span, 400);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const rounded = (value) => Number(value.toFixed(Math.min(digits, 100)));
-  return {
-    low: rounded((Math.floor(low / step) - 2) * step),
-    high: rounded((Math.floor(high / step) + 3) * step),
-    step,
-    rounded,
-  };
+// Scores on the axis: even where most scores of good parts lie, and closer and closer together the
+// further away, since defects may score a hundred times lower. Of scores that lie together even.
+class Axis {
+  constructor(steps) {
+    const usual = DATA.trainScores.length ? DATA.trainScores : [...(GOOD.length ? GOOD : SCORES)];
+    usual.sort((a, b) => a - b);
+    const at = (share) => usual[Math.round(share * (usual.length - 1))];
+    this.middle = at(0.5);
+    const all = [SCORES[0], SCORES[SCORES.length - 1], DATA.threshold];
+    const ends = [Math.min(...all), Math.max(...all)];
+    const span = ends[1] - ends[0] || Math.abs(ends[0]) || 1;
+    this.unit = Math.max(1.5 * (at(0.95) - at(0.05)), span / 1e4);
+    this.steps = steps;
+    const [first, last] = ends.map((score) => this.bend(score));
+    const margin = Math.max((last - first) * 0.03, span / this.unit / 1e3);
+    this.first = first - margin;
+    this.last = last + margin;
+    this.low = this.unbend(this.first);
+    this.high = this.unbend(this.last);
+  }
+
+  bend(score) {
+    return Math.asinh((score - this.middle) / this.unit);
+  }
+
+  unbend(value) {
+    return this.middle + this.unit * Math.sinh(value);
+  }
+
+  // Where a score lies, from 0 to 1, and back.
+  share(score) {
+    return (this.bend(score) - this.first) / (this.last - this.first);
+  }
+
+  score(share) {
+    return this.unbend(this.first + share * (this.last - this.first));
+  }
+
+  // The threshold of a place of the slider: a short number, that of each place another.
+  at(place) {
+    const share = Math.min(1, Math.max(0, place / this.steps));
+    const value = this.score(share);
+    const gap = Math.abs(this.score(share + 1 / this.steps) - value);
+    const digits = Math.min(100, Math.max(0, Math.ceil(-Math.log10(gap / 2))));
+    return Number(value.toFixed(digits));
+  }
+
+  place(score) {
+    return Math.min(this.steps, Math.max(0, Math.round(this.share(score) * this.steps)));
+  }
+
+  // Round numbers that lie apart on the axis.
+  ticks(most) {
+    const out = [];
+    const free = 0.75 / most;
+    const fits = (score) => {
+      const share = this.share(score);
+      return share > 0.03 && share < 0.97 && out.every((other) => Math.abs(this.share(other) - share) > free);
+    };
+    for (const wanted of [2, 4, 8, 16, 32, 64, 128, 256]) {
+      for (const score of ticks(this.low, this.high, wanted)) {
+        if (out.length < most && fits(score)) out.push(score);
+      }
+    }
+    return out;
+  }
 }
 
 function csvCell(value) {
