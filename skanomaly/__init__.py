@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         base,
         benchmarking,
         datasets,
+        decisions,
         embedders,
         estimator_checks,
         evaluation,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
+    from skanomaly.decisions import decide
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
 
@@ -58,11 +60,14 @@ __all__ = [
     "__version__",
     "anomalib",
     "anomaly_maps",
+    "anomaly_regions",
     "base",
     "benchmark",
     "benchmarking",
     "create_model",
     "datasets",
+    "decide",
+    "decisions",
     "embedders",
     "estimator_checks",
     "evaluate_split",
@@ -83,6 +88,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
+    "skanomaly.decisions": ["decide"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",
@@ -91,7 +97,7 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
 }

@@ -16,7 +16,7 @@ checks:
   (see :func:`contamination_of`).
 - Where it has them, ``p_values(X)``: conformal p-values of images; and after `fit`,
   ``patch_limits_``: a pair of patch scores, the highest that is usual in a normal image and one
-  that few of them reach, between which heat maps go from clear to red.
+  that few of them reach, between which heat maps go from clear to violet.
 
 A detector of images has ``score_maps(images, size="image" or "model", return_scores=False)`` in
 place of `score_patches`, and takes images where a scorer takes tokens; the rest is the same.
@@ -224,6 +224,8 @@ def check_patch_scorer(scorer: Any, name: str = "scorer") -> None:
 
 def offset_of(scorer: Any) -> float:
     """The threshold of a fitted scorer or detector: images that score lower are anomalous."""
+    if callable(own := getattr(scorer, "_offset", None)):  # also of those that need no fit
+        return float(own())
     if not hasattr(scorer, "offset_"):
         raise TypeError(
             f"{type(scorer).__name__} has no offset_ after fit: fit must set the threshold below "

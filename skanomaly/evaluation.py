@@ -318,7 +318,7 @@ def _measured(fitted, name, test, n_train, seconds, sigma, on_result, on_map):
         patch_scores=grids,
         estimator=fitted,
         test=test,
-        p_values=p_values_of(fitted, list(test.images), scores),
+        p_values=p_values_of(scorer, scores),
         curves=curves,
     )
     if on_result is not None:

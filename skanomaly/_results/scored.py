@@ -108,7 +108,7 @@ def scored_images(
         name=name,
         images=paths,
         scores=scores,
-        p_values=p_values_of(estimator, paths, scores),
+        p_values=p_values_of(scorer, scores),
         threshold=threshold,
         patch_scores=grids,
         estimator=estimator,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,7 +20,7 @@ from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike, Va
 from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
-from skanomaly.anomalib._state import FileBackedDetector
+from skanomaly.anomalib._state import SET_BY_FIT, FileBackedDetector, HeldOutMaps
 from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
@@ -76,7 +77,8 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
     ``score_samples`` is the negative of anomalib's ``pred_score``; maps keep anomalib's sign.
     Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
     best F1 on anomalib's validation images, defects included. Pickles hold the path and the digest
-    of the file, not the model: where the file has moved or changed, an error says so.
+    of the file, not the model: where the file has moved or changed, an error says so; and the maps
+    of the good images, of 2**24 values at most, by which regions are calibrated.
 
     Images are resized as in anomalib's training, antialiased; anomalib's own inferencers resize
     inside of the exported model, without, and score a little differently.
@@ -231,7 +233,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         """
         backend = self._backend()
         # Before the work is done: a model without a threshold raises.
-        offset = self.offset_ if hasattr(self, "offset_") else backend.offset(self.normalized)
+        offset = self._offset(backend)
         return self._score(X, backend)[1] - offset
 
     def predict(self, X: Images) -> IntArray:
@@ -263,6 +265,22 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         check_is_fitted(self, "train_scores_")
         return conformal_p_values(self.train_scores_, self.score_samples(X))
 
+    def _p_values_of(self, scores: FloatArray) -> FloatArray | None:
+        """P-values of scores; None before `fit`."""
+        if not hasattr(self, "train_scores_"):
+            return None
+        return conformal_p_values(self.train_scores_, scores)
+
+    def _maps_or_none(self, X: Images) -> tuple[list[FloatArray], FloatArray]:
+        """Maps of the model's size, each None where the model has none, and `score_samples`."""
+        return self._score(X, self._backend(), "any")
+
+    def _offset(self, backend: Backend | None = None) -> float:
+        """The threshold of `fit`, or else the checkpoint's own."""
+        if hasattr(self, "offset_"):
+            return self.offset_
+        return (backend or self._backend()).offset(self.normalized)
+
     @property
     def raw_scores_(self) -> bool | None:
         """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
@@ -276,6 +294,13 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
     def family_(self) -> str | None:
         """The kind of model; None where neither the file nor `family` says it."""
         return self._facts()[1] or self.family
+
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Maps, at the model's own size, of the images of `fit`, or of some at even steps."""
+        if "_held_out_grids" not in vars(self):
+            raise AttributeError("held_out_patches_ are known after fit, of a model with maps")
+        return self._held_out_grids
 
     def _facts(self) -> tuple[bool | None, str | None]:
         # Nothing is loaded here: whatever shows an estimator reads its properties.
@@ -298,12 +323,14 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         items = check_images(X)
         normal = normal_images(y, len(items))
         self._train_images = training_images(items)
-        for name in ("offset_", "train_scores_", "patch_limits_", "_file", "_params_at_fit"):
+        for name in SET_BY_FIT:
             self.__dict__.pop(name, None)
-        maps, scores = self._score(items, self._backend(), "sample", training=True)
+        held_out = HeldOutMaps(normal)
+        maps, scores = self._score(items, self._backend(), "sample", held_out.add)
         self.train_scores_ = scores[normal]
         if samples := [maps[i] for i in normal if maps[i].size]:
             self.patch_limits_ = patch_score_limits(samples)
+            self._held_out_grids = held_out.maps
         self.offset_ = contamination_offset(self.train_scores_, self.contamination)
         self._remember_params()
         return scores
@@ -329,7 +356,11 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         return backend
 
     def _score(
-        self, X: Images, backend: Backend, size: str | None = None, training: bool = False
+        self,
+        X: Images,
+        backend: Backend,
+        size: str | None = None,
+        training: Callable[[int, FloatArray], None] | None = None,
     ) -> tuple[list[FloatArray], FloatArray]:  # no maps without a size
         options = self.normalized, self.value_range, self.batch_size, self.verbose, training
         return score_batches(check_images(X), backend, size, *options)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from skanomaly._parameters import Estimator
-from skanomaly._typing import PathLike
+from skanomaly._typing import FloatArray, IntArray, PathLike
 from skanomaly.anomalib._files import checkpoint_digest
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
@@ -21,6 +22,52 @@ _PARAMS_OF_FIT = (
     "interpolation",
     "value_range",
 )
+
+# What a fit that fails must not leave of the one before.
+SET_BY_FIT = (
+    "offset_",
+    "train_scores_",
+    "patch_limits_",
+    "_held_out_grids",
+    "_file",
+    "_params_at_fit",
+)
+# Of the maps of good images that are kept: 256 of 256 x 256, 64 MB. Of more images, those at even
+# steps are.
+_MOST_VALUES = 2**24
+
+
+class HeldOutMaps:
+    """Maps of good images, in bounded memory: of all, or of images at even steps.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_images,), int
+        Numbers of the good images, ascending; maps of others are not kept.
+
+    Attributes
+    ----------
+    maps : list of ndarray of shape (height, width)
+        Those that are kept, in the order of the images.
+    """
+
+    def __init__(self, images: IntArray) -> None:
+        self.maps: list[FloatArray] = []
+        self._images = set(images.tolist())
+        self._step, self._next, self._size = 1, 0, 0
+
+    def add(self, image: int, heat: FloatArray) -> None:
+        """Keep the map of an image, if it is good and one of those at even steps."""
+        if image not in self._images:
+            return
+        number, self._next = self._next, self._next + 1
+        if number % self._step:
+            return
+        self.maps.append(np.array(heat, dtype=np.float32))  # not a part of a whole batch
+        self._size += heat.size
+        while self._size > _MOST_VALUES and len(self.maps) > 1:
+            self.maps, self._step = self.maps[::2], 2 * self._step
+            self._size = sum(kept.size for kept in self.maps)
 
 
 class FileBackedDetector(Estimator):

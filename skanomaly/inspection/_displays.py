@@ -14,16 +14,18 @@ from skanomaly._optional import import_optional
 from skanomaly._parameters import check_integer
 from skanomaly._pipelines import split_detector
 from skanomaly._typing import FloatArray, ImageLike, Images
+from skanomaly.inspection._colours import heat_colours
 from skanomaly.inspection._limits import Limits, limits_for
 from skanomaly.inspection._maps import Maps, anomaly_maps
 
 _BLOCK = 2**20  # pixels that are painted at a time
+_BEHIND_BAR = 150  # the grey over which colour bars show the scale
 
 
 def overlay_map(
     image: ImageLike, heat_map: ArrayLike, limits: Limits, mask: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Paint a heat map over its image, from clear through yellow to red.
+    """Paint a heat map over its image, from clear through yellow and red to violet.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ def overlay_map(
     heat_map : ndarray of shape (height, width)
         Of the image's size; higher is more anomalous.
     limits : tuple of float
-        ``(low, high)``: values up to `low` are clear, from `high` on red. Those of
+        ``(low, high)``: values up to `low` are clear, from `high` on violet. Those of
         :func:`color_limits` are the same for all images of a detector.
     mask : ndarray of shape (height, width), bool, optional
         True defect; its outline is drawn in white on black.
@@ -46,7 +48,11 @@ def overlay_map(
     Raises
     ------
     ValueError
-        When the map is not of the image's size, or `limits` are not ascending.
+        When the map is not of the image's size or holds NaN, or `limits` are not ascending.
+
+    See Also
+    --------
+    colour_table : The colours.
 
     Examples
     --------
@@ -54,7 +60,7 @@ def overlay_map(
     >>> from skanomaly.inspection import overlay_map
     >>> image = np.zeros((1, 2, 3), dtype=np.uint8)
     >>> overlay_map(image, np.array([[0.0, 1.0]]), (0, 1)).tolist()
-    [[[0, 0, 0], [179, 0, 0]]]
+    [[[0, 0, 0], [126, 22, 134]]]
     """
     pixels = viewable_image(image)
     white = 255 if pixels.dtype == np.uint8 else 1
@@ -62,6 +68,8 @@ def overlay_map(
     if heat_map.shape != pixels.shape[:2]:
         raise ValueError(f"the map is {heat_map.shape}, the image {pixels.shape[:2]}")
     low, high = _check_limits(limits)
+    if np.isnan(heat_map).any():
+        raise ValueError("the map holds NaN, which has no colour")
     out = np.empty(pixels.shape, dtype=np.uint8)
     n_rows = max(1, _BLOCK // pixels.shape[1])
     for start in range(0, len(pixels), n_rows):
@@ -157,7 +165,7 @@ class AnomalyMapDisplay:
             Of the Gaussian that smooths the maps, in pixels.
         limits : tuple of float or None, default=None
             ``(low, high)`` of the colours; None: :func:`color_limits` of the estimator, so that
-            a good part stays clear and a defect turns red whatever else is shown. Where it has
+            a good part stays clear and a defect is coloured whatever else is shown. Where it has
             none, the median and the maximum of these maps, and a `UserWarning` says so.
         n_columns : int, default=4
             Of the grid.
@@ -224,9 +232,10 @@ class AnomalyMapDisplay:
         low, high = self.limits
         if low < high:
             colours = import_optional("matplotlib.colors", "plot", type(self).__name__)
+            grey = np.full((1, 256, 3), _BEHIND_BAR, dtype=np.uint8)
+            bar = overlay_map(grey, np.linspace(0, 1, 256)[None], (0, 1))[0] / 255
             scale = import_optional("matplotlib.cm", "plot", type(self).__name__).ScalarMappable(
-                colours.Normalize(low, high),
-                colours.ListedColormap(heat_colours(np.linspace(0, 1, 256))),
+                colours.Normalize(low, high), colours.ListedColormap(bar)
             )
             self.figure_.colorbar(scale, ax=axes, label="anomaly map", extend="both")
         return self
@@ -235,22 +244,6 @@ class AnomalyMapDisplay:
 def verdict_of(score: float, threshold: float) -> str:
     """What a detector calls an image of a score: "anomalous" or "normal"."""
     return "anomalous" if score < threshold else "normal"
-
-
-def heat_colours(heat: FloatArray) -> FloatArray:
-    """Colours of heat from 0 to 1, with how much they cover: clear through yellow to red.
-
-    Parameters
-    ----------
-    heat : ndarray
-        0 for the lower limit of the colours, 1 for the upper one.
-
-    Returns
-    -------
-    ndarray of shape (..., 4)
-        Red, green, blue and opacity, each from 0 to 1.
-    """
-    return np.stack([np.ones_like(heat), 1 - heat, np.zeros_like(heat), 0.7 * heat], axis=-1)
 
 
 def _check_limits(limits):

@@ -26,7 +26,7 @@ def color_limits(estimator: Any) -> Limits | None:
     -------
     tuple of float or None
         ``(low, high)``, for :func:`overlay_map` and :class:`AnomalyMapDisplay`: maps are clear up
-        to `low` and red from `high` on. None where the detector has no calibration.
+        to `low` and violet from `high` on. None where the detector has no calibration.
 
     Raises
     ------
@@ -39,9 +39,9 @@ def color_limits(estimator: Any) -> Limits | None:
     that derive from its base classes have them. Of the held-out patch scores of the training
     images, `low` is the 95% quantile, and `high` the 90% quantile of the images' highest ones, plus
     ``(that - low) / n_images``. A usual good part is thus all clear, and nine of ten show no full
-    red; what is red is beyond what they show. :class:`skanomaly.PromptScorer` without `fit` has the
-    limits 0.5, its threshold, and 1; :class:`skanomaly.AnomalibDetector` those of the maps of the
-    images given to `fit`, and none before.
+    heat; what is violet is beyond what they show. :class:`skanomaly.PromptScorer` without `fit` has
+    the limits 0.5, its threshold, and 1; :class:`skanomaly.AnomalibDetector` those of the maps of
+    the images given to `fit`, and none before.
 
     Examples
     --------
@@ -80,8 +80,8 @@ def limits_for(estimator: Any, maps: Sequence[FloatArray]) -> Limits:
         name = type(split_detector(estimator).scorer).__name__
         warn_user(
             f"{name} has no patch_limits_ (it is not fitted, or does not calibrate its maps): "
-            "colours span the maps that are shown, so that the most unusual place is red even in "
-            "good parts"
+            "colours span the maps that are shown, so that the most unusual place is violet even "
+            "in good parts"
         )
         values = np.concatenate([np.ravel(heat) for heat in maps])
         limits = float(np.median(values)), float(values.max())

@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from skanomaly._images import check_images, image_size
 from skanomaly._pipelines import check_embedder, split_detector, split_pipeline
 from skanomaly._typing import FloatArray, Images
-from skanomaly.core.calibration import conformal_p_values
 from skanomaly.core.maps import upsample_map
 
 Maps = FloatArray | list[FloatArray]
@@ -105,7 +104,7 @@ def anomaly_maps(
     if size == "image":
         sizes = [image_size(item, i) for i, item in enumerate(items)]
     else:
-        sizes = [_check_size(size)] * len(items)
+        sizes = [check_size(size)] * len(items)
     if stack and len(set(sizes)) > 1:
         other = next(i for i, s in enumerate(sizes) if s != sizes[0])
         raise ValueError(
@@ -211,20 +210,33 @@ def p_values(estimator: Any, images: Images) -> FloatArray:
     return split.scorer.p_values(split.tokens_of(images))
 
 
-def p_values_of(estimator: Any, images: Images, scores: FloatArray) -> FloatArray | None:
-    """The p-values of images whose `score_samples` are known; None where a detector has none.
+def p_values_of(scorer: Any, scores: FloatArray) -> FloatArray | None:
+    """Conformal p-values of images whose scores are known already.
 
-    The images are scored again only by a scorer whose `p_values` is not of this package.
+    Parameters
+    ----------
+    scorer : scorer or detector
+        Fitted; the last step of a Pipeline.
+    scores : ndarray of shape (n_images,)
+        Its `score_samples` of the images.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), float64, or None
+        As :func:`p_values`. None where the scorer has no held-out scores to compare with, or they
+        belong to other parameters than it has now.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import PatchKNNScorer
+    >>> from skanomaly.inspection import p_values_of
+    >>> tokens = np.random.default_rng(0).normal(size=(9, 4, 4, 8))
+    >>> p_values_of(PatchKNNScorer().fit(tokens), np.array([-2.0, 0.0]))
+    array([0.1, 1. ])
     """
-    split = split_pipeline(estimator)
-    method = getattr(type(split.scorer), "p_values", None)
-    if method is None:
-        return None
-    if not method.__module__.startswith("skanomaly."):
-        return p_values(estimator, images)
-    held_out = getattr(split.scorer, "train_scores_", None)  # None of prompts that were not fitted
-    groups = getattr(split.scorer, "_train_groups", None)
-    return None if held_out is None else conformal_p_values(held_out, scores, groups)
+    known = getattr(scorer, "_p_values_of", None)
+    return None if known is None else known(scores)
 
 
 def check_sigma(sigma: float) -> None:
@@ -233,9 +245,10 @@ def check_sigma(sigma: float) -> None:
         raise ValueError(f"sigma must be a number of pixels, at least 0, got {sigma!r}")
 
 
-def _check_size(size):
+def check_size(size: Any) -> tuple[int, int]:
+    """A size of a map as (height, width); ValueError where it is none."""
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     integers = [isinstance(side, Integral) and not isinstance(side, bool) for side in sides]
     if len(sides) != 2 or not all(integers) or min(sides) < 1:
         raise ValueError(f"size must be 'image' or (height, width) in pixels, got {size!r}")
-    return sides
+    return sides[0], sides[1]

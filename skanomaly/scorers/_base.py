@@ -328,6 +328,12 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         self._check_calibrated()
         return conformal_p_values(self.train_scores_, self.score_samples(X), self._train_groups)
 
+    def _p_values_of(self, scores: FloatArray) -> FloatArray | None:
+        """P-values of scores; None without held-out scores that belong to the parameters."""
+        if not hasattr(self, "train_scores_") or self._changed_params():
+            return None
+        return conformal_p_values(self.train_scores_, scores, self._train_groups)
+
     def _scores_of(self, parts: Iterable[PatchTokens]) -> FloatArray:
         """`score_samples` of the images of several parts."""
         name = type(self).__name__

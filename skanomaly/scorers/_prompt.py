@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from skanomaly._docstrings import document
 from skanomaly._origins import origin_of
 from skanomaly._sklearn import Interval, StrOptions
-from skanomaly._typing import ArrayLike, PathLike
+from skanomaly._typing import ArrayLike, FloatArray, PathLike
 from skanomaly.core.prompts import MODES, average_texts, prompt_patch_scores
 from skanomaly.scorers._base import BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
@@ -211,6 +211,15 @@ class PromptScorer(BasePatchScorer):
         if self._fixed_offset is not None and not self._texts_are_kept():
             return -self._fixed_offset, 1.0
         return super().patch_limits_
+
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Patch scores of the images of `fit`, where the texts are still those of `fit`."""
+        if self._fixed_offset is not None and not self._texts_are_kept():
+            raise AttributeError(
+                f"held_out_patches_ of {type(self).__name__} are known after fit, for its texts"
+            )
+        return super().held_out_patches_
 
     def _offset(self):
         if self._fixed_offset is None and not hasattr(self, "train_scores_"):
