@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         inspection,
         metrics,
         model_selection,
+        persistence,
         registry,
         scorers,
     )
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from skanomaly.evaluation import evaluate_split
     from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
+    from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
 
@@ -74,11 +76,15 @@ __all__ = [
     "evaluation",
     "inspection",
     "list_models",
+    "load_model",
     "metrics",
     "model_info",
+    "model_manifest",
     "model_selection",
     "p_values",
+    "persistence",
     "registry",
+    "save_model",
     "scorers",
 ]
 
@@ -98,6 +104,7 @@ _EXPORTS = {
     ],
     "skanomaly.evaluation": ["evaluate_split"],
     "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
+    "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
 }

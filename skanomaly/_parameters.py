@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from math import inf
 from numbers import Integral, Real
 from typing import Any
@@ -25,6 +26,11 @@ DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 NO_MATTER = frozenset(
     "cache_dir cache_size device memory n_jobs pre_dispatch stream verbose".split()
 )
+
+# True while a model file is read, wherever in it an estimator stands.
+FROM_A_FILE: ContextVar[bool] = ContextVar("from_a_file", default=False)
+# What only a person says, and no file: that code may be run, and where is written to.
+_NOT_OF_A_FILE = {"trust": False, "cache_dir": None}
 
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 _VERSION_KEY = "_skanomaly_version"  # in pickles only, never on an estimator
@@ -77,6 +83,8 @@ class Estimator(BaseEstimator):
                     original_sklearn_version=version,
                 )
             )
+        if FROM_A_FILE.get():
+            state |= {name: value for name, value in _NOT_OF_A_FILE.items() if name in state}
         super().__setstate__(state)
 
     def _remember_params(self) -> None:

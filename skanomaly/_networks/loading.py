@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # than on the estimators, which stay small to pickle and cheap to clone.
 MAX_MODELS = 3
 _models: OrderedDict[Hashable, Any] = OrderedDict()
+_TAG = re.compile(r"[\w.-]+")
 _lock = threading.RLock()
 
 
@@ -46,9 +48,54 @@ def load_once(key: Hashable, build: Callable[[], Any]) -> Any:
 
 def weights_key(weights: PathLike) -> Hashable:
     """Key of `weights` in the cache: the word, or the file with what tells that it changed."""
+    tag, file = tag_and_file(weights)
+    if file is not None:
+        return os.fspath(tag), file_stamp(file)
     if weights in ("pretrained", "random") or not Path(weights).expanduser().is_file():
         return os.fspath(weights)
     return file_stamp(weights)
+
+
+def tag_and_file(weights: PathLike) -> tuple[PathLike, Path | None]:
+    """Take ``"TAG@FILE"`` apart: the weights of a tag, in a file that need not be downloaded.
+
+    What goes with the tag besides, such as mean and standard deviation, is the library's. Model
+    files that hold their weights say it so.
+
+    Parameters
+    ----------
+    weights : str or os.PathLike
+        As given to an embedder.
+
+    Returns
+    -------
+    weights : str or os.PathLike
+        The tag or ``"pretrained"``; or what was given.
+    file : pathlib.Path or None
+        None where no file goes with a tag.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+
+    Examples
+    --------
+    >>> from skanomaly._networks.loading import tag_and_file
+    >>> tag_and_file("openai")
+    ('openai', None)
+    """
+    text = os.fspath(weights)
+    tag, sign, name = text.partition("@")
+    if not sign or not _TAG.fullmatch(tag) or Path(text).expanduser().is_file():
+        return weights, None
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"weights={text!r} is for the weights {tag!r} in a file, and there is none at {file}. "
+            "Where a model file brought them, load it again: that puts them back"
+        )
+    return tag, file
 
 
 def read_weights(weights: PathLike, user: str) -> dict[str, torch.Tensor]:

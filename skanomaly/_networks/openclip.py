@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skanomaly._networks.loading import load_once, resolve_device, weights_key
+from skanomaly._networks.loading import load_once, resolve_device, tag_and_file, weights_key
 from skanomaly._networks.network import LoadedModel, Preprocessing
 from skanomaly._networks.openclip_towers import for_size, plain_tower, reductions, transformer
 from skanomaly._networks.openclip_weights import (
@@ -113,11 +113,14 @@ def load_model(
         When the weights cannot be downloaded.
     """
     import_optional("torch", "clip", user)
+    weights, kept = tag_and_file(weights)
     config, kind, weights = check_names(model_name, weights, user)
     device = str(resolve_device(device))
     source: Any = os.fspath(weights)
     if kind == "file":
         source = weights_key(Path(weights).expanduser())
+    if kept is not None:
+        source = source, weights_key(kept)
     if kind == "tag":
         # The activation is the weights' own, whatever the name of the model says.
         config["quick_gelu"] = bool(tag_config(model_name, weights, user).get("quick_gelu"))
@@ -125,7 +128,7 @@ def load_model(
     key = ("open_clip", model_name, architecture, source, device)
 
     def build() -> OpenClipModel:
-        clip = build_open_clip(model_name, weights, kind, config, user)
+        clip = build_open_clip(model_name, weights, kind, config, user, kept)
         clip = clip.eval().requires_grad_(False).to(device)
         visual, cfg = clip.visual, preprocessing(model_name, weights, kind, user)
         steps = reductions(visual)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skanomaly._networks.hub import download_error, open_clip_file
-from skanomaly._networks.loading import read_weights, unknown_weights
+from skanomaly._networks.loading import read_weights, tag_and_file, unknown_weights
 from skanomaly._optional import import_optional
 from skanomaly._typing import PathLike
 
@@ -63,6 +63,37 @@ def check_names(
     raise unknown_weights(text, model_name, tags, "open_clip")
 
 
+def weight_files(
+    model_name: str, weights: PathLike, fetch: bool, user: str
+) -> tuple[str | None, list[Path]] | None:
+    """The files of the weights of a model, such as a model file takes in.
+
+    Parameters
+    ----------
+    model_name, weights, user
+        As for :func:`check_names`.
+    fetch : bool
+        Download what is missing.
+
+    Returns
+    -------
+    tag : str or None
+        As it was asked for; None of a file.
+    files : list of pathlib.Path
+        One, or none where it is not there.
+    None in place of both for random weights.
+    """
+    tag, kept = tag_and_file(weights)
+    if kept is not None:
+        return os.fspath(tag), [kept]
+    _, kind, tag = check_names(model_name, weights, user)
+    if kind != "tag":
+        return None if kind == "random" else (None, [Path(weights).expanduser()])
+    file: Any = open_clip_file(model_name, os.fspath(tag))  # of a tag, there is one
+    path = download(model_name, tag, user) if fetch else file.cached()
+    return os.fspath(weights), [] if path is None else [path]
+
+
 def tag_config(model_name: str, weights: PathLike, user: str) -> dict[str, Any]:
     """What open_clip says of the weights of a tag."""
     open_clip = import_optional("open_clip", "clip", user)
@@ -80,7 +111,12 @@ def preprocessing(model_name: str, weights: PathLike, kind: str, user: str) -> d
 
 
 def build_open_clip(
-    model_name: str, weights: PathLike, kind: str, config: dict[str, Any], user: str
+    model_name: str,
+    weights: PathLike,
+    kind: str,
+    config: dict[str, Any],
+    user: str,
+    kept: Path | None = None,
 ) -> Any:
     """Build a model with its weights.
 
@@ -90,6 +126,8 @@ def build_open_clip(
         As for :func:`check_names`.
     kind, config
         What that returned.
+    kept : pathlib.Path, optional
+        A file with what open_clip would download.
 
     Returns
     -------
@@ -109,7 +147,7 @@ def build_open_clip(
     options, name = {}, f"{model_name}/{weights}"
     state = read_weights(weights, user) if kind == "file" else None
     if kind == "tag":
-        path = download(model_name, weights, user)
+        path = download(model_name, weights, user) if kept is None else kept
         options = {"pretrained": str(path), "quick_gelu": config["quick_gelu"]}
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(0)

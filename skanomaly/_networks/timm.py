@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.hub import download_error, timm_file
-from skanomaly._networks.loading import load_once, read_weights, unknown_weights, weights_key
+from skanomaly._networks.loading import (
+    load_once,
+    read_weights,
+    tag_and_file,
+    unknown_weights,
+    weights_key,
+)
 from skanomaly._networks.network import LoadedModel, Preprocessing
 from skanomaly._networks.positions import bind_positions, resample_weights
 from skanomaly._networks.timm_vit import embed_patches, plain_vit
@@ -74,6 +80,41 @@ def resolve_weights(name: str, weights: PathLike, user: str) -> tuple[str, PathL
     raise unknown_weights(text, name, tags, "timm")
 
 
+def weight_files(
+    name: str, weights: PathLike, fetch: bool, user: str
+) -> tuple[str | None, list[Path]] | None:
+    """The files of the weights of a model, such as a model file takes in.
+
+    Parameters
+    ----------
+    name, weights, user
+        As for :func:`resolve_weights`.
+    fetch : bool
+        Download what is missing.
+
+    Returns
+    -------
+    tag : str or None
+        As it was asked for: what a file of its own goes behind in ``"TAG@FILE"``.
+    files : list of pathlib.Path
+        One, or none where it is not there.
+    None in place of both where there are no weights: random ones, or those of a model without.
+    """
+    tag, kept = tag_and_file(weights)
+    if kept is not None:
+        return os.fspath(tag), [kept]
+    full, source = resolve_weights(name, weights, user)
+    if source != "pretrained":
+        return None if source == "random" else (None, [Path(weights).expanduser()])
+    file = timm_file(full)
+    if file is None:
+        return None
+    if fetch and file.cached() is None:
+        build_timm(name, weights, None, False, user)
+    path = file.cached()
+    return os.fspath(weights), [] if path is None else [path]
+
+
 def _has_tag(timm: Any, name: str) -> bool:
     try:
         return timm.get_pretrained_cfg(name) is not None
@@ -113,10 +154,11 @@ def build_timm(name: str, weights: PathLike, square: int | None, any_size: bool,
     """
     timm = import_optional("timm", "torch", user)
     torch = import_optional("torch", "torch", user)
+    weights, kept = tag_and_file(weights)
     name, weights = resolve_weights(name, weights, user)
     cfg = timm.get_pretrained_cfg(name)
     size = _size_options(cfg, square, any_size)
-    if weights == "pretrained":
+    if weights == "pretrained" and kept is None:
         file = timm_file(name)
         if file is not None:  # else timm says that there are none
             file.check_available()
@@ -124,7 +166,7 @@ def build_timm(name: str, weights: PathLike, square: int | None, any_size: bool,
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            options, positions = _weight_options(name, weights, state, size, cfg)
+            options, positions = _weight_options(name, weights, state, size, cfg, kept)
             torch.manual_seed(0)  # whatever the options took of the random numbers
             module = timm.create_model(name, **size, **options)
     except TypeError as exc:
@@ -154,9 +196,16 @@ def _size_options(cfg: Any, square: int | None, any_size: bool) -> dict[str, Any
 
 
 def _weight_options(
-    name: str, weights: PathLike, state: dict | None, size: dict[str, Any], cfg: Any
+    name: str,
+    weights: PathLike,
+    state: dict | None,
+    size: dict[str, Any],
+    cfg: Any,
+    kept: Path | None,
 ) -> tuple[dict[str, Any], torch.Tensor | None]:
     """Options of timm for the weights, of which `state` are those of a file.
+
+    `kept` is a file with what timm would download.
 
     Where their position embedding has another grid than the model, it is resampled here: timm
     would do so by a function that anomalib replaces. The one before is returned too.
@@ -168,13 +217,15 @@ def _weight_options(
     if weights == "random":
         return {"pretrained": False}, None
     if state is None and "img_size" in size:
-        state = _downloaded_state(cfg)
+        state = _downloaded_state(cfg) if kept is None else read_weights(kept, "timm")
     elif state is not None:
         classifier = cfg.classifier[0] if isinstance(cfg.classifier, tuple) else cfg.classifier
         head = state.get(f"{classifier}.weight")
         n_classes = 0 if head is None else len(head)
         # The number of classes is the file's own, so that timm demands every tensor.
         overlay, options = {"num_classes": n_classes}, {"num_classes": n_classes}
+    if state is None and kept is not None:
+        return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(kept)}}, None
     if state is None:
         return {"pretrained": True}, None
     positions = None

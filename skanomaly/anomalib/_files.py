@@ -231,16 +231,32 @@ def checkpoint_digest(path: PathLike, kind: str | None = None) -> str:
     str
         64 hexadecimal digits. A file is hashed again only when its size or time has changed.
     """
+    digest = sha256()
+    for file in checkpoint_files(path, kind):
+        digest.update(bytes.fromhex(file_digest(file)))
+    return digest.hexdigest()
+
+
+def checkpoint_files(path: PathLike, kind: str | None = None) -> list[Path]:
+    """A checkpoint, and the files that belong to it.
+
+    Parameters
+    ----------
+    path, kind
+        As for :func:`checkpoint_digest`.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The checkpoint first.
+    """
     path = Path(path).expanduser()
     files, kind = [path], kind or checkpoint_kind(path)
     if kind == "openvino":
         files.append(weights_of_openvino(path))
     elif kind == "onnx":
         files += _onnx_file.external_files(path)
-    digest = sha256()
-    for file in files:
-        digest.update(bytes.fromhex(file_digest(file)))
-    return digest.hexdigest()
+    return files
 
 
 def weights_of_openvino(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 
 from skanomaly._parameters import Estimator
 from skanomaly._typing import FloatArray, IntArray, PathLike
-from skanomaly.anomalib._files import checkpoint_digest
+from skanomaly.anomalib._files import checkpoint_digest, checkpoint_files
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
 _PARAMS_OF_FIT = (
@@ -88,6 +89,18 @@ class FileBackedDetector(Estimator):
         if path is not None and state.get("_file", (None,))[0] != path:
             state = {**state, "_file": (path, checkpoint_digest(path))}
         return state
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        """Name of the parameter and the files of the checkpoint, see `skanomaly.persistence`."""
+        if self.checkpoint_path is None:
+            return None
+        files = checkpoint_files(self.checkpoint_path)
+        if fetch and len(files) > 1 and files[0].suffix != ".xml":
+            raise ValueError(
+                f"{files[0]} has its weights in files of other names, which no model file holds: "
+                "export it again as one ONNX file"
+            )
+        return "checkpoint_path", None, files
 
     def _fingerprint(self) -> dict[str, object]:
         """All that scores and the threshold depend on but the images: values by name."""

@@ -11,6 +11,7 @@ from skanomaly.cli import _weights
 from skanomaly.cli._datasets import datasets
 from skanomaly.cli._demo import demo
 from skanomaly.cli._evaluate import evaluate
+from skanomaly.cli._info import info
 from skanomaly.cli._models import models
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.command()(demo)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(evaluate)
 app.command()(datasets)
 app.command()(models)
+app.command()(info)
 app.add_typer(_weights.app, name="weights")
 
 

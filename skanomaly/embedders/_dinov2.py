@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from skanomaly._docstrings import document
 from skanomaly._networks import dinov2
@@ -127,6 +128,16 @@ class DinoV2Patches(TimmPatches):
     def _any_size(self) -> bool:
         # The rule for the position embedding needs it as it was trained, at every size.
         return True
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        if self.source == "timm":
+            return super()._weight_files(fetch)
+        if fetch:
+            raise ValueError(
+                "source='hub' runs code that is downloaded, which no model file holds: fit with "
+                "source='timm' to save with include_weights=True"
+            )
+        return None
 
     def _model(self) -> LoadedModel:
         if self.source == "timm":

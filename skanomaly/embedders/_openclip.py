@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
 
 from skanomaly._docstrings import document
 from skanomaly._networks.network import Network
 from skanomaly._networks.openclip import OpenClipModel, load_model
 from skanomaly._networks.openclip_tokens import clip_network
+from skanomaly._networks.openclip_weights import weight_files
 from skanomaly._optional import import_optional
 from skanomaly._sklearn import Interval
 from skanomaly._typing import PathLike, ValueRange
@@ -154,6 +156,10 @@ class OpenClipPatches(TorchPatches):
         self.cache_size = cache_size
         self.stream = stream
         self.verbose = verbose
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        found = weight_files(self.model_name, self.weights, fetch, type(self).__name__)
+        return None if found is None else ("weights", *found)
 
     def _model(self) -> OpenClipModel:
         user = type(self).__name__

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from skanomaly._docstrings import document
 from skanomaly._networks.fusion import fuse_layers
 from skanomaly._networks.network import LoadedModel, Network, layer_numbers, patchcore_stages
-from skanomaly._networks.timm import fast_forward, forward, load_timm
+from skanomaly._networks.timm import fast_forward, forward, load_timm, weight_files
 from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._torch_base import TorchPatches
@@ -135,6 +136,10 @@ class TimmPatches(TorchPatches):
     def _any_size(self) -> bool:
         """Whether one model is to take inputs of every size."""
         return self.resize != "squash"
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        found = weight_files(self._timm_name(), self.weights, fetch, type(self).__name__)
+        return None if found is None else ("weights", *found)
 
     def _model(self) -> LoadedModel:
         any_size = self._any_size()

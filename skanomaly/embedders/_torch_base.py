@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +65,13 @@ class TorchPatches(BasePatchEmbedder):
 
     def _network(self) -> Network:
         """What the parameters ask of the model."""
+        raise NotImplementedError
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        """Name of the parameter, tag or None, and files of the weights.
+
+        None where there are none. With `fetch` they are downloaded where they are missing.
+        """
         raise NotImplementedError
 
     # What the base asks for.

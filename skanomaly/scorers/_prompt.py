@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from skanomaly.scorers._prompt_bank import (
     image_tower,
     model_logit_scale,
     prompt_texts,
+    text_weight_files,
 )
 from skanomaly.scorers._winclip import check_token_dim, check_windows, winclip_scores
 
@@ -254,6 +256,13 @@ class PromptScorer(BasePatchScorer):
                 f"than model_name={self.model_name!r}, weights={os.fspath(self.weights)!r} of this "
                 f"{type(self).__name__}: give both the same, texts are of no use to other tokens"
             )
+
+    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
+        if self.text_features_normal is not None:  # they take the place of all texts
+            return None
+        name = type(self).__name__
+        found = text_weight_files(self.model_name, self.weights, fetch, name)
+        return None if found is None else ("weights", *found)
 
     def _texts_are_kept(self):
         """Whether the texts of `fit` are still those of the parameters."""

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 import numpy as np
 
@@ -182,6 +183,28 @@ def model_logit_scale(model_name: str, weights: PathLike, *, device: str, user: 
                 openclip.logit_scale(model_name, weights, device=device, user=user)
             )
         return _scales[key]
+
+
+def text_weight_files(
+    model_name: str, weights: PathLike, fetch: bool, user: str
+) -> tuple[str | None, list[Path]] | None:
+    """The files of the weights that encode texts.
+
+    Parameters
+    ----------
+    model_name, weights, user
+        As for :func:`encode_prompts`.
+    fetch : bool
+        Download what is missing.
+
+    Returns
+    -------
+    tuple or None
+        As from :func:`skanomaly._networks.openclip_weights.weight_files`.
+    """
+    from skanomaly._networks.openclip_weights import weight_files
+
+    return weight_files(model_name, weights, fetch, user)
 
 
 def image_tower(

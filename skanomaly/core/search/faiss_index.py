@@ -90,7 +90,7 @@ class FaissIndex:
         asked = n_neighbors if query_groups is None else n_neighbors + 16
         tokens = np.ascontiguousarray(queries, dtype=np.float32)
         while left.size and asked <= min(_MOST_NEIGHBORS, len(self)):
-            _, rows = self._faiss.search(tokens[left], asked)
+            _, rows = self._opened().search(tokens[left], asked)
             usable = rows >= 0
             if query_groups is not None and bank_groups is not None:
                 own = query_groups[left][:, None]
@@ -110,10 +110,15 @@ class FaissIndex:
         return distances, indices
 
     def __getstate__(self):
-        faiss = import_optional("faiss", "faiss", "an algorithm that starts with 'faiss:'")
-        return {**self.__dict__, "_faiss": faiss.serialize_index(self._faiss)}
+        index = self._faiss
+        if not isinstance(index, np.ndarray):
+            faiss = import_optional("faiss", "faiss", "an algorithm that starts with 'faiss:'")
+            index = faiss.serialize_index(index)
+        return {**self.__dict__, "_faiss": index}
 
-    def __setstate__(self, state):
-        faiss = import_optional("faiss", "faiss", "an algorithm that starts with 'faiss:'")
-        self.__dict__.update(state)
-        self._faiss = faiss.deserialize_index(state["_faiss"])
+    def _opened(self):
+        """The index, which a pickle and a model file hold as bytes until the first search."""
+        if isinstance(self._faiss, np.ndarray):
+            faiss = import_optional("faiss", "faiss", "an algorithm that starts with 'faiss:'")
+            self._faiss = faiss.deserialize_index(self._faiss)
+        return self._faiss

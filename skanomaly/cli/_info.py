@@ -1,0 +1,84 @@
+"""The command ``skanomaly info``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from skanomaly.cli._options import home, plain_errors, shown
+
+
+def info(
+    model: Annotated[
+        Path, typer.Argument(callback=home, help="A model file, as save_model writes it.")
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All that the file says, as one JSON object.")
+    ] = False,
+) -> None:
+    """Show what a model file says of its model; nothing of the model is loaded."""
+    from skanomaly.persistence import model_manifest
+
+    with plain_errors():
+        manifest = model_manifest(model)
+        if as_json:
+            print(json.dumps(manifest, indent=2))
+            return
+        console = Console()
+        console.print(_summary(model, manifest))
+        table = Table("parameter", "value")
+        for name, value in _get(manifest, "estimator", "parameters").items():
+            table.add_row(shown(name), shown(str(value)))
+        console.print(table)
+
+
+def _summary(model: Path, manifest: dict[str, Any]) -> Table:
+    table = Table(title=shown(model.name), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _rows(manifest):
+        table.add_row(name, shown(value))
+    return table
+
+
+def _rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and texts of what is worth a look; the whole of it is for ``--json``."""
+    saved = _get(manifest, "versions")
+    rows = [
+        ("created", str(manifest.get("created"))),
+        ("by", ", ".join(f"{name} {version}" for name, version in saved.items())),
+        ("format", str(manifest.get("format_version"))),
+    ]
+    rows += [("step", str(step)) for step in _get(manifest, "estimator").get("steps", [])]
+    for embedder in manifest.get("embedders") or []:
+        facts = (f"{name}={value}" for name, value in embedder.items() if name != "embedder")
+        rows.append(("tokens", ", ".join(facts)))
+    images = _get(manifest, "training_images")
+    if images:
+        paths = [path for path in images.get("paths") or [] if path is not None]
+        where = f", {paths[0]} and others" if len(paths) > 1 else "".join(f", {p}" for p in paths)
+        rows.append(("training images", f"{images.get('count')}{where}"))
+    for name, value in _get(manifest, "calibration").items():
+        text = value
+        if isinstance(value, dict):
+            text = ", ".join(f"{key}: {item}" for key, item in value.items())
+        rows.append((name.replace("_", " "), str(text)))
+    for entry in manifest.get("weights") or []:
+        place = "in this file" if entry["included"] else "not in this file"
+        digests = ", ".join(of_file["sha256"] for of_file in entry["files"])
+        rows.append(("weights", f"{entry['value']} ({place}) {digests}".rstrip()))
+    arrays = _get(manifest, "arrays")
+    rows.append(("arrays", f"{arrays.get('count')}, {arrays.get('bytes', 0) / 1e6:.1f} MB"))
+    return rows
+
+
+def _get(manifest: dict[str, Any], *names: str) -> dict[str, Any]:
+    found: Any = manifest
+    for name in names:
+        found = (found or {}).get(name)
+    return found or {}

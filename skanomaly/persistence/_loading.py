@@ -1,0 +1,136 @@
+"""Reading a model file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import skops.io
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import InconsistentVersionWarning
+
+from skanomaly._parameters import FROM_A_FILE
+from skanomaly._typing import PathLike
+from skanomaly._warn import warn_user
+from skanomaly.persistence._container import Container
+from skanomaly.persistence._manifest import versions
+from skanomaly.persistence._portable import without_folders
+from skanomaly.persistence._tree import objects_of, put_back
+from skanomaly.persistence._trusted import trusted_names, untrusted_error
+from skanomaly.persistence._weights import restore_weights
+
+# Those by which a model may score otherwise.
+_COMPARED = ("skanomaly", "scikit-learn")
+
+
+class ModelVersionWarning(UserWarning):
+    """A model was saved by another version of skanomaly or scikit-learn than loads it."""
+
+
+def load_model(
+    path: PathLike, *, trusted: Iterable[str] = (), weights_dir: PathLike | None = None
+) -> Any:
+    """Read an estimator from a file of :func:`save_model`; no code from the file is run.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file; ``~`` is expanded. Not a link to it.
+    trusted : iterable of str, default=()
+        Names of types and functions that the file may hold besides those of scikit-learn and
+        skanomaly, such as ``"mine.MyScorer"``. They are imported, and used: name none that you do
+        not know.
+    weights_dir : str, os.PathLike or None, default=None
+        Folder for weights that the file brings (`include_weights` of :func:`save_model`), where
+        they are left for the next time. None: the user's folder of caches.
+
+    Returns
+    -------
+    estimator
+        As it was saved. Its larger arrays are mapped from the file: they take memory as they are
+        used, and the file must stay as it is while the estimator lives.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file, or a file of weights that it refers to is missing.
+    ValueError
+        When it is no model file, a link, damaged, or of a newer format, or when weights that it
+        refers to are others than at `fit`.
+    TypeError
+        When it holds types that are not trusted; the message names them.
+
+    Warns
+    -----
+    ModelVersionWarning
+        Where other versions of skanomaly or scikit-learn saved it; both are named.
+    """
+    if isinstance(trusted, str):
+        raise TypeError(f"trusted must be a list of names, got the text {trusted!r}")
+    with Container(path) as file:
+        try:
+            data, arrays = file.tree(), file.arrays()
+            names = [*trusted_names(), *trusted]
+            found = skops.io.get_untrusted_types(data=data)
+        except Exception as exc:  # whatever skops meets in a made-up file
+            raise file.refused(exc) from exc
+        if unknown := sorted(set(found) - set(names)):
+            raise untrusted_error(file.path, unknown)
+        try:
+            with warnings.catch_warnings():  # one warning for all of the file, below
+                warnings.simplefilter("ignore", InconsistentVersionWarning)
+                token = FROM_A_FILE.set(True)
+                try:
+                    estimator = put_back(skops.io.loads(data, trusted=names), arrays)
+                finally:
+                    FROM_A_FILE.reset(token)
+            if not isinstance(estimator, BaseEstimator):
+                raise ValueError(f"it holds a {type(estimator).__name__}, no estimator")
+            for value in objects_of(estimator):
+                vars(value).update(without_folders(value, vars(value)))
+        except ImportError as exc:
+            raise ImportError(f"{file.path} needs a module that is not here: {exc}") from exc
+        except Exception as exc:
+            raise file.refused(exc) from exc
+        try:
+            restore_weights(estimator, file, weights_dir)
+        except (LookupError, TypeError, AttributeError) as exc:
+            raise file.refused(exc) from exc
+        _warn_of_versions(file)
+    return estimator
+
+
+def model_manifest(path: PathLike) -> dict[str, Any]:
+    """What a model file says of its model; nothing of the model is made.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A file of :func:`save_model`; ``~`` is expanded.
+
+    Returns
+    -------
+    dict
+        Plain values, as the file has them in JSON.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As from :func:`load_model`.
+    """
+    with Container(path) as file:
+        return file.manifest
+
+
+def _warn_of_versions(file: Container) -> None:
+    saved, here = file.manifest.get("versions", {}), versions()
+    if any(saved.get(name) != here[name] for name in _COMPARED):
+        by, now = (
+            " and ".join(f"{name} {of.get(name)}" for name in _COMPARED) for of in (saved, here)
+        )
+        warn_user(
+            f"{file.path} was saved by {by}, and is loaded by {now}: its scores may not be those "
+            "that it was calibrated on. Fit it again, or install those versions",
+            ModelVersionWarning,
+        )

@@ -1,0 +1,72 @@
+"""Writing a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import skops.io
+from sklearn.base import BaseEstimator
+
+from skanomaly._images.training import TrainingImages
+from skanomaly._typing import PathLike
+from skanomaly.persistence._container import write_container
+from skanomaly.persistence._manifest import describe
+from skanomaly.persistence._portable import without_folders
+from skanomaly.persistence._tree import take_out
+from skanomaly.persistence._weights import weights_of
+
+
+def save_model(
+    estimator: Any, path: PathLike, *, include_weights: bool = False, image_paths: bool = True
+) -> None:
+    """Write an estimator to one file, which :func:`load_model` reads without running code from it.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Any of this package, alone, in Pipelines, or in a search such as `GridSearchCV`; with
+        scikit-learn's transformers. Fitted, as a rule.
+    path : str or os.PathLike
+        The file, by custom with the suffix ``.skan``; ``~`` is expanded. A model file that is there
+        is replaced once the new one is whole; any other file, and a link, is an error.
+    include_weights : bool, default=False
+        Put the weights of pretrained networks, and checkpoints, into the file, so that a computer
+        without network needs nothing else.
+    image_paths : bool, default=True
+        Keep where the training images lay. False: their digests alone.
+
+    Raises
+    ------
+    FileExistsError
+        When `path` is a file that is no model, or a link.
+    TypeError
+        When `estimator` is none, or holds what cannot be written, such as a lambda.
+    """
+    if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
+        raise TypeError(
+            f"estimator must be an estimator of scikit-learn or skanomaly, got "
+            f"{type(estimator).__name__}"
+        )
+    place = Path(path).expanduser()
+    try:
+        tree, arrays = take_out(estimator, _edit(image_paths))
+        data = skops.io.dumps(tree)
+    except RecursionError as exc:
+        raise TypeError(f"{type(estimator).__name__} cannot be saved: it holds itself") from exc
+    except (TypeError, ValueError, AttributeError) as exc:
+        raise TypeError(f"{type(estimator).__name__} cannot be saved: {exc}") from exc
+    manifest = describe(estimator, image_paths=image_paths)
+    manifest["arrays"] = {"count": len(arrays), "bytes": sum(array.nbytes for array in arrays)}
+    manifest["weights"], files = weights_of(estimator, include=include_weights)
+    write_container(place, manifest, data, arrays, files)
+
+
+def _edit(image_paths: bool) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+    def edit(value: Any, state: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(value, TrainingImages) and not image_paths:
+            return {**state, "paths": (None,) * len(value)}
+        return without_folders(value, state)
+
+    return edit
