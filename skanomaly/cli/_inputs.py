@@ -150,7 +150,7 @@ def _opened(path, left_out):
 def _images_below(folder, left_out, above):
     """Images in a folder and those below it, by name; no folder within itself, by a link."""
     # Not needed for --help, which should be quick.
-    from skanomaly._output import is_own_picture
+    from skanomaly._output import is_drawing
     from skanomaly.datasets._tree import IMAGE_SUFFIXES, list_entries
 
     info = os.stat(folder)
@@ -163,7 +163,7 @@ def _images_below(folder, left_out, above):
             yield from _images_below(entry, left_out, above | {number})
         elif suffix not in IMAGE_SUFFIXES:
             left_out[suffix or "without suffix"] += 1
-        elif suffix == ".png" and is_own_picture(entry):
+        elif suffix == ".png" and is_drawing(entry):
             left_out["heat maps of skanomaly"] += 1
         else:
             yield entry
