@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         model_selection,
         persistence,
         registry,
+        report,
         scorers,
     )
     from skanomaly._images import ImageReadError
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
+    from skanomaly.report import write_report
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
 
 __all__ = [
@@ -85,7 +87,9 @@ __all__ = [
     "persistence",
     "registry",
     "save_model",
+    "report",
     "scorers",
+    "write_report",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -106,6 +110,7 @@ _EXPORTS = {
     "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
+    "skanomaly.report": ["write_report"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}

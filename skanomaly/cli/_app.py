@@ -18,6 +18,7 @@ from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
+from skanomaly.cli._report import report
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
 
@@ -45,6 +46,14 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         ("skanomaly benchmark path/to/data --models filterbank dinov2_vits14 --json runs.jsonl",),
     ),
     (datasets, _MEASURE, ("skanomaly datasets path/to/data --deep",)),
+    (
+        report,
+        _EVERY_DAY,
+        (
+            "skanomaly report parts.skan path/to/new/images -o report.html",
+            "skanomaly report parts.skan --data path/to/category -o report.html",
+        ),
+    ),
     (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),
     (models, _SET_UP, ("skanomaly models", "skanomaly models vision_patchcore")),

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
-from numbers import Real
 from pathlib import Path
-from typing import Any
 
 from skanomaly._output import Guard, check_folder, written_beside
 from skanomaly._results.evaluated import EvaluationResult
+from skanomaly._results.scored import ScoredImages
 from skanomaly._typing import PathLike
+from skanomaly.metrics._costs import check_costs
 from skanomaly.report._html_page import is_own_page, page
 from skanomaly.report._report_data import report_data, subject_of
 
 
 def write_report(
-    result: EvaluationResult,
+    result: EvaluationResult | ScoredImages,
     path: PathLike,
     *,
     cost_miss: float = 1.0,
@@ -65,36 +64,56 @@ def write_report(
     >>> result = evaluate_split(create_model("filterbank"), read_dataset("parts"))  # doctest: +SKIP
     >>> write_report(result, "report.html")  # doctest: +SKIP
     """
-    target = check_target(path, result, overwrite)
-    for name, cost in (("cost_miss", cost_miss), ("cost_false_alarm", cost_false_alarm)):
-        if isinstance(cost, bool) or not isinstance(cost, Real) or not 0 <= cost < math.inf:
-            raise ValueError(f"{name} must be a number of at least 0, got {cost!r}")
+    test = getattr(result, "test", None)
+    images = test.images if test is not None else getattr(result, "images", ())
+    inputs = [image for image in images if isinstance(image, (str, os.PathLike))]
+    target = check_report_file(path, Guard(inputs, overwrite))
+    check_costs(cost_miss, cost_false_alarm, None)
+    save_report(result, target, cost_miss=cost_miss, cost_false_alarm=cost_false_alarm)
+
+
+def save_report(
+    result: EvaluationResult | ScoredImages,
+    target: Path,
+    *,
+    cost_miss: float = 1.0,
+    cost_false_alarm: float = 1.0,
+    command: str | None = None,
+) -> None:
+    """As :func:`write_report`, into a file that was checked.
+
+    Parameters
+    ----------
+    result, cost_miss, cost_false_alarm
+        See :func:`write_report`.
+    target : Path
+        From :func:`check_report_file`.
+    command : str or None, default=None
+        That makes the report again, for its provenance.
+    """
     subject = subject_of(result)
-    data = report_data(subject, cost_miss=cost_miss, cost_false_alarm=cost_false_alarm)
+    data = report_data(
+        subject, cost_miss=cost_miss, cost_false_alarm=cost_false_alarm, command=command
+    )
     text = page(data, subject.estimator)
     with written_beside(target) as file:
         file.write(text.encode("utf-8"))
 
 
-def check_target(path: PathLike, result: Any, overwrite: bool) -> Path:
-    """The file to write, checked: what would be lost is an error."""
-    target = Path(os.path.realpath(path))  # a link stays a link
-    test = getattr(result, "test", None)
-    images = test.images if test is not None else getattr(result, "images", ())
-    inputs = [image for image in images if isinstance(image, (str, os.PathLike))]
-    check_report_file(target, Guard(inputs, overwrite))
-    return target
-
-
-def check_report_file(path: Path, guard: Guard) -> None:
+def check_report_file(path: PathLike, guard: Guard) -> Path:
     """Raise where a report cannot be written: said before the work.
 
     Parameters
     ----------
-    path : Path
+    path : path-like
         Of the file.
     guard : Guard
         What must not be written over.
+
+    Returns
+    -------
+    Path
+        The file itself: a link stays a link.
 
     Raises
     ------
@@ -103,8 +122,9 @@ def check_report_file(path: Path, guard: Guard) -> None:
     OSError
         When nothing can be written there.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name the file of the report, such as "
-                                f"{path / 'report.html'}")
-    guard.check([path], is_own_page)
-    check_folder(path.parent)
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it, such as report.html")
+    guard.check([target], is_own_page)
+    check_folder(target.parent)
+    return target

@@ -69,9 +69,7 @@ class _Cleaner(HTMLParser):
         if tag not in _TAGS or (tag == "input" and values.get("type") != "checkbox"):
             return
         kept = "".join(
-            f' {name}="{html.escape(value or "")}"'
-            for name, value in attrs
-            if name in _ATTRIBUTES
+            f' {name}="{html.escape(value or "")}"' for name, value in attrs if name in _ATTRIBUTES
         )
         self.out.append(f"<{tag}{kept}>")
 

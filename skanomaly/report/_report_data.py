@@ -22,7 +22,7 @@ from skanomaly._results.known import n_trained_on
 from skanomaly._stamps import file_digest
 from skanomaly._version import __version__
 from skanomaly.datasets import ImageSet
-from skanomaly.inspection._displays import heat_colours
+from skanomaly.inspection import colour_table
 from skanomaly.inspection._limits import limits_for
 from skanomaly.report._near import nearest_normal
 from skanomaly.report._report_curves import curves_of
@@ -318,9 +318,5 @@ def shown_text(text: Any) -> str:
 
 
 def _scale_of_colours():
-    """The colours of heat over grey, for the legend: a few of them, as CSS writes them."""
-    heat = heat_colours(np.linspace(0, 1, 9))
-    return [
-        f"rgba({round(r * 255)}, {round(g * 255)}, {round(b * 255)}, {a:.3f})"
-        for r, g, b, a in heat.tolist()
-    ]
+    """The colours of heat for the legend: a few of them, as CSS writes them."""
+    return [f"rgba({r}, {g}, {b}, {a / 255:.3f})" for r, g, b, a in colour_table(9).tolist()]

@@ -13,7 +13,7 @@ from PIL import Image
 from skanomaly._images import viewable_image
 from skanomaly._typing import FloatArray
 from skanomaly.core.maps import upsample_map
-from skanomaly.inspection._displays import heat_colours
+from skanomaly.inspection import colour_table
 
 # A patch grid has 16 to 96 cells a side: the browser interpolates between these pixels.
 _MAP_SIDE = 128
@@ -90,8 +90,8 @@ def map_picture(grid: FloatArray, size: tuple[int, int], limits: tuple[float, fl
     low, high = limits
     span = max(high - low, np.finfo(np.float64).tiny)
     heat = np.clip((heat_map.astype(np.float64) - low) / span, 0, 1)
-    picture = Image.fromarray(np.round(heat * (_LEVELS - 1)).astype(np.uint8), "L")
-    colours = np.round(heat_colours(np.linspace(0, 1, _LEVELS)) * 255).astype(np.uint8)
+    picture = Image.fromarray(np.round(heat * (_LEVELS - 1)).astype(np.uint8))
+    colours = colour_table(_LEVELS)
     picture.putpalette(colours[:, :3].tobytes())
     file = io.BytesIO()
     picture.save(file, "PNG", transparency=colours[:, 3].tobytes(), optimize=True)
@@ -167,7 +167,7 @@ def _rims(mask):
 
     Through the middles of the sides of pixels: corners are cut, and slants are straight.
     """
-    # Each side of a pixel that borders on False, from corner to corner, with the pixel on its right.
+    # Each side of a pixel that borders on False, from corner to corner; the pixel is on its right.
     sides: dict[tuple[int, int], list[tuple[int, int]]] = {}
     ys, xs = np.nonzero(mask)
     for y, x in zip(ys.tolist(), xs.tolist(), strict=True):
@@ -198,5 +198,7 @@ def _without_straight(line):
     """A closed line without its points that lie on a straight line between their neighbours."""
     around = zip(line[-1:] + line[:-1], line, line[1:] + line[:1], strict=True)
     return [
-        (x, y) for (x0, y0), (x, y), (x1, y1) in around if (x - x0) * (y1 - y) != (y - y0) * (x1 - x)
+        (x, y)
+        for (x0, y0), (x, y), (x1, y1) in around
+        if (x - x0) * (y1 - y) != (y - y0) * (x1 - x)
     ]
