@@ -193,7 +193,7 @@ def _image_rows(subject, limits):
     order = np.argsort(subject.scores, kind="stable")
     rank = np.empty(n, dtype=int)
     rank[order] = np.arange(n)
-    side = _card_side(subject.images)
+    side = card_side(subject.images)
     flagged = subject.scores < subject.threshold
 
     def row(i):
@@ -229,8 +229,8 @@ def _image_rows(subject, limits):
     return rows
 
 
-def _card_side(images):
-    """Longest side of the pictures on cards: the longest with which all of them are small."""
+def card_side(images: Sequence[Any]) -> int:
+    """Longest side of the pictures on cards: the longest with which all together are small."""
     chosen = images[:: max(1, len(images) // _N_SAMPLES)][:_N_SAMPLES]
     samples = [photograph(image) for image in chosen]
     for side in _SIDES:

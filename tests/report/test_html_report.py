@@ -17,7 +17,8 @@ from skanomaly.datasets import make_surfaces, read_mvtec
 from skanomaly.metrics import image_recall_at_zero_fpr
 from skanomaly.metrics._costs import expected_cost_curve
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NAMES = ("chromium", "chromium-browser", "google-chrome")  # of the system, whichever there is
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 ARGUMENTS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
     --disable-background-networking --disable-component-update --disable-dev-shm-usage""".split()
 
@@ -30,7 +31,7 @@ FORMULA_TYPE = '=HYPERLINK("evil","x")'
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
+        pytest.skip(f"none of {', '.join(NAMES)} is installed")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield started
@@ -96,6 +97,12 @@ def opened(browser):
     assert not faults
 
 
+def slide(page, place):
+    """Move the slider, as a pointer does."""
+    code = "(slider, at) => { slider.value = at; slider.dispatchEvent(new Event('input')); }"
+    page.eval_on_selector("#slider", code, place)
+
+
 def counts(page):
     return [int(page.inner_text(f"#count-{name}")) for name in ("tp", "fn", "fp", "tn")]
 
@@ -137,11 +144,7 @@ def test_counts_are_those_of_the_evaluation(result, file, opened):
     ]
     seen = set()
     for place in np.linspace(0, 500, 26).astype(int).tolist():
-        page.eval_on_selector(
-            "#slider",
-            "(slider, place) => { slider.value = place; slider.dispatchEvent(new Event('input')); }",
-            place,
-        )
+        slide(page, place)
         threshold = threshold_of(page)
         found = counts(page)
         assert found == expected(result, threshold)
@@ -389,11 +392,7 @@ def test_without_labels(result, opened, tmp_path):
     page = opened(tmp_path / "report.html")
     assert page.inner_text("h1") == "today's <parts>"
     for place in (0, 120, 250, 333, 500):
-        page.eval_on_selector(
-            "#slider",
-            "(slider, place) => { slider.value = place; slider.dispatchEvent(new Event('input')); }",
-            place,
-        )
+        slide(page, place)
         flagged = int((scored.scores < threshold_of(page)).sum())
         assert int(page.inner_text("#count-flagged")) == flagged
         assert int(page.inner_text("#count-passed")) == len(files) - flagged
