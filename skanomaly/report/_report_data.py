@@ -24,7 +24,7 @@ from skanomaly._version import __version__
 from skanomaly.datasets import ImageSet
 from skanomaly.inspection import colour_table
 from skanomaly.inspection._limits import limits_for
-from skanomaly.report._near import nearest_normal
+from skanomaly.report._near import explanations
 from skanomaly.report._report_curves import curves_of
 from skanomaly.report._thumbnails import jpeg, map_picture, outline_path, photograph
 
@@ -32,7 +32,7 @@ from skanomaly.report._thumbnails import jpeg, map_picture, outline_path, photog
 # anomalous images are there in more pixels too, and are explained.
 _CARD_BYTES = 30e6
 _SIDES = (480, 400, 320, 256, 192, 128, 96)
-_N_LARGE, _LARGE_SIDE, _N_EXPLAINED = 40, 1024, 50
+_N_LARGE, _LARGE_SIDE, _N_EXPLAINED = 40, 1024, 40
 _N_SAMPLES = 6
 _MOST_THREADS = 8
 
@@ -218,14 +218,14 @@ def _image_rows(subject, limits):
             else None,
             "map": map_picture(subject.patch_scores[i], size, limits),
             "outline": "" if mask is None else outline_path(mask),
-            "near": None,
+            "why": None,
         }
 
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         rows = list(pool.map(row, range(n)))
     explained = [int(i) for i in order[:_N_EXPLAINED] if flagged[i]]
-    for i, near in nearest_normal(subject.estimator, subject.images, explained).items():
-        rows[i]["near"] = near
+    for i, why in explanations(subject.estimator, subject.images, explained).items():
+        rows[i]["why"] = {**why, "lines": [shown_text(line) for line in why["lines"]]}
     return rows
 
 

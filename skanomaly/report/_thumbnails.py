@@ -62,7 +62,7 @@ def jpeg(pixels: Pixels, side: int, quality: int = 85) -> str:
     picture = Image.fromarray(pixels)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, subsampling=0, optimize=True)
+    picture.save(file, "JPEG", quality=quality, subsampling=0)
     return _uri("jpeg", file)
 
 

@@ -169,6 +169,13 @@ class Detail {
     const image = IMAGES[index];
     const stage = new Stage(image);
     stage.load(true);
+    if (image.why) {
+      const box = element("i", { class: "patch" });
+      ["left", "top", "width", "height"].forEach((side, i) => {
+        box.style.setProperty(side, `${100 * image.why.box[i]}%`);
+      });
+      stage.node.append(box);
+    }
     document.getElementById("detail-stage").replaceChildren(stage.node);
     document.getElementById("detail-name").textContent = image.name;
     const at = this.gallery.visible.indexOf(index);
@@ -213,21 +220,19 @@ class Detail {
   explain(image) {
     const host = document.getElementById("detail-near");
     host.replaceChildren();
-    if (!image.near) return;
+    if (!image.why) return;
+    const why = image.why;
     const figure = (source, text) =>
       element("figure", {}, element("img", { src: source, alt: "" }), element("figcaption", { text }));
-    const near = image.near;
+    const pair = element("div", { class: "pair" }, figure(why.query, "most unusual patch"));
+    if (why.normal) pair.append(figure(why.normal, "nearest normal patch"));
+    else if (why.missing) {
+      pair.append(element("p", { class: "note", text: `No picture of the nearest normal patch: ${why.missing}.` }));
+    }
     host.append(
-      element("h3", { text: "Most unusual patch" }),
-      element(
-        "div",
-        { class: "pair" },
-        figure(near.query, "in this image"),
-        near.normal
-          ? figure(near.normal, "nearest normal patch")
-          : element("p", { class: "note", text: near.note }),
-      ),
-      element("p", { class: "note", text: near.text }),
+      element("h3", { text: "Why" }),
+      pair,
+      ...why.lines.map((line) => element("p", { class: "note", text: line })),
     );
   }
 }
