@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
-    from skanomaly.decisions import decide
+    from skanomaly.decisions import decide, recalibrate, tune_threshold
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -42,7 +42,13 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
+    from skanomaly.inspection import (
+        AnomalyMapDisplay,
+        anomaly_maps,
+        anomaly_regions,
+        explain,
+        p_values,
+    )
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
@@ -76,6 +82,7 @@ __all__ = [
     "estimator_checks",
     "evaluate_split",
     "evaluation",
+    "explain",
     "inspection",
     "list_models",
     "load_model",
@@ -85,10 +92,12 @@ __all__ = [
     "model_selection",
     "p_values",
     "persistence",
+    "recalibrate",
     "registry",
-    "save_model",
     "report",
+    "save_model",
     "scorers",
+    "tune_threshold",
     "write_report",
 ]
 
@@ -98,7 +107,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
-    "skanomaly.decisions": ["decide"],
+    "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",
@@ -107,7 +116,13 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
+    "skanomaly.inspection": [
+        "AnomalyMapDisplay",
+        "anomaly_maps",
+        "anomaly_regions",
+        "explain",
+        "p_values",
+    ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],

@@ -21,7 +21,7 @@ from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
 from skanomaly.anomalib._state import SET_BY_FIT, FileBackedDetector, HeldOutMaps
-from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
+from skanomaly.core.calibration import conformal_p_values, patch_score_limits
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 
@@ -71,6 +71,8 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         `score_samples` of the good images given to `fit`.
     patch_limits_ : tuple of float
         Limits of colours, from the maps of these images, where the model has maps.
+    calibration_ : dict of str to object
+        Where the threshold is from, as of the scorers; see :func:`skanomaly.recalibrate`.
 
     Notes
     -----
@@ -263,13 +265,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
             At least ``1 / (n + 1)``. Valid for images that are exchangeable with those of `fit`.
         """
         check_is_fitted(self, "train_scores_")
-        return conformal_p_values(self.train_scores_, self.score_samples(X))
-
-    def _p_values_of(self, scores: FloatArray) -> FloatArray | None:
-        """P-values of scores; None before `fit`."""
-        if not hasattr(self, "train_scores_"):
-            return None
-        return conformal_p_values(self.train_scores_, scores)
+        return conformal_p_values(self.train_scores_, self.score_samples(X), self._train_groups)
 
     def _maps_or_none(self, X: Images) -> tuple[list[FloatArray], FloatArray]:
         """Maps of the model's size, each None where the model has none, and `score_samples`."""
@@ -280,33 +276,6 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         if hasattr(self, "offset_"):
             return self.offset_
         return (backend or self._backend()).offset(self.normalized)
-
-    @property
-    def raw_scores_(self) -> bool | None:
-        """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
-
-        False also for a graph of normalised scores only, which warns; None with `inferencer`.
-        """
-        unclipped = self._facts()[0]
-        return None if unclipped is None else unclipped and not self.normalized
-
-    @property
-    def family_(self) -> str | None:
-        """The kind of model; None where neither the file nor `family` says it."""
-        return self._facts()[1] or self.family
-
-    @property
-    def held_out_patches_(self) -> list[FloatArray]:
-        """Maps, at the model's own size, of the images of `fit`, or of some at even steps."""
-        if "_held_out_grids" not in vars(self):
-            raise AttributeError("held_out_patches_ are known after fit, of a model with maps")
-        return self._held_out_grids
-
-    def _facts(self) -> tuple[bool | None, str | None]:
-        # Nothing is loaded here: whatever shows an estimator reads its properties.
-        if "_loaded" not in self.__dict__:
-            raise AttributeError("known once the model was loaded, to fit or to score images")
-        return self._loaded
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -327,25 +296,36 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
             self.__dict__.pop(name, None)
         held_out = HeldOutMaps(normal)
         maps, scores = self._score(items, self._backend(), "sample", held_out.add)
-        self.train_scores_ = scores[normal]
-        if samples := [maps[i] for i in normal if maps[i].size]:
-            self.patch_limits_ = patch_score_limits(samples)
-            self._held_out_grids = held_out.maps
-        self.offset_ = contamination_offset(self.train_scores_, self.contamination)
-        self._remember_params()
+        self._keep([maps[i] for i in normal], held_out)
+        self._train_numbers = normal
+        self._calibrate(scores[normal])
         return scores
+
+    def _measure(self, X: Images) -> FloatArray:
+        for name in ("patch_limits_", "_held_out_grids"):
+            self.__dict__.pop(name, None)
+        held_out = HeldOutMaps(np.arange(len(check_images(X))))
+        maps, scores = self._score(X, self._backend(), "sample", held_out.add)
+        self._keep(maps, held_out)
+        return scores
+
+    def _keep(self, samples: list[FloatArray], held_out: HeldOutMaps) -> None:
+        """Limits of colours from values of maps, and maps themselves, where there are any."""
+        if known := [sample for sample in samples if sample.size]:
+            self.patch_limits_ = patch_score_limits(known)
+            self._held_out_grids = held_out.maps
 
     def _backend(self) -> Backend:
         """The loaded model; an error when it is no longer the one that this detector belongs to."""
         self._validate_params()
-        self._check_unchanged()
+        self._check_params()
         if (self.checkpoint_path is None) == (self.inferencer is None):
             given = "neither" if self.inferencer is None else "both"
             raise ValueError(f"give checkpoint_path or inferencer; this detector has {given}")
         if self.checkpoint_path is None:
             if self.normalized or self.interpolation is not None:
                 raise ValueError("normalized and interpolation are for checkpoints only")
-            self._loaded: tuple[bool | None, str | None] = None, None
+            self._loaded = None, None
             return InferencerBackend(self.inferencer)
         options = self.device, self.family, self.trust, self.interpolation
         path, digest = self.__dict__.get("_file", (None, None))

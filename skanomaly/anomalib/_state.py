@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
 
-from skanomaly._parameters import Estimator
+from skanomaly._calibrated import CalibratedEstimator
 from skanomaly._typing import FloatArray, IntArray, PathLike
 from skanomaly.anomalib._files import checkpoint_digest, checkpoint_files
 
@@ -28,6 +27,7 @@ _PARAMS_OF_FIT = (
 SET_BY_FIT = (
     "offset_",
     "train_scores_",
+    "calibration_",
     "patch_limits_",
     "_held_out_grids",
     "_file",
@@ -71,10 +71,41 @@ class HeldOutMaps:
             self._size = sum(kept.size for kept in self.maps)
 
 
-class FileBackedDetector(Estimator):
+class FileBackedDetector(CalibratedEstimator):
     """Base of the detector, as far as it holds a path and a digest in place of its model."""
 
     checkpoint_path: PathLike | None
+    normalized: bool
+    family: str | None
+    _loaded: tuple[bool | None, str | None]
+    _held_out_grids: list[FloatArray]
+
+    @property
+    def raw_scores_(self) -> bool | None:
+        """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
+
+        False also for a graph of normalised scores only, which warns; None with `inferencer`.
+        """
+        unclipped = self._facts()[0]
+        return None if unclipped is None else unclipped and not self.normalized
+
+    @property
+    def family_(self) -> str | None:
+        """The kind of model; None where neither the file nor `family` says it."""
+        return self._facts()[1] or self.family
+
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Maps, at the model's own size, of the images of `fit`, or of some at even steps."""
+        if "_held_out_grids" not in vars(self):
+            raise AttributeError("held_out_patches_ are known after fit, of a model with maps")
+        return self._held_out_grids
+
+    def _facts(self) -> tuple[bool | None, str | None]:
+        # Nothing is loaded here: whatever shows an estimator reads its properties.
+        if "_loaded" not in self.__dict__:
+            raise AttributeError("known once the model was loaded, to fit or to score images")
+        return self._loaded
 
     def __sklearn_clone__(self) -> FileBackedDetector:
         # scikit-learn would copy the inferencer, which a compiled model refuses.
@@ -109,8 +140,5 @@ class FileBackedDetector(Estimator):
         others = {n: getattr(self, n) for n in _PARAMS_OF_FIT if n != "checkpoint_path"}
         return {"checkpoint": digest, **others}
 
-    def _check_unchanged(self) -> None:
-        """NotFittedError where a parameter that bears on the threshold is not that of `fit`."""
-        if changed := [name for name in self._changed_params() if name in _PARAMS_OF_FIT]:
-            names = ", ".join(changed)
-            raise NotFittedError(f"{names} of this detector changed since fit; call fit again")
+    def _params_changed(self) -> list[str]:
+        return [name for name in self._changed_params() if name in _PARAMS_OF_FIT]

@@ -10,6 +10,7 @@ import typer
 import skanomaly
 from skanomaly.cli import _weights
 from skanomaly.cli._benchmark import benchmark
+from skanomaly.cli._calibrate import calibrate
 from skanomaly.cli._command import Command
 from skanomaly.cli._datasets import datasets
 from skanomaly.cli._demo import demo
@@ -30,6 +31,16 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         (
             "skanomaly fit path/to/good -o parts.skan",
             "skanomaly fit path/to/good --model dinov2_vits14 --contamination 0.02 -o parts.skan",
+        ),
+    ),
+    (
+        calibrate,
+        _EVERY_DAY,
+        (
+            "skanomaly calibrate parts.skan --contamination 0.02 -o strict.skan",
+            "skanomaly calibrate parts.skan path/to/good/of/today --in-place",
+            "skanomaly calibrate parts.skan more/good --anomalous defects --prevalence 0.01 "
+            "--cost-miss 50 -o tuned.skan",
         ),
     ),
     (
@@ -57,6 +68,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
     (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),
     (models, _SET_UP, ("skanomaly models", "skanomaly models vision_patchcore")),
+    (info, _SET_UP, ("skanomaly info parts.skan",)),
     (doctor, _SET_UP, ("skanomaly doctor", "skanomaly doctor --json -")),
 )
 

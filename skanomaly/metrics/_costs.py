@@ -13,7 +13,7 @@ from skanomaly._docstrings import document
 from skanomaly._labels import check_labels
 from skanomaly._typing import FloatArray
 from skanomaly.metrics._docstrings import METRIC_DOCS
-from skanomaly.metrics._validation import compared_in, threshold_between
+from skanomaly.metrics._validation import compared_in
 
 
 @document(METRIC_DOCS)
@@ -109,17 +109,16 @@ def thresholds_of(levels: FloatArray, dtype: Any = np.float64) -> FloatArray:
     levels : ndarray of shape (n_levels,), float64
         Different scores, ascending.
     dtype : dtype, default=float64
-        Of the scores before they were float64: the thresholds part them there.
+        Of the scores before they were float64: the thresholds part them there, as those of
+        :func:`skanomaly.metrics._validation.threshold_between` do.
 
     Returns
     -------
     ndarray of shape (n_levels + 1,), float64
     """
-    kind = compared_in(dtype)
-    between = [
-        threshold_between(low, high, dtype)
-        for low, high in zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True)
-    ]
+    kind, low, high = compared_in(dtype), levels[:-1], levels[1:]
+    middle = (low / 2 + high / 2).astype(kind).astype(np.float64)
+    between = np.where((low < middle) & (middle <= high), middle, high)
     return np.array([levels[0], *between, np.nextafter(kind(levels[-1]), kind(np.inf))], float)
 
 

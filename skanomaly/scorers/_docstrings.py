@@ -46,6 +46,14 @@ SCORER_DOCS = {
         offset_ : float
             The `contamination` quantile of `train_scores_`.
         """,
+    "calibration_": """
+        calibration_ : dict of str to object
+            Where the threshold is from, in plain values. `kind`: "contamination", the share of the
+            training images' held-out scores; "images", that of other good images; "threshold" or
+            "cost", a number that was given or tuned; "auto", one that needs no image.
+            `contamination`: the share, or None. `n_images`, `n_groups`: how many are calibrated
+            on. See :func:`skanomaly.recalibrate`.
+        """,
     "patch_limits_": """
         patch_limits_ : tuple of float
             ``(low, high)`` of held-out patch scores: `low` is their 95% quantile, `high` the 90%
