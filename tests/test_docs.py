@@ -140,6 +140,13 @@ def test_calibration(names):
     assert len(pipe["scorer"].train_scores_) == len(good) - 1  # the defect is left out
 
 
+def test_report(mvtec, monkeypatch):
+    monkeypatch.chdir(mvtec)
+    for code in blocks("report.md"):
+        exec(code, {})
+    assert "bottle" in (mvtec / "report.html").read_text(encoding="utf-8")
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -151,7 +158,7 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md"}
+    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md"} | {"report.md"}
     assert with_code == here | elsewhere
 
 

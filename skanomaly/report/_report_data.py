@@ -32,7 +32,7 @@ from skanomaly.report._thumbnails import jpeg, map_picture, outline_path, photog
 # anomalous images are there in more pixels too, and are explained.
 _CARD_BYTES = 30e6
 _SIDES = (480, 400, 320, 256, 192, 128, 96)
-_N_LARGE, _LARGE_SIDE, _N_EXPLAINED = 40, 1024, 40
+_N_LARGE, _LARGE_SIDE, _N_EXPLAINED = 40, 1024, 24
 _N_SAMPLES = 6
 _MOST_THREADS = 8
 
