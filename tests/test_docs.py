@@ -140,6 +140,7 @@ def test_calibration(names):
     assert len(pipe["scorer"].train_scores_) == len(good) - 1  # the defect is left out
 
 
+@pytest.mark.filterwarnings("ignore:regions are calibrated on 5 images")
 def test_report(mvtec, monkeypatch):
     monkeypatch.chdir(mvtec)
     for code in blocks("report.md"):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from skanomaly._version import __version__
 from skanomaly.report._html_diagram import diagram_of
@@ -61,12 +60,12 @@ def page(data: dict[str, Any], estimator: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
-        mark=Markup(_MARK),
+        mark=_MARK,
         policy=policy,
-        styles=[Markup(style) for style in styles],
-        script=Markup(script),
-        json=Markup(json_text(data)),
-        diagram=Markup(diagram.body),
+        styles=styles,
+        script=script,
+        json=json_text(data),
+        diagram=diagram.body,
         data=data,
         labelled=data["images"][0]["y"] is not None,
         version=__version__,

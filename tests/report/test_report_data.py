@@ -251,14 +251,14 @@ def test_diagram_is_plain():
 def test_names_that_are_no_text(scored, tmp_path):
     if os.name == "nt":
         pytest.skip("names are text here")
-    name = os.fsdecode(b"caf\xe9\n<b>.png")
+    name = os.fsdecode(b"cr\xe8me\n<b>.png")
     target = os.path.join(os.fspath(tmp_path), name)
     with open(scored.images[0], "rb") as file, open(target, "wb") as copy:
         copy.write(file.read())
-    assert shown_text(name) == "caf\\udce9\n<b>.png"
+    assert shown_text(name) == "cr\\udce8me\n<b>.png"
     write_report(scored_images(scored.estimator, [target]), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "caf\\\\udce9\\n\\u003cb\\u003e.png" in text
+    assert "cr\\\\udce8me\\n\\u003cb\\u003e.png" in text
 
 
 def test_nothing_of_others_is_replaced(scored, tmp_path):

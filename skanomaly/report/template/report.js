@@ -76,61 +76,105 @@ if (LABELLED) {
 
 // --- what follows from the threshold
 
-function tile(value, label, kind = "") {
-  return element(
-    "div",
-    { class: `tile ${kind}` },
-    element("p", { class: "tile-value", text: value }),
-    element("p", { class: "tile-label", text: label }),
-  );
+// Made once and then kept: what is replaced between press and release of a pointer gets no click.
+
+function setText(id, text) {
+  byId(id).textContent = text;
 }
 
-function showTiles(counts) {
+function makeTiles() {
+  const tile = (id, label, value = "") =>
+    element(
+      "div",
+      { class: "tile" },
+      element("p", { class: "tile-value", id: `tile-${id}`, text: value }),
+      element("p", { class: "tile-label", text: label }),
+    );
   const tiles = [];
   if (LABELLED) {
-    if (BAD.length) tiles.push(tile(`${counts.tp} of ${BAD.length}`, "defective found"));
-    if (GOOD.length) tiles.push(tile(`${counts.fp} of ${GOOD.length}`, "good flagged"));
+    if (BAD.length) tiles.push(tile("found", "defective found"));
+    if (GOOD.length) tiles.push(tile("alarm", "good flagged"));
     if (BAD.length && GOOD.length) {
       const misses = BAD.length - below(BAD, zeroOverkill());
-      tiles.push(tile(`${misses}`, `${misses === 1 ? "miss" : "misses"} at zero overkill`));
+      tiles.push(tile("zero", `${misses === 1 ? "miss" : "misses"} at zero overkill`, `${misses}`));
     }
     for (const [name, label] of [["image_auroc", "image AUROC"], ["aupro_0.3", "AUPRO, to 30% FPR"]]) {
-      if (name in DATA.metrics) tiles.push(tile(DATA.metrics[name].toFixed(3), label));
+      if (name in DATA.metrics) tiles.push(tile(name, label, DATA.metrics[name].toFixed(3)));
     }
   } else {
-    tiles.push(tile(`${counts.flagged} of ${SCORES.length}`, "images flagged"));
-    tiles.push(tile(percent(counts.flagged / SCORES.length), "share flagged"));
-    if (DATA.contamination !== null) tiles.push(tile(percent(DATA.contamination), "of good parts expected"));
-    tiles.push(tile(short(SCORES[0], 3), "lowest score"));
+    tiles.push(tile("flagged", "images flagged"), tile("share", "share flagged"));
+    if (DATA.contamination !== null) {
+      tiles.push(tile("nominal", "of good parts expected", percent(DATA.contamination)));
+    }
+    tiles.push(tile("lowest", "lowest score", short(SCORES[0], 3)));
   }
-  byId("tiles").replaceChildren(...tiles);
+  byId("tiles").append(...tiles);
 }
 
-function showMatrix(counts) {
-  const cell = (outcome, value, id, share = null) =>
+function makeMatrix() {
+  const cell = (outcome, id) =>
     element(
       "button",
       { type: "button", class: `cell ${outcome}`, "data-filter": outcome, title: `Show: ${OUTCOMES[outcome].says}` },
-      element("b", { id, text: `${value}` }),
+      element("b", { id: `count-${id}` }),
       element("span", { text: OUTCOMES[outcome].label }),
-      share === null ? null : element("i", { id: `${id}-share`, text: percent(share) }),
+      element("i", { id: `count-${id}-share` }),
     );
   const head = (text, kind = "head") => element("span", { class: kind, text });
   const cells = LABELLED
     ? [
         head(""), head("flagged"), head("passed"),
-        head("defective", "side-head"),
-        cell("found", counts.tp, "count-tp", counts.recall),
-        cell("missed", counts.fn, "count-fn", counts.fn / BAD.length),
-        head("good", "side-head"),
-        cell("alarm", counts.fp, "count-fp", counts.alarmRate),
-        cell("passed", counts.tn, "count-tn", counts.tn / GOOD.length),
+        head("defective", "side-head"), cell("found", "tp"), cell("missed", "fn"),
+        head("good", "side-head"), cell("alarm", "fp"), cell("passed", "tn"),
       ]
-    : [
-        cell("flagged", counts.flagged, "count-flagged", counts.flagged / SCORES.length),
-        cell("passed", SCORES.length - counts.flagged, "count-passed"),
-      ];
-  byId("matrix").replaceChildren(element("div", { class: LABELLED ? "matrix" : "matrix two" }, ...cells));
+    : [cell("flagged", "flagged"), cell("passed", "passed")];
+  byId("matrix").append(element("div", { class: LABELLED ? "matrix" : "matrix two" }, ...cells));
+}
+
+function showCounts(counts) {
+  const count = (id, value, total) => {
+    setText(`count-${id}`, `${value}`);
+    setText(`count-${id}-share`, percent(value / total));
+  };
+  if (!LABELLED) {
+    count("flagged", counts.flagged, SCORES.length);
+    count("passed", SCORES.length - counts.flagged, SCORES.length);
+    setText("tile-flagged", `${counts.flagged} of ${SCORES.length}`);
+    setText("tile-share", percent(counts.flagged / SCORES.length));
+    return;
+  }
+  count("tp", counts.tp, BAD.length);
+  count("fn", counts.fn, BAD.length);
+  count("fp", counts.fp, GOOD.length);
+  count("tn", counts.tn, GOOD.length);
+  if (BAD.length) setText("tile-found", `${counts.tp} of ${BAD.length}`);
+  if (GOOD.length) setText("tile-alarm", `${counts.fp} of ${GOOD.length}`);
+  const cost = 1000 * expectedCost(counts, state.costs);
+  setText("cost", cost.toLocaleString("en", { maximumFractionDigits: cost < 100 ? 2 : 0 }));
+}
+
+const PRESETS = [["calibrated", "Calibrated", () => DATA.threshold]];
+if (GOOD.length) PRESETS.push(["zero", "Zero overkill", zeroOverkill]);
+if (GOOD.length && BAD.length) {
+  PRESETS.push(["cheapest", "Least cost", () => cheapestThreshold(state.costs)]);
+}
+
+function makePresets() {
+  for (const [id, label, threshold] of PRESETS) {
+    const node = element("button", { type: "button", class: "preset", id: `preset-${id}`, text: label });
+    node.addEventListener("click", () => setThreshold(threshold()));
+    byId("presets").append(node);
+  }
+}
+
+function showPresets(counts) {
+  for (const [id, , wanted] of PRESETS) {
+    const threshold = wanted();
+    const same = decide(threshold).flagged === counts.flagged;
+    const here = id === "calibrated" ? threshold === state.threshold : same;
+    byId(`preset-${id}`).setAttribute("aria-pressed", `${here}`);
+    byId(`preset-${id}`).title = `${threshold}`;
+  }
 }
 
 function showTypes() {
@@ -147,30 +191,6 @@ function showTypes() {
     );
   });
   byId("types").replaceChildren(...rows);
-}
-
-function showPresets(counts) {
-  const wanted = [["calibrated", "Calibrated", DATA.threshold]];
-  if (GOOD.length) wanted.push(["zero", "Zero overkill", zeroOverkill()]);
-  if (GOOD.length && BAD.length) wanted.push(["cheapest", "Least cost", cheapestThreshold(state.costs)]);
-  byId("presets").replaceChildren(
-    ...wanted.map(([id, label, threshold]) => {
-      const here = decide(threshold).flagged === counts.flagged && (id !== "calibrated" || threshold === state.threshold);
-      const node = element("button", { type: "button", class: "preset", id: `preset-${id}`, "aria-pressed": `${here}`, text: label });
-      node.title = `${threshold}`;
-      node.addEventListener("click", () => {
-        setThreshold(threshold);
-        byId(`preset-${id}`).focus();
-      });
-      return node;
-    }),
-  );
-}
-
-function showCost(counts) {
-  if (!LABELLED) return;
-  const cost = 1000 * expectedCost(counts, state.costs);
-  byId("cost").textContent = cost.toLocaleString("en", { maximumFractionDigits: cost < 100 ? 2 : 0 });
 }
 
 function setThreshold(threshold) {
@@ -191,10 +211,8 @@ function update() {
   if (document.activeElement !== byId("threshold")) byId("threshold").value = `${state.threshold}`;
   byId("threshold").removeAttribute("aria-invalid");
   byId("decided").textContent = `${counts.flagged} of ${SCORES.length} flagged`;
-  showTiles(counts);
-  showMatrix(counts);
+  showCounts(counts);
   showPresets(counts);
-  showCost(counts);
   if (LABELLED) showTypes();
   charts.roc?.mark(counts.alarmRate, counts.recall);
   if (charts.calibration && DATA.trainScores.length) {
@@ -221,16 +239,10 @@ function say(text) {
 function show() {
   const counts = { all: IMAGES.length };
   for (const card of gallery.cards) counts[card.outcome] = (counts[card.outcome] ?? 0) + 1;
-  byId("chips").replaceChildren(
-    ...FILTERS.map((name) =>
-      element(
-        "button",
-        { type: "button", class: `chip ${name}`, "data-filter": name, "aria-pressed": `${state.filter === name}` },
-        name === "all" ? "All" : OUTCOMES[name].label,
-        element("b", { text: `${counts[name] ?? 0}` }),
-      ),
-    ),
-  );
+  for (const name of FILTERS) {
+    setText(`chip-${name}`, `${counts[name] ?? 0}`);
+    byId(`chip-${name}`).parentNode.setAttribute("aria-pressed", `${state.filter === name}`);
+  }
   gallery.sort(state.sort, state.threshold);
   const words = state.query.toLocaleLowerCase().split(/\s+/).filter(Boolean);
   const n = gallery.filter((image, outcome) => {
@@ -243,12 +255,19 @@ function show() {
   byId("empty").hidden = n > 0;
 }
 
+function makeChips() {
+  for (const name of FILTERS) {
+    const label = name === "all" ? "All" : OUTCOMES[name].label;
+    const node = element("button", { type: "button", class: `chip ${name}`, "data-filter": name }, label);
+    node.append(element("b", { id: `chip-${name}` }));
+    byId("chips").append(node);
+  }
+}
+
 function setFilter(name) {
   state.filter = name;
   selectTab("tab-images");
-  const focused = document.activeElement?.closest("#chips");
   show();
-  if (focused) byId("chips").querySelector(`[data-filter="${name}"]`).focus();
 }
 
 document.addEventListener("click", (event) => {
@@ -415,5 +434,9 @@ document.addEventListener("keydown", (event) => {
 });
 addEventListener("beforeprint", () => gallery.loadVisible());
 
+makeTiles();
+makeMatrix();
+makePresets();
+makeChips();
 setView({});
 update();
