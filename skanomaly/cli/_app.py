@@ -20,8 +20,8 @@ from skanomaly.cli._explain import explain
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
-from skanomaly.cli._score import score
 from skanomaly.cli._report import report
+from skanomaly.cli._score import score
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
 

@@ -15,7 +15,6 @@ from skanomaly._warn import warn_user
 from skanomaly.persistence._container import Container
 from skanomaly.persistence._manifest import versions
 from skanomaly.persistence._portable import without_folders
-from skanomaly.persistence._skops import skops_io
 from skanomaly.persistence._tree import objects_of, put_back
 from skanomaly.persistence._trusted import trusted_names, untrusted_error
 from skanomaly.persistence._weights import restore_weights
@@ -80,7 +79,8 @@ def load_model(
     if isinstance(trusted, str):
         raise TypeError(f"trusted must be a list of names, got the text {trusted!r}")
     with Container(path) as file:
-        import skops.io  # takes seconds, which a file that is refused before need not cost
+        # It takes a second, which a file that is refused before need not cost.
+        from skanomaly.persistence._skops import skops_io
 
         try:
             data, arrays = file.tree(), file.arrays()

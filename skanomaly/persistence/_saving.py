@@ -13,7 +13,6 @@ from skanomaly._typing import PathLike
 from skanomaly.persistence._container import write_container
 from skanomaly.persistence._manifest import describe
 from skanomaly.persistence._portable import without_folders
-from skanomaly.persistence._skops import skops_io
 from skanomaly.persistence._tree import take_out
 from skanomaly.persistence._weights import weights_of
 
@@ -69,7 +68,7 @@ def save_model(
             f"estimator must be an estimator of scikit-learn or skanomaly, got "
             f"{type(estimator).__name__}"
         )
-    import skops.io  # takes seconds: it imports all of scikit-learn, and torch where it is there
+    from skanomaly.persistence._skops import skops_io  # takes a second
 
     place = Path(path).expanduser()
     try:

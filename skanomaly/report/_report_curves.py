@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skanomaly._results.measured import Curve, roc_of, thinned
+from skanomaly._results.measured import Curve, roc_of
 from skanomaly._typing import ArrayLike, FloatArray
 
 _MOST_POINTS = 400
@@ -66,5 +66,16 @@ def calibration_curve(train_scores: ArrayLike, good_scores: FloatArray) -> Curve
 
 
 def _points(curve: Curve) -> Points:
-    x, y = thinned(*curve, _MOST_POINTS)
+    x, y = _thinned(*curve)
     return {"x": [round(float(v), 5) for v in x], "y": [round(float(v), 5) for v in y]}
+
+
+def _thinned(x, y):
+    """At most so many points of an ascending curve, at even steps along it, with both ends."""
+    if x.size <= _MOST_POINTS:
+        return x, y
+    length = np.append(0.0, np.cumsum(np.diff(x) + np.diff(y)))
+    steps = np.linspace(0, length[-1], _MOST_POINTS)
+    kept = np.unique(np.searchsorted(length, steps).clip(max=x.size - 1))
+    kept[-1] = x.size - 1
+    return x[kept], y[kept]
