@@ -16,7 +16,7 @@ from skanomaly._typing import ImageLike, Images
 from skanomaly.inspection._colours import heat_colours
 from skanomaly.inspection._drawing import DISPLAY_DOCS, as_text, check_matplotlib
 from skanomaly.inspection._explain import explain
-from skanomaly.inspection._explanation import Box, Explanation, NearestPatch, patch_box
+from skanomaly.inspection._explanation import Explanation, NearestPatch, patch_box
 
 _AROUND = 2.0  # a close-up shows so many patches on each side of the one in the middle
 _DOCS = {
@@ -141,7 +141,7 @@ class NearestPatchDisplay:
         self.axes_ = self._axes(ax, 1 + len(shown))
         self.ax_ = self.axes_[0, 0]
         self.figure_ = self.ax_.get_figure()
-        self._draw(0, viewable_image(told.image), told.box, f"score {told.score:.3g}", kwargs)
+        self._draw(0, viewable_image(told.image), told.box, f"patch score {told.score:.3g}", kwargs)
         if told.region is not None:
             self._frame(self.ax_, told.region.box, linestyle="--")
         for k, (near, (image, problem)) in enumerate(zip(told.neighbors, shown, strict=True), 1):
@@ -150,16 +150,10 @@ class NearestPatchDisplay:
             if image is None:
                 for axis in self.axes_[:, k]:
                     axis.set_axis_off()
-                self.axes_[0, k].set_title(title)
-                self.axes_[0, k].text(
-                    0.5,
-                    0.5,
-                    problem,
-                    ha="center",
-                    va="center",
-                    wrap=True,
-                    transform=self.axes_[0, k].transAxes,
-                )
+                above = self.axes_[0, k]
+                above.set_title(title)
+                middle = {"ha": "center", "va": "center", "transform": above.transAxes}
+                above.text(0.5, 0.5, problem, wrap=True, **middle)
             else:
                 box = patch_box(near.row, near.column, near.grid, image.shape[:2])
                 self._draw(k, image, box, title, kwargs)
@@ -168,10 +162,14 @@ class NearestPatchDisplay:
     def _axes(self, ax, n_columns):
         if ax is None:
             pyplot = import_optional("matplotlib.pyplot", "plot", type(self).__name__)
-            size = (2.6 * n_columns, 5.6)
-            return pyplot.subplots(2, n_columns, figsize=size, squeeze=False, layout="constrained")[
-                1
-            ]
+            _, axes = pyplot.subplots(
+                2,
+                n_columns,
+                figsize=(2.6 * n_columns, 5.6),
+                squeeze=False,
+                layout="constrained",
+            )
+            return axes
         axes = np.asarray(ax, dtype=object)
         if axes.shape != (2, n_columns):
             raise ValueError(f"ax must be Axes of shape (2, {n_columns}), got {axes.shape}")
@@ -191,7 +189,7 @@ class NearestPatchDisplay:
         below.set_xlim(x - _AROUND * width - 0.5, x + (1 + _AROUND) * width - 0.5)
         below.set_ylim(y + (1 + _AROUND) * height - 0.5, y - _AROUND * height - 0.5)
 
-    def _frame(self, axis, box: Box, **options):
+    def _frame(self, axis, box, **options):
         """A frame in violet on white, which is seen over anything."""
         patches = import_optional("matplotlib.patches", "plot", type(self).__name__)
         x, y, width, height = box

@@ -13,6 +13,7 @@ from skanomaly.datasets import make_surfaces
 from skanomaly.inspection import (
     AnomalyMapDisplay,
     CalibrationDisplay,
+    NearestPatchDisplay,
     PROCurveDisplay,
     ScoreHistogramDisplay,
     ThresholdDisplay,
@@ -142,6 +143,13 @@ def test_histogram_of_what_is_not_known(pipe, surfaces):
     )
     colours = {tuple(bars[0].get_facecolor()) for bars in many.bars_.values()}
     assert len(many.bars_) == len(colours) == 20 and many.threshold_line_ is None
+
+
+def test_names_of_folders_are_shown_as_they_are():
+    kinds = ["_crack", "a$b$", "lack\udce9", "x"]
+    display = ScoreHistogramDisplay.from_predictions(None, [0.0, 1, 2, 3], defect_types=kinds)
+    assert legend_of(display) == [" _crack (1)", r"a\$b\$ (1)", r"lack\udce9 (1)", "x (1)"]
+    display.figure_.canvas.draw()
 
 
 def test_histogram_errors(pipe, surfaces):
@@ -280,6 +288,7 @@ def test_what_is_wrong_is_said_before_images_are_scored(call, error):
         lambda: CalibrationDisplay.from_estimator(Unwilling(), IMAGES),
         lambda: CalibrationDisplay.from_predictions([0.5]),
         lambda: AnomalyMapDisplay.from_estimator(Unwilling(), IMAGES),
+        lambda: NearestPatchDisplay.from_estimator(Unwilling(), IMAGES[0]),
     ],
 )
 def test_without_matplotlib_the_extra_is_named(call, monkeypatch):
