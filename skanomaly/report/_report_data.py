@@ -248,7 +248,7 @@ def _provenance(subject, scorer, command):
     calibration = getattr(scorer, "calibration_", None) or {}
     return {
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": command,
+        "command": None if command is None else shown_text(command),
         "trained": subject.n_train,
         "model": " → ".join(_step_names(subject.estimator)),
         "digests": {name: digest for name, digest in digests.items() if digest},

@@ -130,7 +130,8 @@ def threshold_of(page):
 
 
 def names(page):
-    return page.locator(".card:visible .card-name").all_inner_texts()
+    cards = "document.querySelectorAll('.card:not([hidden]) .card-name')"
+    return page.evaluate(f"[...{cards}].map((name) => name.textContent)")
 
 
 def test_counts_are_those_of_the_evaluation(result, file, opened):
@@ -260,11 +261,17 @@ def test_keyboard(result, file, opened):
     assert page.input_value("#search") == "m1t?" and page.is_checked("#map")
     page.fill("#search", "")
     page.locator(".card").first.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowUp")
     focused = "document.activeElement.querySelector('.card-name').textContent"
-    assert page.evaluate(focused) == names(page)[1]
+    columns = "getComputedStyle(document.getElementById('grid')).gridTemplateColumns"
+    steps = {"ArrowRight": 1, "ArrowDown": len(page.evaluate(columns).split()), "ArrowLeft": -1}
+    at = 0
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowLeft"):
+        page.keyboard.press(key)
+        at += steps[key]
+        assert page.evaluate(focused) == names(page)[at]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    page.locator(".card").nth(1).focus()
     page.keyboard.press("Enter")
     assert page.inner_text("#detail-name") == names(page)[1]
     page.keyboard.press("ArrowRight")
