@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         base,
         benchmarking,
         datasets,
+        decisions,
         embedders,
         estimator_checks,
         evaluation,
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
         persistence,
         registry,
         scorers,
+        streaming,
     )
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
+    from skanomaly.decisions import decide, recalibrate, tune_threshold
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -39,15 +42,23 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, p_values
+    from skanomaly.inspection import (
+        AnomalyMapDisplay,
+        anomaly_maps,
+        anomaly_regions,
+        explain,
+        p_values,
+    )
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
+    from skanomaly.streaming import Failure, iter_scores
 
 __all__ = [
     "AnomalibDetector",
     "AnomalyMapDisplay",
     "DinoV2Patches",
+    "Failure",
     "FilterBankPatches",
     "FunctionPatches",
     "ImageReadError",
@@ -60,16 +71,21 @@ __all__ = [
     "__version__",
     "anomalib",
     "anomaly_maps",
+    "anomaly_regions",
     "base",
     "benchmark",
     "benchmarking",
     "create_model",
     "datasets",
+    "decide",
+    "decisions",
     "embedders",
     "estimator_checks",
     "evaluate_split",
     "evaluation",
+    "explain",
     "inspection",
+    "iter_scores",
     "list_models",
     "load_model",
     "metrics",
@@ -78,9 +94,12 @@ __all__ = [
     "model_selection",
     "p_values",
     "persistence",
+    "recalibrate",
     "registry",
     "save_model",
     "scorers",
+    "streaming",
+    "tune_threshold",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -89,6 +108,7 @@ _EXPORTS = {
     "skanomaly._images": ["ImageReadError"],
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
+    "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",
@@ -97,10 +117,17 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "p_values"],
+    "skanomaly.inspection": [
+        "AnomalyMapDisplay",
+        "anomaly_maps",
+        "anomaly_regions",
+        "explain",
+        "p_values",
+    ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+    "skanomaly.streaming": ["Failure", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -31,6 +31,7 @@ _RESERVED = frozenset(
 # How a PNG file of ours begins: behind its header, of 33 bytes, comes this chunk.
 _MARK = ("Software", "skanomaly")
 _MARK_BYTES = b"tEXt" + "\0".join(_MARK).encode()
+_MADE = " made surface"  # behind the mark of what stands for a photograph
 _PRINTED = 10
 
 
@@ -235,7 +236,9 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def save_picture(picture: Image.Image, path: Path, *, compress_level: int = 6) -> None:
+def save_picture(
+    picture: Image.Image, path: Path, *, compress_level: int = 6, photograph: bool = False
+) -> None:
     """Write a picture as a PNG file that :func:`is_own_picture` knows again.
 
     Parameters
@@ -246,9 +249,12 @@ def save_picture(picture: Image.Image, path: Path, *, compress_level: int = 6) -
         In a folder that exists.
     compress_level : int, default=6
         From 0, none, to 9, slow.
+    photograph : bool, default=False
+        Whether it stands for a photograph, and is one to models: no :func:`is_drawing`.
     """
     info = PngInfo()
-    info.add_text(*_MARK)
+    key, value = _MARK
+    info.add_text(key, value + _MADE if photograph else value)
     with written_beside(path) as file:
         picture.save(file, "PNG", pnginfo=info, compress_level=compress_level)
 
@@ -265,12 +271,37 @@ def is_own_picture(path: Path) -> bool:
     -------
     bool
     """
+    return _mark_of(path) is not None
+
+
+def is_drawing(path: Path) -> bool:
+    """Whether a file is a picture of ours of what a model found, such as a heat map.
+
+    Parameters
+    ----------
+    path : Path
+        Of any file.
+
+    Returns
+    -------
+    bool
+        False of made surfaces, which stand for photographs.
+    """
+    mark = _mark_of(path)
+    return mark is not None and not mark.startswith(_MADE.encode())
+
+
+def _mark_of(path):
+    """What stands behind the mark of ours, None without one."""
     try:
         with open(path, "rb") as file:
-            head = file.read(33 + 4 + len(_MARK_BYTES))
-    except OSError:
-        return False
-    return head.startswith(b"\x89PNG\r\n\x1a\n") and head.endswith(_MARK_BYTES)
+            head = file.read(33 + 4 + len(_MARK_BYTES) + len(_MADE))
+    except (OSError, ValueError):  # ValueError: a null character in the name
+        return None
+    marked = head[33 + 4 :]
+    if not (head.startswith(b"\x89PNG\r\n\x1a\n") and marked.startswith(_MARK_BYTES)):
+        return None
+    return marked[len(_MARK_BYTES) :]
 
 
 def _beside(path):

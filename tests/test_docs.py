@@ -132,7 +132,9 @@ def test_anomalib(anomalib_scope, tmp_path, monkeypatch):
             exec(code.replace("        ...\n", ""), anomalib_scope)
             ran += 1
     assert ran >= 4
-    assert (tmp_path / "detector.joblib").stat().st_size < 10_000
+    maps = anomalib_scope["detector"].held_out_patches_
+    size = (tmp_path / "detector.joblib").stat().st_size
+    assert size < 10_000 + sum(heat.nbytes for heat in maps)
     assert anomalib_scope["search"].best_params_["contamination"] in (0.01, 0.05, 0.1)
     assert anomalib_scope["detector"].score_samples(anomalib_scope["new"]).tolist() == [-0.3] * 10
 
@@ -155,6 +157,32 @@ def test_calibration(names):
     assert len(pipe["scorer"].train_scores_) == len(good) - 1  # the defect is left out
 
 
+def test_displays(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    made = make_surfaces(40, 4, surface="fabric", image_size=64, random_state=0)
+    paths = []
+    for i, image in enumerate(made.images):
+        paths.append(tmp_path / f"{i:02d}.png")
+        Image.fromarray(image).save(paths[-1])
+    monkeypatch.chdir(tmp_path)
+    pipe = create_model("filterbank", scorer="knn", image_size=64).fit(paths[:24])
+    names = {"images": paths[24:], "y": made.y[24:], "masks": made.masks[24:], "pipe": pipe}
+    for code in blocks("displays.md"):
+        exec(code, names)
+    assert (tmp_path / "maps.png").exists()
+    names["plt"].close("all")
+
+
+def test_explaining(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("explaining.md"):
+        exec(code, scope)
+    assert "nearest patch of the training images" in capsys.readouterr().out
+    assert len(scope["masks"]) == len(names["new"]) and (tmp_path / "regions.json").is_file()
+    assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -166,7 +194,8 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md"}
+    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md"}
+    here |= {"explaining.md", "images.md"}
     assert with_code == here | elsewhere
 
 

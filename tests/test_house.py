@@ -19,7 +19,7 @@ _networks benchmarking report
 evaluation persistence streaming
 _results
 decisions
-datasets inspection
+datasets inspection _calibrated
 core _images _pipelines
 _recipes
 metrics model_selection _tokens _cache _origins _grouped_fit _output

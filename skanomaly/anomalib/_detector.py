@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,8 +20,8 @@ from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike, Va
 from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
-from skanomaly.anomalib._state import FileBackedDetector
-from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
+from skanomaly.anomalib._state import SET_BY_FIT, FileBackedDetector, HeldOutMaps
+from skanomaly.core.calibration import conformal_p_values, patch_score_limits
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 
@@ -70,13 +71,16 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         `score_samples` of the good images given to `fit`.
     patch_limits_ : tuple of float
         Limits of colours, from the maps of these images, where the model has maps.
+    calibration_ : dict of str to object
+        Where the threshold is from, as of the scorers; see :func:`skanomaly.recalibrate`.
 
     Notes
     -----
     ``score_samples`` is the negative of anomalib's ``pred_score``; maps keep anomalib's sign.
     Before `fit`, `decision_function` and `predict` use the checkpoint's own threshold: that of the
     best F1 on anomalib's validation images, defects included. Pickles hold the path and the digest
-    of the file, not the model: where the file has moved or changed, an error says so.
+    of the file, not the model: where the file has moved or changed, an error says so; and the maps
+    of the good images, of 2**24 values at most, by which regions are calibrated.
 
     Images are resized as in anomalib's training, antialiased; anomalib's own inferencers resize
     inside of the exported model, without, and score a little differently.
@@ -231,7 +235,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         """
         backend = self._backend()
         # Before the work is done: a model without a threshold raises.
-        offset = self.offset_ if hasattr(self, "offset_") else backend.offset(self.normalized)
+        offset = self._offset(backend)
         return self._score(X, backend)[1] - offset
 
     def predict(self, X: Images) -> IntArray:
@@ -261,27 +265,17 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
             At least ``1 / (n + 1)``. Valid for images that are exchangeable with those of `fit`.
         """
         check_is_fitted(self, "train_scores_")
-        return conformal_p_values(self.train_scores_, self.score_samples(X))
+        return conformal_p_values(self.train_scores_, self.score_samples(X), self._train_groups)
 
-    @property
-    def raw_scores_(self) -> bool | None:
-        """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
+    def _maps_or_none(self, X: Images) -> tuple[list[FloatArray], FloatArray]:
+        """Maps of the model's size, each None where the model has none, and `score_samples`."""
+        return self._score(X, self._backend(), "any")
 
-        False also for a graph of normalised scores only, which warns; None with `inferencer`.
-        """
-        unclipped = self._facts()[0]
-        return None if unclipped is None else unclipped and not self.normalized
-
-    @property
-    def family_(self) -> str | None:
-        """The kind of model; None where neither the file nor `family` says it."""
-        return self._facts()[1] or self.family
-
-    def _facts(self) -> tuple[bool | None, str | None]:
-        # Nothing is loaded here: whatever shows an estimator reads its properties.
-        if "_loaded" not in self.__dict__:
-            raise AttributeError("known once the model was loaded, to fit or to score images")
-        return self._loaded
+    def _offset(self, backend: Backend | None = None) -> float:
+        """The threshold of `fit`, or else the checkpoint's own."""
+        if hasattr(self, "offset_"):
+            return self.offset_
+        return (backend or self._backend()).offset(self.normalized)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -298,27 +292,40 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         items = check_images(X)
         normal = normal_images(y, len(items))
         self._train_images = training_images(items)
-        for name in ("offset_", "train_scores_", "patch_limits_", "_file", "_params_at_fit"):
+        for name in SET_BY_FIT:
             self.__dict__.pop(name, None)
-        maps, scores = self._score(items, self._backend(), "sample", training=True)
-        self.train_scores_ = scores[normal]
-        if samples := [maps[i] for i in normal if maps[i].size]:
-            self.patch_limits_ = patch_score_limits(samples)
-        self.offset_ = contamination_offset(self.train_scores_, self.contamination)
-        self._remember_params()
+        held_out = HeldOutMaps(normal)
+        maps, scores = self._score(items, self._backend(), "sample", held_out.add)
+        self._keep([maps[i] for i in normal], held_out)
+        self._train_numbers = normal
+        self._calibrate(scores[normal])
         return scores
+
+    def _measure(self, X: Images) -> FloatArray:
+        for name in ("patch_limits_", "_held_out_grids"):
+            self.__dict__.pop(name, None)
+        held_out = HeldOutMaps(np.arange(len(check_images(X))))
+        maps, scores = self._score(X, self._backend(), "sample", held_out.add)
+        self._keep(maps, held_out)
+        return scores
+
+    def _keep(self, samples: list[FloatArray], held_out: HeldOutMaps) -> None:
+        """Limits of colours from values of maps, and maps themselves, where there are any."""
+        if known := [sample for sample in samples if sample.size]:
+            self.patch_limits_ = patch_score_limits(known)
+            self._held_out_grids = held_out.maps
 
     def _backend(self) -> Backend:
         """The loaded model; an error when it is no longer the one that this detector belongs to."""
         self._validate_params()
-        self._check_unchanged()
+        self._check_params()
         if (self.checkpoint_path is None) == (self.inferencer is None):
             given = "neither" if self.inferencer is None else "both"
             raise ValueError(f"give checkpoint_path or inferencer; this detector has {given}")
         if self.checkpoint_path is None:
             if self.normalized or self.interpolation is not None:
                 raise ValueError("normalized and interpolation are for checkpoints only")
-            self._loaded: tuple[bool | None, str | None] = None, None
+            self._loaded = None, None
             return InferencerBackend(self.inferencer)
         options = self.device, self.family, self.trust, self.interpolation
         path, digest = self.__dict__.get("_file", (None, None))
@@ -329,7 +336,11 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         return backend
 
     def _score(
-        self, X: Images, backend: Backend, size: str | None = None, training: bool = False
+        self,
+        X: Images,
+        backend: Backend,
+        size: str | None = None,
+        training: Callable[[int, FloatArray], None] | None = None,
     ) -> tuple[list[FloatArray], FloatArray]:  # no maps without a size
         options = self.normalized, self.value_range, self.batch_size, self.verbose, training
         return score_batches(check_images(X), backend, size, *options)

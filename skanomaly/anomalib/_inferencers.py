@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ def score_batches(
     value_range: ValueRange | None,
     batch_size: int,
     verbose: bool | int,
-    training: bool = False,
+    training: Callable[[int, FloatArray], None] | None = None,
 ) -> tuple[list[FloatArray], FloatArray]:
     """Maps of images, and their scores, from one pass.
 
@@ -96,15 +96,17 @@ def score_batches(
         Paths, bytes, PIL images or arrays.
     backend : Backend
         The model.
-    size : {None, "image", "model", "sample"}
-        Give no maps, maps of each image's size, maps of the model's size, or in place of each map
+    size : {None, "image", "model", "any", "sample"}
+        Give no maps, maps of each image's size, maps of the model's size, these or None where there
+        is no map, or in place of each map
         its quantiles in even steps, the highest value last, and none where there is no map.
     normalized : bool
         Ask for anomalib's normalised scores.
     value_range, batch_size, verbose
         As for :class:`skanomaly.AnomalibDetector`.
-    training : bool, default=False
-        Warn of images of more than 8 bits that use a small part of their range.
+    training : callable, optional
+        In `fit`, with ``size="sample"``: takes the number of an image and its map, of the model's
+        size. Images of more than 8 bits that use a small part of their range are then warned of.
 
     Returns
     -------
@@ -121,7 +123,7 @@ def score_batches(
     """
     injected = isinstance(backend, InferencerBackend)
     read = partial(_read, keep_paths=injected and value_range is None, value_range=value_range)
-    maps: list[FloatArray] = []
+    maps: list[Any] = []
     scores = []
     spans: list[Span | None] = []
     with tqdm(total=len(items), desc="score", unit="image", disable=not verbose) as bar:
@@ -138,6 +140,11 @@ def score_batches(
                 for (i, item), image, heat, name in zip(part, images, heats, names, strict=True):
                     if size == "sample":
                         maps.append(np.empty(0) if heat is None else np.quantile(heat, _STEPS))
+                        if heat is not None and training is not None:
+                            training(i, heat)
+                        continue
+                    if size == "any":
+                        maps.append(heat)
                         continue
                     if heat is None:
                         raise ValueError(f"{name}: this model gives scores, but no anomaly_map")
@@ -147,7 +154,7 @@ def score_batches(
                         heat = upsample_map(heat, own_size, sigma=0)
                     maps.append(heat)
             bar.update(len(part))
-    if training and value_range is None:
+    if training is not None and value_range is None:
         warn_of_small_range(spans)
     return maps, np.concatenate(scores)
 

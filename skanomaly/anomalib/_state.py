@@ -6,10 +6,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from sklearn.exceptions import NotFittedError
+import numpy as np
 
-from skanomaly._parameters import Estimator
-from skanomaly._typing import PathLike
+from skanomaly._calibrated import CalibratedEstimator
+from skanomaly._typing import FloatArray, IntArray, PathLike
 from skanomaly.anomalib._files import checkpoint_digest, checkpoint_files
 
 # What the scores and the threshold depend on; the others say how and where they are computed.
@@ -23,11 +23,89 @@ _PARAMS_OF_FIT = (
     "value_range",
 )
 
+# What a fit that fails must not leave of the one before.
+SET_BY_FIT = (
+    "offset_",
+    "train_scores_",
+    "calibration_",
+    "patch_limits_",
+    "_held_out_grids",
+    "_file",
+    "_params_at_fit",
+)
+# Of the maps of good images that are kept: 256 of 256 x 256, 64 MB. Of more images, those at even
+# steps are.
+_MOST_VALUES = 2**24
 
-class FileBackedDetector(Estimator):
+
+class HeldOutMaps:
+    """Maps of good images, in bounded memory: of all, or of images at even steps.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n_images,), int
+        Numbers of the good images, ascending; maps of others are not kept.
+
+    Attributes
+    ----------
+    maps : list of ndarray of shape (height, width)
+        Those that are kept, in the order of the images.
+    """
+
+    def __init__(self, images: IntArray) -> None:
+        self.maps: list[FloatArray] = []
+        self._images = set(images.tolist())
+        self._step, self._next, self._size = 1, 0, 0
+
+    def add(self, image: int, heat: FloatArray) -> None:
+        """Keep the map of an image, if it is good and one of those at even steps."""
+        if image not in self._images:
+            return
+        number, self._next = self._next, self._next + 1
+        if number % self._step:
+            return
+        self.maps.append(np.array(heat, dtype=np.float32))  # not a part of a whole batch
+        self._size += heat.size
+        while self._size > _MOST_VALUES and len(self.maps) > 1:
+            self.maps, self._step = self.maps[::2], 2 * self._step
+            self._size = sum(kept.size for kept in self.maps)
+
+
+class FileBackedDetector(CalibratedEstimator):
     """Base of the detector, as far as it holds a path and a digest in place of its model."""
 
     checkpoint_path: PathLike | None
+    normalized: bool
+    family: str | None
+    _loaded: tuple[bool | None, str | None]
+    _held_out_grids: list[FloatArray]
+
+    @property
+    def raw_scores_(self) -> bool | None:
+        """Whether scores are from before anomalib's post-processor, which clips them to [0, 1].
+
+        False also for a graph of normalised scores only, which warns; None with `inferencer`.
+        """
+        unclipped = self._facts()[0]
+        return None if unclipped is None else unclipped and not self.normalized
+
+    @property
+    def family_(self) -> str | None:
+        """The kind of model; None where neither the file nor `family` says it."""
+        return self._facts()[1] or self.family
+
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Maps, at the model's own size, of the images of `fit`, or of some at even steps."""
+        if "_held_out_grids" not in vars(self):
+            raise AttributeError("held_out_patches_ are known after fit, of a model with maps")
+        return self._held_out_grids
+
+    def _facts(self) -> tuple[bool | None, str | None]:
+        # Nothing is loaded here: whatever shows an estimator reads its properties.
+        if "_loaded" not in self.__dict__:
+            raise AttributeError("known once the model was loaded, to fit or to score images")
+        return self._loaded
 
     def __sklearn_clone__(self) -> FileBackedDetector:
         # scikit-learn would copy the inferencer, which a compiled model refuses.
@@ -62,8 +140,5 @@ class FileBackedDetector(Estimator):
         others = {n: getattr(self, n) for n in _PARAMS_OF_FIT if n != "checkpoint_path"}
         return {"checkpoint": digest, **others}
 
-    def _check_unchanged(self) -> None:
-        """NotFittedError where a parameter that bears on the threshold is not that of `fit`."""
-        if changed := [name for name in self._changed_params() if name in _PARAMS_OF_FIT]:
-            names = ", ".join(changed)
-            raise NotFittedError(f"{names} of this detector changed since fit; call fit again")
+    def _params_changed(self) -> list[str]:
+        return [name for name in self._changed_params() if name in _PARAMS_OF_FIT]

@@ -3,94 +3,110 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from skanomaly._output import Guard
 from skanomaly.cli._options import (
+    DATA,
     Category,
+    Contamination,
     Json,
     Layout,
     MaxPixels,
+    ModelName,
     Output,
     Overwrite,
     Plugin,
-    Root,
+    Scorer,
+    Seeds,
+    Settings,
+    Shots,
+    Weights,
     home,
     import_plugins,
-    more_shots,
     plain_errors,
     read_splits,
 )
-from skanomaly.cli._results import evaluate_few_shots, evaluate_splits
+from skanomaly.cli._results import evaluate_splits, evaluate_table
 from skanomaly.cli._settings import check_caches, make_model
-from skanomaly.registry import list_scorers
+
+if TYPE_CHECKING:
+    from skanomaly.datasets import DatasetSplit
 
 
 def evaluate(
-    context: typer.Context,
-    root: Root,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="A name of `skanomaly models`; or a backbone: dinov2_vits14 (or another of "
-            "DinoV2Patches), ViT-B-16/openai (or another of open_clip), or any name of timm."
-        ),
-    ] = "filterbank",
-    weights: Annotated[
-        str | None,
-        typer.Option(
+    root: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="ROOT",
             callback=home,
-            help="File of the model's weights, or the checkpoint of a model of anomalib; without "
-            "it, pretrained weights are downloaded.",
+            show_default=False,
+            help="Folder of a data set, of one of its categories or of several; or a manifest. "
+            "Leave it out with --normal and --test.",
         ),
     ] = None,
-    scorer: Annotated[
-        str | None,
+    normal: Annotated[
+        Path | None,
         typer.Option(
-            help=f"In place of the model's own: {', '.join(list_scorers())}, or one of --plugin. "
-            "A backbone has knn."
+            metavar="FOLDER",
+            show_default=False,
+            callback=home,
+            rich_help_panel=DATA,
+            help="Train on the images of this folder, all of them good; with --test.",
         ),
     ] = None,
-    contamination: Annotated[
-        float | None,
-        typer.Option(help="Share of good images that may be flagged; without it, the model's own."),
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            callback=home,
+            rich_help_panel=DATA,
+            help="Test on the images of this folder: good ones in good/, others in folders named "
+            "after their defects; with --normal.",
+        ),
     ] = None,
-    shots: Annotated[
-        list[int] | None, typer.Option(help="Train on so many good images: --shots 1 2 4.")
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            callback=home,
+            rich_help_panel=DATA,
+            help="Take the masks of the defects from folders in this one, named as in --test.",
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Choices of images for each of --shots.")] = 1,
     category: Category = None,
     layout: Layout = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any other parameter of the model, by its name or as step__name, such as "
-            "image_size=448, layers=5,8, knn__coreset=0.1, device=cuda:0, cache_dir=FOLDER; "
-            "repeatable. `skanomaly models NAME` lists them.",
-        ),
-    ] = None,
+    model: ModelName = "filterbank",
+    weights: Weights = None,
+    scorer: Scorer = None,
+    settings: Settings = None,
     plugin: Plugin = None,
+    contamination: Contamination = None,
+    shots: Shots = None,
+    seeds: Seeds = 1,
     output: Output = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Train on the good images of a data set, and measure on its test images."""
+    """Measure a model on a data set: train on its good images, find the defects of the others."""
     with plain_errors(max_pixels):
-        shots = more_shots(shots, root, context)
         import_plugins(plugin)
-        splits = read_splits(root, layout, category)
+        splits = _read_splits(root, normal, test, masks, layout, category)
         if shots and output is not None:
             raise ValueError("--output is for one training set; leave out --shots")
         if seeds > 1 and not shots:
             raise ValueError("--seeds is for --shots")
+        folders = [folder for folder in (root, normal, test, masks) if folder is not None]
         if output is not None:
-            _check_apart(output, root)
+            for folder in folders:
+                _check_apart(output, folder)
         detector = make_model(
             model,
             scorer=scorer,
@@ -99,11 +115,31 @@ def evaluate(
             settings=settings,
         )
         check_caches(detector)
-        guard = Guard(_inputs(splits, root, [weights, *(plugin or ())]), overwrite)
+        guard = Guard(inputs_of(splits, root, [weights, *(plugin or ())]), overwrite)
         if shots:
-            evaluate_few_shots(model, detector, splits, shots, seeds, json_file, guard)
+            evaluate_table({model: detector}, splits, shots, seeds, json_file, guard)
         else:
             evaluate_splits(model, detector, splits, output, json_file, guard)
+
+
+def _read_splits(root, normal, test, masks, layout, category):
+    """The data sets that the options name."""
+    if root is not None and (normal or test or masks):
+        raise ValueError(
+            f"pass either {root}, which holds training and test images, or --normal and --test "
+            "with the folders of each"
+        )
+    if root is not None:
+        return read_splits(root, layout, category)
+    if normal is None or test is None:
+        raise ValueError(
+            "name the images: the folder of a data set, or --normal FOLDER --test FOLDER"
+        )
+    if layout is not None or category is not None:
+        raise ValueError("--layout and --category are for a data set, not for --normal and --test")
+    from skanomaly.datasets import read_folders
+
+    return [read_folders(normal, test, masks)]
 
 
 def _check_apart(output, data):
@@ -117,8 +153,22 @@ def _check_apart(output, data):
         )
 
 
-def _inputs(splits, root, others):
-    """The files that a run reads."""
+def inputs_of(splits: list[DatasetSplit], root: Path | None, others: list[Any]) -> Iterator[Any]:
+    """The files that a run reads.
+
+    Parameters
+    ----------
+    splits : list of DatasetSplit
+        What is evaluated on.
+    root : Path or None
+        Where they were found: a manifest or a list of files may lie in it.
+    others : list of path-like or None
+        What else is read.
+
+    Yields
+    ------
+    path-like
+    """
     from skanomaly._results.digests import split_files
     from skanomaly.datasets._loco import CONFIG
     from skanomaly.datasets._realiad import LISTS
@@ -126,6 +176,6 @@ def _inputs(splits, root, others):
     yield from (path for path in (root, *others) if path is not None)
     for pattern in ("manifest.*", "split_csv/*", f"{LISTS}/*", CONFIG):
         for place in (pattern, f"*/{pattern}"):
-            yield from root.glob(place) if root.is_dir() else ()
+            yield from root.glob(place) if root is not None and root.is_dir() else ()
     for split in splits:
         yield from split_files(split)

@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,9 @@ from rich.text import Text
 if TYPE_CHECKING:
     from skanomaly.datasets import DatasetSplit
 
+# Groups of options in `--help`.
+DATA, MODEL, TRAINING, OUTPUT, LIMITS = "Data", "Model", "Training", "Output", "Limits"
+
 
 def home(value: Any) -> Any:
     """A path, or a list of them, from the home folder: shells leave a ``~`` behind ``=`` to us."""
@@ -28,49 +30,208 @@ def home(value: Any) -> Any:
     return type(value)(expanded) if isinstance(value, Path) else expanded
 
 
+def known_models(incomplete: str) -> list[str]:
+    """Names of models that begin so, for the shell."""
+    from skanomaly.registry import list_models
+
+    return [name for name in list_models() if name.startswith(incomplete)]
+
+
+def known_scorers(incomplete: str) -> list[str]:
+    """Names of scorers that begin so, for the shell."""
+    from skanomaly.registry import list_scorers
+
+    return [name for name in list_scorers() if name.startswith(incomplete)]
+
+
+# Data
+
+Root = Annotated[
+    Path,
+    typer.Argument(
+        metavar="ROOT",
+        callback=home,
+        show_default=False,
+        help="Folder of a data set, of one of its categories or of several; or a manifest.",
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        show_default=False,
+        metavar="NAME",
+        rich_help_panel=DATA,
+        help="Read the folder as this layout, such as mvtec, visa or folder; without it, the "
+        "layout is recognised.",
+    ),
+]
+Category = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=DATA, help="Take this one of the categories that are there."
+    ),
+]
+
+# Model
+
+ModelFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        callback=home,
+        show_default=False,
+        help="File of a trained model, from `skanomaly fit`.",
+    ),
+]
+MODEL_HELP = (
+    "Take this model: a name of `skanomaly models`; or a backbone, such as dinov2_vits14 (or "
+    "another of DinoV2Patches), ViT-B-16/openai (or another of open_clip), or any name of timm."
+)
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        rich_help_panel=MODEL,
+        autocompletion=known_models,
+        help=MODEL_HELP,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        show_default=False,
+        metavar="FILE",
+        callback=home,
+        rich_help_panel=MODEL,
+        help="Load the model's weights from this file, or the checkpoint of a model of anomalib; "
+        "without it, pretrained weights are downloaded.",
+    ),
+]
+Scorer = Annotated[
+    str | None,
+    typer.Option(
+        show_default=False,
+        metavar="NAME",
+        rich_help_panel=MODEL,
+        autocompletion=known_scorers,
+        help="Use this scorer in place of the model's own: gaussian, knn, or one of --plugin. A "
+        "backbone has knn.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        show_default=False,
+        metavar="NAME=VALUE",
+        rich_help_panel=MODEL,
+        help="Set any other parameter of the model, by its name or as step__name, such as "
+        "image_size=448, layers=5,8, knn__coreset=0.1, device=cuda:0, cache_dir=FOLDER; "
+        "repeatable. `skanomaly models NAME` lists them.",
+    ),
+]
 Plugin = Annotated[
     list[str] | None,
     typer.Option(
         "--plugin",
+        show_default=False,
+        metavar="FILE",
+        rich_help_panel=MODEL,
         callback=lambda values: home(values or []),  # typer 0.16 cannot take None from it
-        help="File or module that registers scorers or embedders of your own; repeatable.",
+        help="Import this file or module, which registers scorers or embedders of your own; "
+        "repeatable.",
     ),
 ]
-Root = Annotated[
-    Path,
-    typer.Argument(callback=home, help="Data set, one category or the folder of several."),
+
+# Training
+
+Contamination = Annotated[
+    float | None,
+    typer.Option(
+        show_default=False,
+        metavar="SHARE",
+        rich_help_panel=TRAINING,
+        help="Flag this share of good images, such as 0.05; without it, the model's own (0.1).",
+    ),
 ]
-Layout = Annotated[str | None, typer.Option(help="Layout of the data set; recognised by default.")]
-Category = Annotated[str | None, typer.Option(help="One category of several.")]
+Shots = Annotated[
+    list[int] | None,
+    typer.Option(
+        show_default=False,
+        metavar="N...",
+        rich_help_panel=TRAINING,
+        help="Train on so many of the good images: --shots 1 2 4 measures each of these.",
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=TRAINING,
+        help="Repeat each of --shots with so many choices of images.",
+    ),
+]
+
+# Output
+
 Output = Annotated[
     Path | None,
     typer.Option(
+        "--output",
+        "-o",
+        show_default=False,
+        metavar="FOLDER",
         callback=home,
-        help="Folder for the heat maps of the test images, as PNG files, and scores.csv; those of "
-        "an earlier run are replaced.",
+        rich_help_panel=OUTPUT,
+        help="Write the heat maps of the test images into this folder, as PNG files, and "
+        "scores.csv; those of an earlier run are replaced.",
     ),
 ]
 Json = Annotated[
     str | None,
     typer.Option(
         "--json",
+        show_default=False,
+        metavar="FILE",
         callback=home,
-        help="File for the results, one JSON line each; '-' for the terminal. Earlier results in "
-        "it are kept; of the same model, images and version the last row counts.",
+        rich_help_panel=OUTPUT,
+        help="Add the results to this file, one JSON object a line; '-' prints them in place of "
+        "tables. Earlier results are kept; of the same model, images and version the last counts.",
+    ),
+]
+JsonSummary = Annotated[
+    str | None,
+    typer.Option(
+        "--json",
+        show_default=False,
+        metavar="FILE",
+        callback=home,
+        rich_help_panel=OUTPUT,
+        help="Write the result to this file, as one JSON object; '-' prints it in place of text.",
     ),
 ]
 Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Write over files of others where --output or --json would; never over images, masks "
-        "and what else is read.",
+        rich_help_panel=OUTPUT,
+        help="Replace files that are in the way of the output; never images, masks and what else "
+        "is read.",
     ),
 ]
+
+# Limits
+
 MaxPixels = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="N", help="Take images of up to so many pixels; without it, Pillow's limit."
+        show_default=False,
+        min=1,
+        metavar="N",
+        rich_help_panel=LIMITS,
+        help="Take images of up to so many pixels; without it, up to Pillow's limit of 89 million.",
     ),
 ]
 
@@ -97,6 +258,8 @@ def plain_errors(max_pixels: int | None = None) -> Iterator[None]:
             warnings.showwarning = _print_warning
             yield
         sys.stdout.flush()
+    except typer.Exit:  # the code that a command ends with, and a RuntimeError
+        raise
     except KeyboardInterrupt as exc:
         print("interrupted; what was written until now is kept", file=sys.stderr)
         raise typer.Exit(130) from exc
@@ -128,32 +291,6 @@ def printable(text: str) -> str:
 def shown(text: str) -> Text:
     """A stranger's name for a table, which takes no part of it for markup."""
     return Text(printable(text))
-
-
-def more_shots(shots: list[int] | None, root: Path, context: typer.Context) -> list[int]:
-    """`--shots 1 2 4`: the numbers behind the first arrive as arguments of no option."""
-    extra = context.args
-    # An option that there is not takes the place of the data set where it stands before it.
-    for text in extra if root.exists() else [str(root), *extra]:
-        if text.startswith("-"):
-            raise ValueError(_no_option(text, context))
-    if extra and not (shots and all(text.isdigit() for text in extra)):
-        raise ValueError(f"unexpected arguments: {' '.join(extra)}")
-    return [*(shots or []), *map(int, extra)]
-
-
-def _no_option(text, context):
-    """What to say of an option that there is not."""
-    option, _, value = text.partition("=")
-    known = [name for parameter in context.command.params for name in parameter.opts]
-    close = get_close_matches(option, known, n=1, cutoff=0.8)
-    if close:
-        return f"there is no option {option}; did you mean {close[0]}?"
-    name = option.lstrip("-").replace("-", "_")
-    return (
-        f"there is no option {option}; a parameter of the model is given as --set "
-        f"{name}={value or 'VALUE'} (`skanomaly models NAME` lists those of a model)"
-    )
 
 
 def import_plugins(sources: list[str] | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from skanomaly._results.file import ResultsFile
     from skanomaly.datasets import DatasetSplit
 
-_SHOWN_OF_FEW_SHOTS = ("image_auroc", "image_f1_max", "pixel_auroc", "aupro_0.3")
+_SHOWN_OF_TABLES = ("image_auroc", "image_f1_max", "pixel_auroc", "aupro_0.3")
 
 
 def evaluate_splits(
@@ -105,43 +105,65 @@ def open_results(json_file: str | None, guard: Guard, folders: Iterable[Any]) ->
     return ResultsFile(json_file, guard)
 
 
-def evaluate_few_shots(
-    name: str,
-    detector: Any,
+def evaluate_table(
+    models: Mapping[str, Any],
     splits: Sequence[DatasetSplit],
-    shots: list[int],
+    shots: Sequence[int | None],
     seeds: int,
     json_file: str | None,
     guard: Guard,
 ) -> None:
-    """Evaluate a detector after training on few images, and show means and deviations."""
+    """Evaluate models on each data set, for numbers of images, and show means and deviations.
+
+    Parameters
+    ----------
+    models : mapping of str to estimator
+        By name; not fitted.
+    splits : sequence of DatasetSplit
+        Their names differ.
+    shots : sequence of int or None
+        Training images to take; None takes all of them.
+    seeds : int
+        Choices of images for each number.
+    json_file : str or None
+        File of results; "-" is the terminal.
+    guard : Guard
+        What must not be written over.
+    """
     from skanomaly.benchmarking import each_run
 
     results = open_results(json_file, guard, ())
     rows = []
     try:
-        models = {name: detector}
         for row in each_run(models, splits, shots=shots, seeds=seeds, results=results):
             rows.append(row)
             if json_file == "-":
                 print(json.dumps(row), flush=True)
     finally:  # what was had is shown, though a later run failed
         if rows and json_file != "-":
-            _print_few_shots(rows)
+            _print_table(rows)
 
 
-def _print_few_shots(rows):
+def _print_table(rows):
     from skanomaly.benchmarking import summarize
 
-    titles = (name.replace("_", " ") for name in _SHOWN_OF_FEW_SHOTS)
-    table = Table("data set", "shots", "seeds", *titles)
-    for line in summarize(rows):
+    lines = summarize(rows)
+    known = {
+        "model": [line["model"] for line in lines],
+        "data set": [line["name"] for line in lines],
+        "shots": ["all" if line["shots"] is None else str(line["shots"]) for line in lines],
+        "seeds": [str(line["n_seeds"]) for line in lines],
+    }
+    # A column tells something where its cells differ; what is measured on always does.
+    columns = [name for name in known if name == "data set" or set(known[name]) > {known[name][0]}]
+    table = Table(*columns, *(name.replace("_", " ") for name in _SHOWN_OF_TABLES))
+    for i, line in enumerate(lines):
         cells = []
-        for name in _SHOWN_OF_FEW_SHOTS:
+        for name in _SHOWN_OF_TABLES:
             mean, std = line["mean"].get(name), line["std"].get(name)
             text = "-" if mean is None else f"{mean:.4f}"
             cells.append(text if std is None else f"{text} ± {std:.4f}")
-        table.add_row(shown(line["name"]), str(line["shots"]), str(line["n_seeds"]), *cells)
+        table.add_row(*(shown(known[name][i]) for name in columns), *cells)
     Console().print(table)
 
 

@@ -2,7 +2,7 @@
 
 from skanomaly.datasets._btad import read_btad
 from skanomaly.datasets._check import find_problems
-from skanomaly.datasets._folder import read_folder
+from skanomaly.datasets._folder import read_folder, read_folders
 from skanomaly.datasets._loco import DefectType, read_loco
 from skanomaly.datasets._manifest import read_manifest
 from skanomaly.datasets._mvtec import read_mvtec
@@ -24,6 +24,7 @@ __all__ = [
     "read_btad",
     "read_dataset",
     "read_folder",
+    "read_folders",
     "read_loco",
     "read_manifest",
     "read_mvtec",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from skanomaly._labels import GOOD_WORDS
 from skanomaly._typing import PathLike
 from skanomaly.datasets._records import GOOD, DatasetSplit, LayoutError
 from skanomaly.datasets._tree import (
     check_stems,
+    class_files,
     existing_folder,
     exists_inside,
     file_masks,
@@ -133,6 +136,101 @@ def read_folder(
         name=root.name,
         train=image_set(f"{root.name}/train", {GOOD: train}, {}),
         test=image_set(f"{root.name}/test", {GOOD: test, **bad}, paired),
+    )
+
+
+def read_folders(normal: PathLike, test: PathLike, masks: PathLike | None = None) -> DatasetSplit:
+    """Read a folder of normal images to train on, and a folder of test images, wherever they lie.
+
+    The layout is ``<normal>/*`` and ``<test>/<class>/*``: in `test`, the folder ``good`` (or
+    ``ok``, ``normal``) holds normal images, every other one type of defect. Optionally the masks
+    are in ``<masks>/<class>/*``, and paired as by :func:`read_mvtec`. What does not fit is an
+    error in the same way. No image is decoded.
+
+    Parameters
+    ----------
+    normal : str or path-like
+        Folder of normal images.
+    test : str or path-like
+        Folder of the folders of test images.
+    masks : str, path-like or None, default=None
+        Folder of the folders of masks; with None the masks are not known.
+
+    Returns
+    -------
+    split : DatasetSplit
+        ``split.train`` and ``split.test``. Its name is that of the folder that holds both, or
+        that of `test` where none holds both directly.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        A folder does not exist or is none.
+    LayoutError
+        Every path that does not fit the layout.
+
+    See Also
+    --------
+    read_folder : Both kinds of images in one folder, of which normal ones are held out.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from PIL import Image
+    >>> from skanomaly.datasets import read_folders
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in ("may/0.png", "june/good/0.png", "june/crack/0.png"):
+    ...         path = Path(folder, name)
+    ...         path.parent.mkdir(parents=True, exist_ok=True)
+    ...         Image.new("L", (8, 6)).save(path)
+    ...     split = read_folders(Path(folder, "may"), Path(folder, "june"))
+    >>> split.train.y.tolist(), split.test.defect_types
+    ([1], ('good', 'crack'))
+    """
+    normal, test = existing_folder(normal), existing_folder(test)
+    offenders: list[tuple[Path, str]] = []
+    train = image_files(normal, normal, offenders)
+    entries = list_entries(test)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if entries and not folders:
+        reason = (
+            "holds no folder for each class, so that nothing says which images are good and which "
+            "are not: sort them into good/ and folders named after the defects; or train with "
+            "`skanomaly fit` and judge the images with `skanomaly score`"
+        )
+        raise LayoutError(test, [(test, reason)])
+    tested = class_files(test, ".", offenders)
+    good = [name for name in tested if name.lower() in GOOD_WORDS]
+    offenders += [
+        (test / name, f"normal images are in {good[0]} already: one folder holds them")
+        for name in good[1:]
+    ]
+    for name in tested:
+        if os.path.samefile(test / name, normal):
+            reason = (
+                "is the folder that is trained on: test on other images; `skanomaly evaluate` "
+                f"with the folder {test.name} alone holds some of them out"
+            )
+            offenders.append((test / name, reason))
+        elif looks_like(name) == "masks":
+            reason = "looks like masks: pass them as masks (--masks), outside of the test images"
+            offenders.append((test / name, reason))
+    for files in (train, *tested.values()):
+        check_stems(files, offenders)
+    normal_name = good[0] if good else GOOD
+    paired: dict[Path, Path] = {}
+    if masks is not None:
+        masks = existing_folder(masks)
+        bad = {name: files for name, files in tested.items() if name != normal_name}
+        paired = file_masks(masks, ".", test.name, bad, normal_name, offenders)
+    if offenders:
+        raise LayoutError(test, offenders)
+    name = test.parent.name if test.parent == normal.parent else test.name
+    return DatasetSplit(
+        name=name,
+        train=image_set(f"{name}/{normal.name}", {GOOD: train}, {}),
+        test=image_set(f"{name}/{test.name}", tested, paired, normal_name),
     )
 
 

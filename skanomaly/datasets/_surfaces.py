@@ -243,4 +243,4 @@ def write_surfaces(
     for path, picture in pictures.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         # Sensor noise does not compress: the quick way saves time, and loses few bytes.
-        save_picture(Image.fromarray(picture), path, compress_level=1)
+        save_picture(Image.fromarray(picture), path, compress_level=1, photograph=True)

@@ -104,7 +104,7 @@ def anomaly_maps(
     if size == "image":
         sizes = [image_size(item, i) for i, item in enumerate(items)]
     else:
-        sizes = [_check_size(size)] * len(items)
+        sizes = [check_size(size)] * len(items)
     if stack and len(set(sizes)) > 1:
         other = next(i for i, s in enumerate(sizes) if s != sizes[0])
         raise ValueError(
@@ -210,15 +210,45 @@ def p_values(estimator: Any, images: Images) -> FloatArray:
     return split.scorer.p_values(split.tokens_of(images))
 
 
+def p_values_of(scorer: Any, scores: FloatArray) -> FloatArray | None:
+    """Conformal p-values of images whose scores are known already.
+
+    Parameters
+    ----------
+    scorer : scorer or detector
+        Fitted; the last step of a Pipeline.
+    scores : ndarray of shape (n_images,)
+        Its `score_samples` of the images.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), float64, or None
+        As :func:`p_values`. None where the scorer has no held-out scores to compare with, or they
+        belong to other parameters than it has now.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import PatchKNNScorer
+    >>> from skanomaly.inspection import p_values_of
+    >>> tokens = np.random.default_rng(0).normal(size=(9, 4, 4, 8))
+    >>> p_values_of(PatchKNNScorer().fit(tokens), np.array([-2.0, 0.0]))
+    array([0.1, 1. ])
+    """
+    known = getattr(scorer, "_p_values_of", None)
+    return None if known is None else known(scores)
+
+
 def check_sigma(sigma: float) -> None:
     """ValueError where `sigma` is no width of a Gaussian in pixels."""
     if isinstance(sigma, bool) or not isinstance(sigma, Real) or not 0 <= float(sigma) < np.inf:
         raise ValueError(f"sigma must be a number of pixels, at least 0, got {sigma!r}")
 
 
-def _check_size(size):
+def check_size(size: Any) -> tuple[int, int]:
+    """A size of a map as (height, width); ValueError where it is none."""
     sides = tuple(size) if isinstance(size, (tuple, list)) else ()
     integers = [isinstance(side, Integral) and not isinstance(side, bool) for side in sides]
     if len(sides) != 2 or not all(integers) or min(sides) < 1:
         raise ValueError(f"size must be 'image' or (height, width) in pixels, got {size!r}")
-    return sides
+    return sides[0], sides[1]

@@ -9,6 +9,7 @@ True where there is a defect. The truth comes first everywhere: ``(y_true, score
 ``(masks, maps)``, ``(regions, maps)``.
 """
 
+from skanomaly.metrics._costs import expected_cost_curve
 from skanomaly.metrics._histogram import HistogramPixelMetrics
 from skanomaly.metrics._image import (
     bootstrap_interval,
@@ -47,6 +48,7 @@ __all__ = [
     "aupro",
     "auspro",
     "bootstrap_interval",
+    "expected_cost_curve",
     "image_auroc",
     "image_auroc_scorer",
     "image_average_precision",

@@ -79,12 +79,13 @@ def load_model(
     if isinstance(trusted, str):
         raise TypeError(f"trusted must be a list of names, got the text {trusted!r}")
     with Container(path) as file:
-        import skops.io  # takes seconds, which a file that is refused before need not cost
+        # All of scikit-learn, which a file that is refused before need not wait for.
+        from skanomaly.persistence._skops import skops_io
 
         try:
             data, arrays = file.tree(), file.arrays()
             names = [*trusted_names(), *trusted]
-            found = skops.io.get_untrusted_types(data=data)
+            found = skops_io.get_untrusted_types(data=data)
         except Exception as exc:  # whatever skops meets in a made-up file
             raise file.refused(exc) from exc
         if unknown := sorted(set(found) - set(names)):
@@ -94,7 +95,7 @@ def load_model(
                 warnings.simplefilter("ignore", InconsistentVersionWarning)
                 token = FROM_A_FILE.set(True)
                 try:
-                    estimator = put_back(skops.io.loads(data, trusted=names), arrays)
+                    estimator = put_back(skops_io.loads(data, trusted=names), arrays)
                 finally:
                     FROM_A_FILE.reset(token)
             if not isinstance(estimator, BaseEstimator):

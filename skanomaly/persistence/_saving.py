@@ -68,12 +68,12 @@ def save_model(
             f"estimator must be an estimator of scikit-learn or skanomaly, got "
             f"{type(estimator).__name__}"
         )
-    import skops.io  # takes seconds: it imports all of scikit-learn, and torch where it is there
+    from skanomaly.persistence._skops import skops_io  # imports all of scikit-learn
 
     place = Path(path).expanduser()
     try:
         tree, arrays = take_out(estimator, _edit(image_paths))
-        data = skops.io.dumps(tree)
+        data = skops_io.dumps(tree)
     except RecursionError as exc:
         raise TypeError(f"{type(estimator).__name__} cannot be saved: it holds itself") from exc
     except (TypeError, ValueError, AttributeError) as exc:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from skanomaly._images.names import distinct_stems
 from skanomaly._output import (
     Guard,
     check_folder,
-    folded,
     foreign_images,
     is_own_picture,
-    safe_name,
     save_picture,
     unique_names,
 )
@@ -179,21 +176,7 @@ def _picture_names(images: ImageSet) -> list[str]:
     names = [""] * len(images)
     for kind, folder in folders.items():
         members = [i for i, other in enumerate(images.defect_types) if other == kind]
-        stems = _distinct_stems([images.images[i] for i in members])
+        stems = distinct_stems([images.images[i] for i in members])
         for i, stem in zip(members, stems, strict=True):
             names[i] = f"{folder}/{stem}.png"
     return names
-
-
-def _distinct_stems(paths: Sequence[Path]) -> list[str]:
-    """Names of images: their stems, and where these are alike their folders before them."""
-    groups = defaultdict(list)
-    for i, path in enumerate(paths):
-        groups[folded(safe_name(path.stem))].append(i)
-    stems = [path.stem for path in paths]
-    for members in groups.values():
-        if len(members) > 1:
-            common = len(os.path.commonprefix([paths[i].parent.parts for i in members]))
-            for i in members:
-                stems[i] = "-".join((*paths[i].parent.parts[common:], paths[i].stem))
-    return unique_names(stems)

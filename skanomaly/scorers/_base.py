@@ -11,19 +11,26 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
+from skanomaly._grouped_fit import group_numbers
 from skanomaly._labels import normal_images
 from skanomaly._patch_tokens import PatchTokens, join_grids
 from skanomaly._sklearn import _fit_context
 from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
 from skanomaly._warn import warn_user
 from skanomaly.core.aggregation import aggregate_patch_scores
-from skanomaly.core.calibration import conformal_p_values, contamination_offset, patch_score_limits
+from skanomaly.core.calibration import conformal_p_values
 from skanomaly.scorers._checked import PART_BYTES, CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._groups import group_numbers, warn_of_copies
-from skanomaly.scorers._training_images import calibration_images, check_scores
+from skanomaly.scorers._groups import warn_of_copies
+from skanomaly.scorers._training_images import (
+    calibration_images,
+    check_scores,
+    grids_of,
+    groups_of_scores,
+)
 
 SINGLE = "calibrated on a single"
+_OF_FIT = ("train_scores_", "offset_", "calibration_")
 
 _Scorer = TypeVar("_Scorer", bound="BasePatchScorer")
 
@@ -64,6 +71,9 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         False where scores need no `fit`; True.
     ``_fixed_offset``
         A threshold that needs no training image, in place of the `contamination` quantile; None.
+    ``_explain_row(tokens, row, n_neighbors)``
+        Why the patch in row `row` of a single image has its score, for :func:`skanomaly.explain`: a
+        :class:`skanomaly.core.explanations.PatchExplanation`. Not there: scores are not explained.
 
     Examples
     --------
@@ -98,20 +108,6 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         """`score_samples` of each image."""
         return self._score_tokens(tokens)[1]
 
-    @property
-    def patch_limits_(self) -> tuple[float, float]:
-        """Limits of colours, from held-out patch scores of the training images."""
-        if "_patch_limits" not in vars(self):
-            raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
-        return self._patch_limits
-
-    @property
-    def held_out_patches_(self) -> list[FloatArray]:
-        """Held-out patch scores of the training images that are calibrated on."""
-        if "_held_out_grids" not in vars(self):
-            raise AttributeError(f"held_out_patches_ of {type(self).__name__} are known after fit")
-        return self._held_out_grids
-
     def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
         """Held-out scores of each training image that is calibrated on, in its grid.
 
@@ -119,8 +115,17 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         """
         base = tokens.select_view(0)
         base = base.select(calibration_images(base))
-        scores = np.where(base.valid, self._score_tokens(base)[0], np.nan)
-        return [scores[base.rows(i)].reshape(base.grids[i]) for i in range(base.n_images)]
+        return grids_of(base, self._score_tokens(base)[0])
+
+    def _measure(self, X: ArrayLike) -> FloatArray:
+        scores, grids = [], []
+        for tokens in self._parts(X):
+            row_scores, of_images = self._score_tokens(tokens)
+            name = type(self).__name__
+            scores.append(check_scores(of_images, tokens.n_images, name, tokens.first))
+            grids += grids_of(tokens, row_scores)
+        self._keep_patches(grids)
+        return np.concatenate(scores)
 
     def _single_image_warning(self, tokens: PatchTokens) -> str | None:
         """What to say of a threshold that rests on one image, or on one group of images."""
@@ -159,7 +164,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             Where images, named by their numbers in `X`, are copies of each other, and where there
             is one image or one group only.
         """
-        for name in ("train_scores_", "offset_", "_patch_limits", "_held_out_grids"):
+        for name in (*_OF_FIT, "_patch_limits", "_held_out_grids"):
             self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
         tokens = replace(tokens, groups=group_numbers(groups, tokens.n_images))
@@ -172,19 +177,14 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
                 + ("" if groups is None else f" of {tokens.n_groups} groups: one of each counts")
             )
         train_scores = check_scores(self._fit_tokens(tokens), None, type(self).__name__)
-        offset = self._fixed_offset
-        if offset is None:
-            offset = contamination_offset(train_scores, self.contamination)
-        self._train_groups = self._groups_of_scores(tokens, len(train_scores))
+        groups = groups_of_scores(tokens, len(train_scores), type(self).__name__)
         self._train_numbers = normal
-        self.train_scores_, self.offset_ = train_scores, offset
-        self._remember_params()
+        self._calibrate(train_scores, groups)
         try:
-            grids = self._held_out_patches(tokens)
-            self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
-            self._held_out_grids = [grid.astype(np.float32) for grid in grids]
+            self._keep_patches(self._held_out_patches(tokens))
         except BaseException:
-            del self.train_scores_, self.offset_
+            for name in _OF_FIT:
+                del self.__dict__[name]
             raise
         problem = self._single_image_warning(tokens) if tokens.n_groups == 1 else None
         if problem is not None:
@@ -192,18 +192,6 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         if self._fixed_offset is None:
             warn_of_copies(tokens, normal)
         return self
-
-    def _groups_of_scores(self, tokens: PatchTokens, n_scores: int) -> IntArray | None:
-        """The group of each training score; None without groups."""
-        if tokens.groups is None or n_scores == tokens.n_images:
-            return tokens.groups
-        images = calibration_images(tokens)
-        if n_scores != len(images):
-            raise ValueError(
-                f"{type(self).__name__} made {n_scores} scores of {tokens.n_images} training "
-                "images: with groups it must make one of each"
-            )
-        return tokens.groups[images]
 
     @document(SCORER_DOCS)
     def score_samples(self, X: ArrayLike) -> FloatArray:

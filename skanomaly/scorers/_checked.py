@@ -1,4 +1,4 @@
-"""What a scorer accepts: patch tokens of the form it was fitted on, and parameters as in `fit`."""
+"""What a scorer accepts, patch tokens of the form it was fitted on, and what it keeps of `fit`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
 
+from skanomaly._calibrated import CalibratedEstimator
 from skanomaly._origins import differences, origin_of
-from skanomaly._parameters import Estimator
+from skanomaly._parameters import check_integer
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._token_stream import TokenStream
 from skanomaly._tokens import check_tokens
-from skanomaly._typing import ArrayLike
+from skanomaly._typing import ArrayLike, FloatArray
+from skanomaly.core.calibration import patch_score_limits
+from skanomaly.core.explanations import PatchExplanation
 
 PART_BYTES = 2**25  # of tokens that are scored at a time
 
@@ -23,7 +28,7 @@ PART_BYTES = 2**25  # of tokens that are scored at a time
 _SCORING = {"score_samples", "score_patches", "decision_function", "predict", "p_values"}
 
 
-class CheckedScorer(Estimator):
+class CheckedScorer(CalibratedEstimator):
     """Base of the scorers, as far as it checks what they are given and that they are fitted.
 
     :class:`skanomaly.base.BasePatchScorer` is the class to derive from.
@@ -57,9 +62,63 @@ class CheckedScorer(Estimator):
             cls._takes_streams = False
 
     @property
-    def _fixed_offset(self) -> float | None:
-        """Threshold that needs no training image."""
-        return None
+    def patch_limits_(self) -> tuple[float, float]:
+        """Limits of colours, from held-out patch scores of the training images."""
+        if "_patch_limits" not in vars(self):
+            raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
+        return self._patch_limits
+
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Held-out patch scores of the training images that are calibrated on."""
+        if "_held_out_grids" not in vars(self):
+            raise AttributeError(f"held_out_patches_ of {type(self).__name__} are known after fit")
+        return self._held_out_grids
+
+    def _keep_patches(self, grids: list[FloatArray]) -> None:
+        """Keep held-out patch scores, and set the limits of colours by them."""
+        self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
+        self._held_out_grids = [grid.astype(np.float32) for grid in grids]
+
+    @available_if(lambda self: hasattr(self, "_explain_row"))
+    def explain_patch(
+        self, X: ArrayLike, row: int, column: int, *, n_neighbors: int = 3
+    ) -> PatchExplanation:
+        """Say why a patch of an image has its score; see :func:`skanomaly.explain`.
+
+        Parameters
+        ----------
+        X : array-like of shape (1, grid_h, grid_w, dim)
+            Patch tokens of one image.
+        row, column : int
+            The patch.
+        n_neighbors : int, default=3
+            How many near patches of the training images are looked for, by scorers that do.
+
+        Returns
+        -------
+        PatchExplanation
+            Of :mod:`skanomaly.core.explanations`.
+
+        Raises
+        ------
+        ValueError
+            When there is no such patch, or it is masked.
+        """
+        check_integer(n_neighbors, "n_neighbors", 1)
+        tokens = self._check_tokens(X, reset=False)
+        if tokens.n_images != 1 or len(tokens.grids[0]) != 2:
+            raise ValueError(
+                f"X must hold the tokens of one image, of shape (1, grid_h, grid_w, dim), got "
+                f"{tokens.n_images} images of the grid {tokens.grids[0]}"
+            )
+        height, width = tokens.grids[0]
+        if not (0 <= row < height and 0 <= column < width):
+            raise ValueError(f"there is no patch ({row}, {column}) in a grid of {height} x {width}")
+        number = row * width + column
+        if not tokens.valid[number]:
+            raise ValueError(f"patch ({row}, {column}) is masked, and has no score to explain")
+        return self._explain_row(tokens, number, n_neighbors)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -114,21 +173,7 @@ class CheckedScorer(Estimator):
             return
         at_fit = self.__dict__.get("_origin_at_fit")
         if origin is not None and at_fit is not None and (found := differences(at_fit, origin)):
-            raise ValueError(
+            raise NotFittedError(  # which is a ValueError, but of no single image
                 f"X holds other tokens than this {type(self).__name__} was fitted on: "
                 f"{', '.join(found.values())}. Make them by the embedder of fit, or call fit again"
             )
-
-    def _offset(self) -> float:
-        """The threshold; an error where it belongs to other parameters, or there is none."""
-        if self._fixed_offset is not None:
-            return self._fixed_offset
-        self._check_calibrated()
-        return self.offset_
-
-    def _check_calibrated(self) -> None:
-        """Raise where what was learned and the threshold are not those of the parameters."""
-        check_is_fitted(self, "train_scores_")
-        if changed := ", ".join(self._changed_params()):
-            name = type(self).__name__
-            raise NotFittedError(f"{changed} of this {name} changed since fit; call fit again")

@@ -46,11 +46,19 @@ SCORER_DOCS = {
         offset_ : float
             The `contamination` quantile of `train_scores_`.
         """,
+    "calibration_": """
+        calibration_ : dict of str to object
+            Where the threshold is from, in plain values. `kind`: "contamination", the share of the
+            training images' held-out scores; "images", that of other good images; "threshold" or
+            "cost", a number that was given or tuned; "auto", one that needs no image.
+            `contamination`: the share, or None. `n_images`, `n_groups`: how many are calibrated
+            on. See :func:`skanomaly.recalibrate`.
+        """,
     "patch_limits_": """
         patch_limits_ : tuple of float
             ``(low, high)`` of held-out patch scores: `low` is their 95% quantile, `high` the 90%
             quantile of the images' highest ones, plus ``(that - low) / n_images``. Heat maps are
-            clear up to `low` and red from `high` on; see
+            clear up to `low` and in full colour from `high` on; see
             :func:`skanomaly.inspection.color_limits`.
         held_out_patches_ : list of ndarray of shape (grid_h, grid_w), float32
             Held-out patch scores of the training images that `train_scores_` has; NaN for masked

@@ -1,4 +1,4 @@
-"""Which of the training images are calibrated on, and what their scores must be."""
+"""Which of the training images are calibrated on, and what is kept of their scores."""
 
 from __future__ import annotations
 
@@ -53,3 +53,22 @@ def calibration_images(tokens: PatchTokens) -> IntArray:
     """Numbers of the images to calibrate on: all, or so many at even steps as cost not too much."""
     n_patches = len(tokens.values) // tokens.n_views
     return np.arange(0, tokens.n_images, -(-n_patches // MAX_CALIBRATION_PATCHES))
+
+
+def groups_of_scores(tokens: PatchTokens, n_scores: int, owner: str) -> IntArray | None:
+    """The group of each training score; None without groups."""
+    if tokens.groups is None or n_scores == tokens.n_images:
+        return tokens.groups
+    images = calibration_images(tokens)
+    if n_scores != len(images):
+        raise ValueError(
+            f"{owner} made {n_scores} scores of {tokens.n_images} training images: with groups it "
+            "must make one of each"
+        )
+    return tokens.groups[images]
+
+
+def grids_of(tokens: PatchTokens, scores: FloatArray) -> list[FloatArray]:
+    """Scores of rows in the grid of each image; NaN for masked patches."""
+    scores = np.where(tokens.valid, scores, np.nan)
+    return [scores[tokens.rows(i)].reshape(tokens.grids[i]) for i in range(tokens.n_images)]

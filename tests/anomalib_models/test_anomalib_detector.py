@@ -97,7 +97,7 @@ def test_value_range_is_for_every_image_and_part_of_the_fit(tmp_path):
         detector.score_samples([deep, deep * np.uint16(9)])
     bright = deep * np.uint16(4)
     detector.fit([deep, bright])
-    with pytest.raises(NotFittedError, match="value_range of this detector changed"):
+    with pytest.raises(NotFittedError, match="value_range of this AnomalibDetector changed"):
         clone_with(detector, value_range=65535).predict([deep])
     with pytest.raises(ValueError, match="black below white"):
         AnomalibDetector(inferencer=inferencer, value_range=(9, 3)).fit([deep])
@@ -295,7 +295,7 @@ def test_before_fit_an_inferencer_has_no_threshold():
 def test_a_changed_parameter_asks_for_fit():
     detector = AnomalibDetector(inferencer=Darkness()).fit(flat(*range(20)))
     detector.set_params(batch_size=2).predict(flat(1))
-    with pytest.raises(NotFittedError, match="contamination of this detector changed"):
+    with pytest.raises(NotFittedError, match="contamination of this AnomalibDetector changed"):
         detector.set_params(contamination=0.2).predict(flat(1))
     assert detector.fit(flat(*range(20))).predict(flat(255)).tolist() == [1]
     with pytest.raises(NotFittedError, match="inferencer of this"):

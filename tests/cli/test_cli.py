@@ -24,6 +24,11 @@ def run(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
+def unboxed(text):
+    """What stands in a box that the terminal shows, in one line."""
+    return " ".join(text.replace("│", " ").split())
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo")
@@ -155,14 +160,14 @@ def test_a_second_run_replaces_the_maps_of_the_first(data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--coreset", "0.1"), "there is no option --coreset; a parameter of the model is given"),
-        (("--overwrit",), "there is no option --overwrit; did you mean --overwrite?"),
+        (("--coreset", "0.1"), "There is no option --coreset; a parameter of the model is given"),
+        (("--overwrit",), "There is no option --overwrit; did you mean --overwrite?"),
         (("--coreset=0.1", "--shots", "2"), "is given as --set coreset=0.1"),
     ],
 )
 def test_options_that_there_are_not_before_the_data_set(data, options, message):
     result = run("evaluate", *options, data)
-    assert result.exit_code == 1 and message in " ".join(result.stderr.split())
+    assert result.exit_code == 2 and message in unboxed(result.stderr)
 
 
 def test_a_data_set_whose_name_looks_like_an_option(data, tmp_path, monkeypatch):
@@ -187,7 +192,9 @@ def test_few_shots(data, tmp_path):
     ]
     before = table.read_text()
     assert run(*arguments).exit_code == 0 and table.read_text() == before
-    assert "unexpected arguments: 5" in run("evaluate", data, "5").stderr
+    # The numbers end where the path begins.
+    assert run(*arguments[:1], *arguments[2:], data).exit_code == 0 and table.read_text() == before
+    assert "unexpected extra argument" in unboxed(run("evaluate", data, "5").stderr)
     assert "leave out --shots" in run(*arguments, "--output", tmp_path).stderr
     assert "--seeds is for --shots" in run("evaluate", data, "--seeds", 2).stderr
     table.write_text('{"name": "another"}\n')

@@ -1,0 +1,240 @@
+"""The command ``skanomaly fit``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+from sklearn.base import clone
+
+import skanomaly
+from skanomaly._output import Guard, check_folder
+from skanomaly.cli._inputs import ImageArguments, Null
+from skanomaly.cli._options import (
+    DATA,
+    OUTPUT,
+    Contamination,
+    JsonSummary,
+    MaxPixels,
+    ModelName,
+    Overwrite,
+    Plugin,
+    Scorer,
+    Settings,
+    Weights,
+    home,
+    import_plugins,
+    plain_errors,
+    printable,
+)
+from skanomaly.cli._settings import check_caches, make_model
+from skanomaly.cli._summary import check_summary, give_summary
+
+# How sure one may be of the share that will be flagged.
+_CONFIDENCE = 0.9
+
+
+def fit(
+    images: ImageArguments,
+    *,
+    null: Null = False,
+    groups_by_folder: Annotated[
+        bool,
+        typer.Option(
+            "--groups-by-folder",
+            rich_help_panel=DATA,
+            help="Take the images of one folder for photographs of one part, which vouch for each "
+            "other: they are held out together where the threshold is found.",
+        ),
+    ] = False,
+    model: ModelName = "filterbank",
+    weights: Weights = None,
+    scorer: Scorer = None,
+    settings: Settings = None,
+    plugin: Plugin = None,
+    contamination: Contamination = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="MODEL",
+            callback=home,
+            rich_help_panel=OUTPUT,
+            show_default=False,
+            help="Write the trained model into this file, such as parts.skan.",
+        ),
+    ],
+    include_weights: Annotated[
+        bool,
+        typer.Option(
+            "--include-weights",
+            rich_help_panel=OUTPUT,
+            help="Put the weights of a pretrained network into the file, so that it needs no "
+            "download elsewhere.",
+        ),
+    ] = False,
+    no_image_paths: Annotated[
+        bool,
+        typer.Option(
+            "--no-image-paths",
+            rich_help_panel=OUTPUT,
+            help="Leave the paths of the training images out of the file.",
+        ),
+    ] = False,
+    json_file: JsonSummary = None,
+    overwrite: Overwrite = False,
+    max_pixels: MaxPixels = None,
+) -> None:
+    """Train a model on images of good parts, and keep it in one file."""
+    with plain_errors(max_pixels):
+        from skanomaly._grouped_fit import fit_with_groups, takes_groups
+        from skanomaly.cli._training_set import training_set
+
+        import_plugins(plugin)
+        detector = make_model(
+            model, scorer=scorer, weights=weights, contamination=contamination, settings=settings
+        )
+        check_caches(detector)
+        if groups_by_folder and not takes_groups(detector):
+            raise ValueError(f"--groups-by-folder: {model} takes no groups")
+        _check_new(output, overwrite)
+        _check_kept(detector)
+        good = training_set(images, null=null, groups_by_folder=groups_by_folder)
+        guard = Guard([*good.paths, *filter(None, [weights, *(plugin or ())])], overwrite)
+        guard.check([output], lambda path: True)
+        check_summary(json_file, guard, [output])
+        n_groups = None if good.groups is None else len(set(good.groups))
+        _check_enough(detector, len(good.paths), n_groups)
+        start = time.perf_counter()
+        fitted = fit_with_groups(detector, good.paths, None, good.groups)
+        fit_seconds = time.perf_counter() - start
+        skanomaly.save_model(
+            fitted, output, include_weights=include_weights, image_paths=not no_image_paths
+        )
+        summary = {
+            "command": "fit",
+            "skanomaly": skanomaly.__version__,
+            "model": model,
+            "file": str(output),
+            "bytes": output.stat().st_size,
+            "n_images": len(good.paths),
+            "n_groups": n_groups,
+            **promise_of(fitted, n_groups or len(good.paths)),
+            "seconds": fit_seconds,
+        }
+        give_summary(summary, lambda: print(_as_text(summary), flush=True), json_file)
+        print(
+            printable(f"Next: skanomaly score {_quoted(output)} path/to/new/images"),
+            file=sys.stderr,
+        )
+
+
+def _check_new(output, overwrite):
+    """Raise where the file cannot be written, or is there: a model is not made again at once."""
+    from skanomaly.persistence._container import is_model
+
+    if output.is_dir():
+        raise IsADirectoryError(f"--output {output} is a folder: name a file in it")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder for --output {output}")
+    if output.is_symlink() or (output.exists() and not is_model(output)):
+        raise FileExistsError(f"{output} is no model file, and is never replaced: name another")
+    if output.exists() and not overwrite:
+        raise FileExistsError(
+            f"{output} is there already: name another file, or replace it with --overwrite"
+        )
+    check_folder(output.parent)
+
+
+def _check_kept(detector):
+    """Raise before the work where a model of this kind cannot be kept in a file."""
+    with TemporaryDirectory(prefix="skanomaly-") as folder:
+        skanomaly.save_model(clone(detector), Path(folder, "model.skan"))
+
+
+def _check_enough(detector, n_images, n_groups):
+    from skanomaly._pipelines import min_images_of, split_detector
+
+    scorer = split_detector(detector).scorer
+    least = min_images_of(scorer)
+    found, what = (n_images, "good images") if n_groups is None else (n_groups, "groups of images")
+    if found < least:
+        raise ValueError(
+            f"{type(scorer).__name__} needs at least {least} {what} to train on, not {found}; "
+            "--scorer knn takes a single image"
+        )
+
+
+def promise_of(fitted: Any, n: int) -> dict[str, Any]:
+    """The threshold, and what share of new good images falls below it.
+
+    Parameters
+    ----------
+    fitted : estimator
+        With a threshold.
+    n : int
+        Images that it rests on, or groups of them.
+
+    Returns
+    -------
+    dict
+        `threshold`, `contamination`, `expected_share` and `expected_share_interval`, of 90%; the
+        last three are None where the threshold is no share.
+    """
+    from scipy.stats import beta
+
+    from skanomaly._pipelines import contamination_of, offset_of, split_detector
+
+    scorer = split_detector(fitted).scorer
+    share = contamination_of(scorer)
+    promise = {"threshold": float(offset_of(scorer)), "contamination": share}
+    if share is None:
+        return {**promise, "expected_share": None, "expected_share_interval": None}
+    # The i-th of n held-out scores stands for the share i / (n + 1); the share below it is Beta
+    # distributed over training sets. No score stands for less than the first does.
+    least = 1 / (n + 1)
+    rank = max(share, least) * (n + 1)
+    interval = beta.interval(_CONFIDENCE, rank, max(n + 1 - rank, 1e-9))
+    return {
+        **promise,
+        "expected_share": max(share, least),
+        "expected_share_interval": [float(edge) for edge in interval],
+    }
+
+
+def _as_text(summary):
+    size, n, share = summary["bytes"], summary["n_images"], summary["expected_share"]
+    lines = [
+        f"trained    {summary['model']} on {n} good image{'s' * (n != 1)}"
+        + ("" if summary["n_groups"] is None else f" of {summary['n_groups']} groups")
+        + f", in {summary['seconds']:.1f} s",
+        f"threshold  {summary['threshold']:.6g}; images that score lower are anomalous",
+    ]
+    if share is not None:
+        low, high = summary["expected_share_interval"]
+        lines.append(
+            f"promise    {share:.1%} of new good images will be flagged; as the threshold rests on "
+            f"{summary['n_groups'] or n} {'images' if summary['n_groups'] is None else 'groups'}, "
+            f"expect {low:.1%} to {high:.1%}"
+        )
+        if share > summary["contamination"]:
+            lines.append(
+                f"           (not {summary['contamination']:.1%}: with so few, no threshold flags "
+                "less)"
+            )
+    lines.append(f"model file {summary['file']} ({_size(size)})")
+    return "\n".join(map(printable, lines))
+
+
+def _size(n_bytes):
+    return f"{n_bytes / 1e3:.0f} kB" if n_bytes < 1e6 else f"{n_bytes / 1e6:.1f} MB"
+
+
+def _quoted(path):
+    return shlex.quote(str(path))

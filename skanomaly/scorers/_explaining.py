@@ -1,0 +1,203 @@
+"""Why a patch has its score: the nearest patches, the components, the prompts behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.explanations import (
+    Component,
+    Member,
+    NeighborPatch,
+    PatchExplanation,
+    Prompt,
+    PromptKind,
+    place_of_row,
+    squared_contributions,
+)
+from skanomaly.core.gaussian import PatchGaussian, reduce_components
+from skanomaly.core.prompts import cosines
+from skanomaly.core.search.brute_force import prepare_bank
+
+Texts: TypeAlias = tuple[Sequence[str], FloatArray]
+
+_LEFT_OUT = "a training image: its own patches, and those of its group, are left out"
+_OF_ALL = (
+    "a training image: its score is by Gaussians without it, the components by those of all images"
+)
+
+
+def neighbors_of(
+    bank: Any,
+    query: FloatArray,
+    known: int,
+    train_numbers: IntArray,
+    metric: Literal["cosine", "euclidean"],
+    n_neighbors: int,
+) -> PatchExplanation:
+    """The patches of a memory bank that are nearest to one.
+
+    Parameters
+    ----------
+    bank : _MemoryBank
+        Of :class:`skanomaly.PatchKNNScorer`.
+    query : ndarray of shape (1, dim)
+        The token.
+    known : int
+        Number of its image among the training images, or -1.
+    train_numbers : ndarray of int
+        Numbers of the training images in the X of `fit`.
+    metric : {"cosine", "euclidean"}
+        Of the bank.
+    n_neighbors : int
+        How many.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    rows = np.arange(len(bank.index)) if bank.rows is None else bank.rows
+    allowed, groups = len(rows), {}
+    if known >= 0:
+        image_of_row = np.searchsorted(bank.offsets, rows, side="right") - 1
+        own = bank.group_of_image[known]
+        of_bank = bank.group_of_image[image_of_row]
+        allowed = int(np.count_nonzero(of_bank != own))
+        groups = {"query_groups": np.array([own]), "bank_groups": of_bank}
+    note = _LEFT_OUT if known >= 0 else ""
+    if not allowed:
+        return PatchExplanation("neighbors", note=note)
+    distances, indices = bank.index.search(
+        prepare_bank(query.astype(bank.index.dtype), metric), min(n_neighbors, allowed), **groups
+    )
+    found = []
+    for distance, index in zip(distances[0].tolist(), indices[0], strict=True):
+        image, view, row, column, grid = place_of_row(int(rows[index]), bank.offsets, bank.sides)
+        number = int(train_numbers[image])
+        found.append(NeighborPatch(number, view, row, column, grid, bank.n_views, distance))
+    return PatchExplanation("neighbors", neighbors=tuple(found), note=note)
+
+
+def components_of(
+    gaussian: PatchGaussian,
+    kept: FloatArray | IntArray | None,
+    token: FloatArray,
+    position: int,
+    is_known: bool,
+) -> PatchExplanation:
+    """What the components of a token add to its distance from normal ones.
+
+    Parameters
+    ----------
+    gaussian : PatchGaussian
+    kept : ndarray or None
+        Components that are kept, as from :func:`skanomaly.core.gaussian.choose_components`; None
+        for all.
+    token : ndarray of shape (1, dim)
+        Of the patch.
+    position : int
+        Of the patch in its image.
+    is_known : bool
+        Whether its image is a training image.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    kind = "component"
+    numbers: Sequence[int] = range(token.shape[1])
+    if kept is not None:
+        token = reduce_components(token, np.array([True]), kept)
+        kind = "component" if kept.ndim == 1 else "principal component"
+        numbers = kept.tolist() if kept.ndim == 1 else range(token.shape[1])
+    deviations, contributions = squared_contributions(gaussian, token[0], position)
+    order = np.argsort(-contributions, kind="stable")
+    components = tuple(
+        Component(numbers[i], f"{kind} {numbers[i]}", float(deviations[i]), float(contributions[i]))
+        for i in order
+    )
+    return PatchExplanation("components", components=components, note=_OF_ALL if is_known else "")
+
+
+def prompts_of(
+    embedding: FloatArray, normal: Texts, anomaly: Texts, note: str = ""
+) -> PatchExplanation:
+    """How near a patch is to each text.
+
+    Parameters
+    ----------
+    embedding : ndarray of shape (dim,)
+        Of the patch, or of a window.
+    normal, anomaly : tuple
+        The texts, and their features, of shape (n_texts, dim).
+    note : str, default=""
+        On the embedding.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    found = [
+        Prompt(text, kind, float(cosine))
+        for kind, (texts, features) in zip(get_args(PromptKind), (normal, anomaly), strict=True)
+        for text, cosine in zip(texts, cosines(embedding, features), strict=True)
+    ]
+    found.sort(key=lambda prompt: -prompt.cosine)
+    return PatchExplanation("prompts", prompts=tuple(found), note=note)
+
+
+def members_of(
+    names: Sequence[str], scores: FloatArray, scaled: FloatArray, contributions: FloatArray
+) -> PatchExplanation:
+    """What the members of a union add to its score.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the members.
+    scores, scaled, contributions : ndarray of shape (n_members,)
+        As of :class:`skanomaly.core.explanations.Member`.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    members = [
+        Member(name, *map(float, values))
+        for name, *values in zip(names, scores, scaled, contributions, strict=True)
+    ]
+    members.sort(key=lambda member: -member.contribution)
+    return PatchExplanation("members", members=tuple(members))
+
+
+def with_inner(
+    found: PatchExplanation, inner: PatchExplanation, train_numbers: IntArray
+) -> PatchExplanation:
+    """What a union and its first member say.
+
+    Parameters
+    ----------
+    found, inner : PatchExplanation
+        Of the union, and of the member.
+    train_numbers : ndarray of int
+        Of the images that members were fitted to, their numbers in the X of `fit`.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    neighbors = tuple(
+        replace(near, image_number=int(train_numbers[near.image_number]))
+        for near in inner.neighbors
+    )
+    return replace(
+        found,
+        neighbors=neighbors,
+        components=inner.components,
+        prompts=inner.prompts,
+        note=inner.note,
+    )
