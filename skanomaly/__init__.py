@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         persistence,
         registry,
         scorers,
+        streaming,
     )
     from skanomaly._images import ImageReadError
     from skanomaly.anomalib import AnomalibDetector
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
+    from skanomaly.streaming import Failure, iter_scores
 
 __all__ = [
     "AnomalibDetector",
     "AnomalyMapDisplay",
     "DinoV2Patches",
+    "Failure",
     "FilterBankPatches",
     "FunctionPatches",
     "ImageReadError",
@@ -82,6 +85,7 @@ __all__ = [
     "evaluation",
     "explain",
     "inspection",
+    "iter_scores",
     "list_models",
     "load_model",
     "metrics",
@@ -94,6 +98,7 @@ __all__ = [
     "registry",
     "save_model",
     "scorers",
+    "streaming",
     "tune_threshold",
 ]
 
@@ -122,6 +127,7 @@ _EXPORTS = {
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+    "skanomaly.streaming": ["Failure", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -156,6 +156,16 @@ def test_displays(tmp_path, monkeypatch):
     names["plt"].close("all")
 
 
+def test_explaining(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("explaining.md"):
+        exec(code, scope)
+    assert "nearest patch of the training images" in capsys.readouterr().out
+    assert len(scope["masks"]) == len(names["new"]) and (tmp_path / "regions.json").is_file()
+    assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -167,7 +177,8 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "images.md"}
+    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md"}
+    here |= {"explaining.md", "images.md"}
     assert with_code == here | elsewhere
 
 

@@ -1,6 +1,6 @@
 """Anything a person calls an image, as an array."""
 
-from skanomaly._images.containers import check_images
+from skanomaly._images.containers import check_images, iterate_images
 from skanomaly._images.files import ImageReadError
 from skanomaly._images.reading import (
     content_digest,
@@ -18,6 +18,7 @@ __all__ = [
     "check_images",
     "content_digest",
     "image_size",
+    "iterate_images",
     "load_image",
     "load_with_span",
     "read_item",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from skanomaly._images.arrays import DTYPES
 from skanomaly._images.files import BYTES, PATH, EncodedImage
-from skanomaly._typing import Images
+from skanomaly._typing import ImageLike, Images
 
 
 def check_images(X: Images) -> list[Any]:
@@ -60,6 +61,40 @@ def check_images(X: Images) -> list[Any]:
     if not items:
         raise ValueError("Found an input with 0 sample(s) while a minimum of 1 is required.")
     return items
+
+
+def iterate_images(X: Iterable[ImageLike]) -> Iterator[Any]:
+    """Items of a collection of images, or of whatever else gives one image after the other.
+
+    Parameters
+    ----------
+    X : iterable of images
+        What :func:`check_images` takes, or any other iterable, such as a generator, with as many
+        images as there will be.
+
+    Returns
+    -------
+    iterator
+        Nothing is asked for before the iterator is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from :func:`check_images`, for a single image and for what has no images in an order.
+        Without items there is none, and no error.
+
+    Examples
+    --------
+    >>> from skanomaly._images import iterate_images
+    >>> list(iterate_images(f"{i}.png" for i in range(2)))
+    ['0.png', '1.png']
+    """
+    single = (*PATH, *BYTES, Image.Image, EncodedImage)
+    checked: Any = (*single, np.ndarray, Mapping, Set)
+    # The items of a frame are the names of its columns.
+    if isinstance(X, checked) or _is_pandas(X, "DataFrame") or not isinstance(X, Iterable):
+        return iter(check_images(X))  # type: ignore[arg-type]
+    return iter(X)
 
 
 def _is_pandas(X, name):

@@ -2,4 +2,4 @@
 
 from skanomaly.cli import app
 
-app()
+app(prog_name="skanomaly")

@@ -11,14 +11,16 @@ import skanomaly
 from skanomaly.cli import _weights
 from skanomaly.cli._benchmark import benchmark
 from skanomaly.cli._calibrate import calibrate
-from skanomaly.cli._command import Command
+from skanomaly.cli._command import Command, examples
 from skanomaly.cli._datasets import datasets
 from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
+from skanomaly.cli._explain import explain
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
+from skanomaly.cli._score import score
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
 
@@ -32,6 +34,15 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly fit path/to/good --model dinov2_vits14 --contamination 0.02 -o parts.skan",
         ),
     ),
+    (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
+    (
+        explain,
+        _EVERY_DAY,
+        (
+            "skanomaly explain parts.skan part.png",
+            "skanomaly explain parts.skan part.png --output why.png",
+        ),
+    ),
     (
         calibrate,
         _EVERY_DAY,
@@ -43,10 +54,20 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        score,
+        _EVERY_DAY,
+        (
+            "skanomaly score parts.skan path/to/new --regions --maps heatmaps",
+            "skanomaly score parts.skan path/to/new --csv scores.csv --on-error skip --resume",
+            "find . -name '*.png' -print0 | skanomaly score parts.skan - -0 --fail-on-anomaly",
+        ),
+    ),
+    (
         evaluate,
         _MEASURE,
         (
             "skanomaly evaluate path/to/category --output report",
+            "skanomaly evaluate --normal parts/may --test parts/june",
             "skanomaly evaluate path/to/category --model dinov2_vits14 --shots 1 2 4 --seeds 3",
         ),
     ),
@@ -58,7 +79,6 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
     (datasets, _MEASURE, ("skanomaly datasets path/to/data --deep",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),
     (models, _SET_UP, ("skanomaly models", "skanomaly models vision_patchcore")),
-    (info, _SET_UP, ("skanomaly info parts.skan",)),
     (doctor, _SET_UP, ("skanomaly doctor", "skanomaly doctor --json -")),
 )
 
@@ -68,9 +88,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 for _function, _panel, _examples in _COMMANDS:
-    # Empty lines keep the examples apart: those of one paragraph are joined.
-    _epilog = "\n\n".join(["Examples:", *(f"  {line}" for line in _examples)])
-    app.command(cls=Command, rich_help_panel=_panel, epilog=_epilog)(_function)
+    app.command(cls=Command, rich_help_panel=_panel, epilog=examples(*_examples))(_function)
 app.add_typer(_weights.app, name="weights", rich_help_panel=_SET_UP)
 
 

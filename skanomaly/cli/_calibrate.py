@@ -11,12 +11,13 @@ import typer
 
 import skanomaly
 from skanomaly._output import Guard, check_folder
-from skanomaly.cli._fit import _promise
-from skanomaly.cli._inputs import ModelFile, Null, image_paths
+from skanomaly.cli._fit import promise_of
+from skanomaly.cli._inputs import Null, image_paths
 from skanomaly.cli._options import (
     OUTPUT,
     JsonSummary,
     MaxPixels,
+    ModelFile,
     Overwrite,
     home,
     plain_errors,
@@ -254,7 +255,7 @@ def _flagged(before: Any, after: Any, on_images: bool) -> dict[str, Any]:
         interval = binomial_interval(n_before, len(scores), 0.95)
         found["flagged_before_interval"] = list(interval)
     groups = scorer.calibration_.get("n_groups")
-    return {**found, **_promise(after, groups or len(scores))}
+    return {**found, **promise_of(after, groups or len(scores))}
 
 
 def _as_text(summary: dict[str, Any], tuned: TunedThreshold | None) -> str:

@@ -10,6 +10,22 @@ from typing import Any
 from typer.core import TyperCommand
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: how it is typed.
+
+    Parameters
+    ----------
+    *lines : str
+        Each a command.
+
+    Returns
+    -------
+    str
+        With empty lines between: those of one paragraph are joined where they are shown.
+    """
+    return "\n\n".join(["Examples:", *lines])
+
+
 class Command(TyperCommand):
     """A command that takes lists in one go, and says what to type for an option it does not have.
 

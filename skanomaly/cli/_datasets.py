@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skanomaly.cli._options import (
+    DATA,
     Category,
     Layout,
     MaxPixels,
@@ -29,12 +30,14 @@ def datasets(
     deep: Annotated[
         bool,
         typer.Option(
-            "--deep", help="Decode every image: for damaged files, and for copies and near copies."
+            "--deep",
+            rich_help_panel=DATA,
+            help="Decode every image, to find damaged files, copies and near copies.",
         ),
     ] = False,
     max_pixels: MaxPixels = None,
 ) -> None:
-    """Show what a folder holds, and what is wrong with it."""
+    """Show what a data set holds, and what is wrong with it: damaged files, copies, odd masks."""
     with plain_errors(max_pixels):
         from skanomaly.datasets import find_problems
 

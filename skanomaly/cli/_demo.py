@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from skanomaly._output import Guard
-from skanomaly.cli._options import Json, Overwrite, home, plain_errors
+from skanomaly.cli._options import DATA, OUTPUT, Json, Overwrite, home, plain_errors
 from skanomaly.cli._results import evaluate_splits, open_results
 from skanomaly.cli._settings import make_model
 
@@ -18,18 +19,55 @@ from skanomaly.cli._settings import make_model
 _N_GOOD, _N_DEFECTIVE = 50, 50
 
 
+def _known_surfaces(incomplete: str) -> list[str]:
+    from skanomaly.datasets._textures import SURFACES
+
+    return [name for name in sorted(SURFACES) if name.startswith(incomplete)]
+
+
 def demo(
     output: Annotated[
-        Path, typer.Option(callback=home, help="Folder for images and heat maps.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            callback=home,
+            rich_help_panel=OUTPUT,
+            help="Write the images and the heat maps into this folder.",
+        ),
     ] = Path("skanomaly-demo"),
-    surface: Annotated[str, typer.Option(help="Surface to make, see make_surfaces.")] = "disc",
-    images: Annotated[int, typer.Option(min=3, help="Good images to train on.")] = 100,
-    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 384,
-    seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
+    surface: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=DATA,
+            autocompletion=_known_surfaces,
+            help="Make parts of this surface: disc, fabric, ... (see make_surfaces).",
+        ),
+    ] = "disc",
+    images: Annotated[
+        int,
+        typer.Option(
+            min=3, metavar="N", rich_help_panel=DATA, help="Train on so many good images."
+        ),
+    ] = 100,
+    size: Annotated[
+        int,
+        typer.Option(
+            min=32, metavar="N", rich_help_panel=DATA, help="Make images of so many pixels a side."
+        ),
+    ] = 384,
+    seed: Annotated[
+        int,
+        typer.Option(
+            metavar="N", rich_help_panel=DATA, help="Make other images with another number."
+        ),
+    ] = 0,
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make pictures of parts, good and defective, train on the good ones and find the defects."""
+    """Try it: make pictures of parts, train on good ones, and find the defects of the others."""
     with plain_errors():
         from skanomaly._results.digests import split_files
         from skanomaly.datasets import read_mvtec
@@ -47,7 +85,9 @@ def demo(
         print(
             f"The parts are in {data}, what the model says of each test part in "
             f"{output / 'heatmaps'}: a folder of pictures for each defect, and scores.csv.\n"
-            "With your own images, good ones in train/good, others in test/NAME:\n"
+            "Next, train a model that is kept in a file, on these or on your own images:\n"
+            f"  skanomaly fit {shlex.quote(str(data / 'train' / 'good'))} -o parts.skan\n"
+            "or measure on your own, good ones in train/good, others in test/NAME:\n"
             "  skanomaly evaluate path/to/your/parts --output report",
             file=sys.stderr,
         )

@@ -42,6 +42,7 @@ def evaluate(
     root: Annotated[
         Path | None,
         typer.Argument(
+            metavar="ROOT",
             callback=home,
             show_default=False,
             help="Folder of a data set, of one of its categories or of several; or a manifest. "

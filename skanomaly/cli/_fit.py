@@ -34,7 +34,6 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._settings import check_caches, make_model
 from skanomaly.cli._summary import check_summary, give_summary
-from skanomaly.cli._training_set import training_set
 
 # How sure one may be of the share that will be flagged.
 _CONFIDENCE = 0.9
@@ -42,18 +41,7 @@ _CONFIDENCE = 0.9
 
 def fit(
     images: ImageArguments,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="MODEL",
-            callback=home,
-            rich_help_panel=OUTPUT,
-            show_default=False,
-            help="Write the trained model into this file, such as parts.skan.",
-        ),
-    ],
+    *,
     null: Null = False,
     groups_by_folder: Annotated[
         bool,
@@ -70,6 +58,18 @@ def fit(
     settings: Settings = None,
     plugin: Plugin = None,
     contamination: Contamination = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="MODEL",
+            callback=home,
+            rich_help_panel=OUTPUT,
+            show_default=False,
+            help="Write the trained model into this file, such as parts.skan.",
+        ),
+    ],
     include_weights: Annotated[
         bool,
         typer.Option(
@@ -94,6 +94,7 @@ def fit(
     """Train a model on images of good parts, and keep it in one file."""
     with plain_errors(max_pixels):
         from skanomaly._grouped_fit import fit_with_groups, takes_groups
+        from skanomaly.cli._training_set import training_set
 
         import_plugins(plugin)
         detector = make_model(
@@ -124,7 +125,7 @@ def fit(
             "bytes": output.stat().st_size,
             "n_images": len(good.paths),
             "n_groups": n_groups,
-            **_promise(fitted, n_groups or len(good.paths)),
+            **promise_of(fitted, n_groups or len(good.paths)),
             "seconds": fit_seconds,
         }
         give_summary(summary, lambda: print(_as_text(summary), flush=True), json_file)
@@ -170,8 +171,22 @@ def _check_enough(detector, n_images, n_groups):
         )
 
 
-def _promise(fitted: Any, n: int) -> dict[str, Any]:
-    """The threshold, and what share of new good images falls below it."""
+def promise_of(fitted: Any, n: int) -> dict[str, Any]:
+    """The threshold, and what share of new good images falls below it.
+
+    Parameters
+    ----------
+    fitted : estimator
+        With a threshold.
+    n : int
+        Images that it rests on, or groups of them.
+
+    Returns
+    -------
+    dict
+        `threshold`, `contamination`, `expected_share` and `expected_share_interval`, of 90%; the
+        last three are None where the threshold is no share.
+    """
     from scipy.stats import beta
 
     from skanomaly._pipelines import contamination_of, offset_of, split_detector

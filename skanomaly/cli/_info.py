@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from skanomaly.cli._options import home, plain_errors, shown
+import skanomaly
+from skanomaly._output import Guard
+from skanomaly.cli._options import JsonSummary, ModelFile, Overwrite, plain_errors, shown
+from skanomaly.cli._summary import check_summary, give_summary
 
 
 def info(
-    model: Annotated[
-        Path, typer.Argument(callback=home, help="A model file, as save_model writes it.")
-    ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="All that the file says, as one JSON object.")
-    ] = False,
+    model: ModelFile,
+    json_file: JsonSummary = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Show what a model file says of its model; nothing of the model is loaded."""
     from skanomaly.persistence import model_manifest
 
     with plain_errors():
+        check_summary(json_file, Guard([model], overwrite))
         manifest = model_manifest(model)
-        if as_json:
-            print(json.dumps(manifest, indent=2))
-            return
-        console = Console()
-        console.print(_summary(model, manifest))
-        table = Table("parameter", "value")
-        for name, value in _get(manifest, "estimator", "parameters").items():
-            table.add_row(shown(name), shown(str(value)))
-        console.print(table)
+        summary = {
+            "command": "info",
+            "skanomaly": skanomaly.__version__,
+            "file": str(model),
+            **manifest,
+        }
+        give_summary(summary, lambda: _show(model, manifest), json_file)
+
+
+def _show(model: Path, manifest: dict[str, Any]) -> None:
+    console = Console()
+    console.print(_summary(model, manifest))
+    table = Table("parameter", "value")
+    for name, value in _get(manifest, "estimator", "parameters").items():
+        table.add_row(shown(name), shown(str(value)))
+    console.print(table)
 
 
 def _summary(model: Path, manifest: dict[str, Any]) -> Table:

@@ -12,19 +12,15 @@ from typing import Annotated
 
 import typer
 
-from skanomaly.cli._options import home, printable
+from skanomaly.cli._options import DATA, home, printable
 
 LISTED = "-"  # the argument that stands for the list on standard input
 _KINDS = 5  # of files left out, that are named
 
-ModelFile = Annotated[
-    Path,
-    typer.Argument(metavar="MODEL", callback=home, help="Model file, of `skanomaly fit`."),
-]
 ImageArguments = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGES...",
+        metavar="IMAGES",
         callback=home,
         help="Files, folders with all below them, globs ('parts/**/*.png'), or '-' for a list on "
         "standard input, one path a line.",
@@ -33,7 +29,10 @@ ImageArguments = Annotated[
 Null = Annotated[
     bool,
     typer.Option(
-        "--null", "-0", help="Paths on standard input end in NUL, as of `find -print0`, not lines."
+        "--null",
+        "-0",
+        rich_help_panel=DATA,
+        help="Read paths on standard input that end in NUL, as of `find -print0`, not in lines.",
     ),
 ]
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import skanomaly
-from skanomaly.cli._options import Plugin, import_plugins, plain_errors
+from skanomaly.cli._options import MODEL, Plugin, import_plugins, known_models, plain_errors
 from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import SCORERS, summary
 from skanomaly.registry._table import models as entries
@@ -20,16 +20,24 @@ def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="A model, a scorer or a backbone: what is known of it, and its parameters."
+            metavar="NAME",
+            autocompletion=known_models,
+            show_default=False,
+            help="Show this model, scorer or backbone, with its parameters; without it, all names.",
         ),
     ] = None,
     tag: Annotated[
         list[str] | None,
-        typer.Option(help="Only models with this tag, such as zero-shot, few-shot, clip."),
+        typer.Option(
+            metavar="TAG",
+            rich_help_panel=MODEL,
+            show_default=False,
+            help="List only models with this tag, such as zero-shot, few-shot, clip; repeatable.",
+        ),
     ] = None,
     plugin: Plugin = None,
 ) -> None:
-    """List the models and the scorers that have a name, or what one of the models takes."""
+    """List the models that have a name, or show what one of them is and takes."""
     with plain_errors():
         import_plugins(plugin)
         import_installed_plugins()

@@ -49,6 +49,7 @@ def known_scorers(incomplete: str) -> list[str]:
 Root = Annotated[
     Path,
     typer.Argument(
+        metavar="ROOT",
         callback=home,
         show_default=False,
         help="Folder of a data set, of one of its categories or of several; or a manifest.",
@@ -58,6 +59,7 @@ Layout = Annotated[
     str | None,
     typer.Option(
         show_default=False,
+        metavar="NAME",
         rich_help_panel=DATA,
         help="Read the folder as this layout, such as mvtec, visa or folder; without it, the "
         "layout is recognised.",
@@ -65,7 +67,9 @@ Layout = Annotated[
 ]
 Category = Annotated[
     str | None,
-    typer.Option(rich_help_panel=DATA, help="Take this one of the categories that are there."),
+    typer.Option(
+        metavar="NAME", rich_help_panel=DATA, help="Take this one of the categories that are there."
+    ),
 ]
 
 # Model
@@ -213,8 +217,8 @@ Overwrite = Annotated[
     typer.Option(
         "--overwrite",
         rich_help_panel=OUTPUT,
-        help="Replace files of others where output would be written; never images, masks and what "
-        "else is read.",
+        help="Replace files that are in the way of the output; never images, masks and what else "
+        "is read.",
     ),
 ]
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from skanomaly._labels import BAD_WORDS
+from skanomaly._labels import BAD_WORDS, GOOD_WORDS
 from skanomaly._output import is_drawing
 from skanomaly.cli._inputs import LISTED, image_paths
 from skanomaly.cli._options import printable
+from skanomaly.datasets import list_categories, read_dataset, sniff_layout
+from skanomaly.datasets._copies import near_copies
+from skanomaly.datasets._manifest import SUFFIXES
+from skanomaly.datasets._tree import looks_like
+
+# Names of folders besides those that mark labels.
+_MORE_BAD_WORDS = ("anomalies", "defective", "defects", "faulty", "nok", "reject", "rejects")
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,6 @@ def training_set(
 
 def _of_data_set(argument):
     """Training images of a data set with their groups; None of what is no data set."""
-    from skanomaly.datasets import list_categories, read_dataset, sniff_layout
-    from skanomaly.datasets._manifest import SUFFIXES
-
     folder = Path(argument)
     if not (folder.is_dir() or (folder.is_file() and folder.suffix.lower() in SUFFIXES)):
         return None
@@ -90,8 +96,8 @@ def _of_data_set(argument):
     categories = list_categories(folder) if folder.is_dir() else ()
     if categories:
         raise ValueError(
-            f"{argument} holds several categories, a model is trained on one of them: name its "
-            f"folder, one of {', '.join(map(printable, categories[:20]))}"
+            f"{argument} holds categories, and a model is trained on one: name its folder, one of "
+            f"{', '.join(map(printable, categories[:_MOST_NAMED]))}"
         )
     if layout is None:
         return None
@@ -112,37 +118,39 @@ def _of_data_set(argument):
 
 def _check_folders(roots: Sequence[Path], paths: Iterable[Path]) -> None:
     """Raise where a folder holds folders of images that by their names are not good ones."""
-    from skanomaly.datasets._tree import looks_like
-
     folders = {folder for path in paths for folder in path.parents}
     odd = {}
-    for root in roots:
-        for folder in folders:
-            if root in folder.parents:
-                word = folder.name.lower()
-                if word in BAD_WORDS:
-                    odd[folder] = "defective parts"
-                elif looks_like(word) == "masks":
-                    odd[folder] = "masks"
-                elif word == "test" and (folder.parent / "train").is_dir():
-                    odd[folder] = "test images"
+    for folder in folders:
+        if any(root in folder.parents for root in roots):
+            word, beside = folder.name.lower(), {f.name for f in folders if _siblings(f, folder)}
+            good = sorted(name for name in beside if name.lower() in GOOD_WORDS)
+            if word in (*BAD_WORDS, *_MORE_BAD_WORDS):
+                odd[folder] = "defective parts, by its name"
+            elif looks_like(word) == "masks":
+                odd[folder] = "masks, by its name"
+            elif word == "test" and "train" in beside:
+                odd[folder] = "test images, by its name"
+            elif good and word not in GOOD_WORDS:
+                odd[folder] = f"it is beside {good[0]}"
     if odd:
-        lines = [printable(f"{path}: {what}, by its name") for path, what in sorted(odd.items())]
+        lines = [printable(f"{path}: {what}") for path, what in sorted(odd.items())]
         raise ValueError(
             "a model is trained on good parts alone, and these folders seem to hold others; name "
             "the folders of good parts themselves:" + "".join(f"\n  {line}" for line in lines)
         )
 
 
+def _siblings(one, other):
+    return one != other and one.parent == other.parent
+
+
 def _check_images(paths):
     """Decode all images, and raise where some cannot be trained on; the message names them all."""
-    from skanomaly.datasets._copies import near_copies
-
-    drawn = [path for path in paths if is_drawing(path)]
+    drawn = Counter(str(path.parent) for path in paths if is_drawing(path))
     if drawn:
         raise ValueError(
             "pictures of what a model found are no photographs to train on:"
-            + "".join(f"\n  {printable(str(path))}" for path in drawn)
+            + "".join(f"\n  {printable(name)}: {n}" for name, n in drawn.items())
         )
     damaged, _, _ = near_copies(paths, (), verbose=sys.stderr.isatty())
     if damaged:

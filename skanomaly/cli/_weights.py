@@ -11,14 +11,17 @@ from rich.table import Table
 
 import skanomaly
 from skanomaly._networks import hub
-from skanomaly.cli._options import plain_errors
+from skanomaly.cli._command import examples
+from skanomaly.cli._options import known_models, plain_errors
 
-app = typer.Typer(no_args_is_help=True, help="Pretrained weights: list them, or fetch them ahead.")
+app = typer.Typer(
+    no_args_is_help=True, help="List pretrained weights, or download them ahead of time."
+)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("skanomaly weights list"))
 def list_weights() -> None:
-    """Show where weights land, what is there, and what the models need."""
+    """Show which weights the models need, what is there, and in which folders."""
     with plain_errors():
         table = Table("model", "weights", "are")
         table.columns[0].no_wrap = True
@@ -38,13 +41,16 @@ def list_weights() -> None:
                     print(f"  {_size(size):>8}  {name}")
 
 
-@app.command()
+@app.command(epilog=examples("skanomaly weights fetch vision_winclip"))
 def fetch(
     name: Annotated[
         str,
         typer.Argument(
-            help="A name of `skanomaly models`, or a backbone such as dinov2_vits14, "
-            "resnet18.tv_in1k (timm) or ViT-B-16/openai (open_clip)."
+            metavar="NAME",
+            autocompletion=known_models,
+            show_default=False,
+            help="Fetch the weights of this model: a name of `skanomaly models`, or a backbone "
+            "such as dinov2_vits14, resnet18.tv_in1k (timm) or ViT-B-16/openai (open_clip).",
         ),
     ],
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,12 +133,35 @@ def decide(estimator: Any, images: Images) -> list[Decision]:
     check_embedder(split)
     items = check_images(images)
     check_is_fitted(estimator)
+    return decisions_of(split, items)
+
+
+def decisions_of(
+    split: SplitPipeline, items: Sequence[Any], tokens: Any = None, numbers: Any = None
+) -> list[Decision]:
+    """As :func:`decide`, of a detector taken apart.
+
+    Parameters
+    ----------
+    split : SplitPipeline
+        Fitted, with an embedder.
+    items : sequence of images
+        At least one.
+    tokens : ndarray or None, default=None
+        Their patch tokens, after all transformers, where these are known.
+    numbers : sequence of int or None, default=None
+        Of the images in the input; None where they are all of it.
+
+    Returns
+    -------
+    list of Decision
+    """
     threshold = offset_of(split.scorer)
-    grids, scores = _score(split, items)
+    grids, scores = _score(split, items, tokens)
     p_values = p_values_of(split.scorer, scores)
     return [
         Decision(
-            index=i,
+            index=i if numbers is None else numbers[i],
             image=item,
             score=float(scores[i]),
             threshold=threshold,
@@ -148,7 +172,9 @@ def decide(estimator: Any, images: Images) -> list[Decision]:
     ]
 
 
-def _score(split: SplitPipeline, items: list[Any]) -> tuple[list[FloatArray | None], FloatArray]:
+def _score(
+    split: SplitPipeline, items: Sequence[Any], tokens: Any
+) -> tuple[list[FloatArray | None], FloatArray]:
     """Patch scores, where they are known of a grid, and scores."""
     scorer = split.scorer
     if hasattr(scorer, "_maps_or_none"):  # some of its models have none
@@ -156,7 +182,7 @@ def _score(split: SplitPipeline, items: list[Any]) -> tuple[list[FloatArray | No
     if hasattr(scorer, "score_maps"):
         maps, scores = scorer.score_maps(split.transform(items), size="model", return_scores=True)
         return list(maps), scores
-    tokens = split.tokens_of(items)
+    tokens = split.tokens_of(items) if tokens is None else tokens
     if not hasattr(scorer, "score_patches"):
         return [None] * len(items), np.asarray(scorer.score_samples(tokens), dtype=np.float64)
     grids, scores = scorer.score_patches(tokens, return_scores=True)

@@ -43,8 +43,14 @@ class BasePatchEmbedder(
     Images are read by threads ahead of the model, as many as there are cores, up to 8.
     """
 
+    # Whether images may come to it one at a time, see skanomaly.streaming.
+    _takes_iterators = True
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**{**kwargs, "auto_wrap_output_keys": None})
+        # A method `transform` of others may be anything.
+        if "transform" in vars(cls):
+            cls._takes_iterators = False
 
     @document(EMBEDDER_DOCS)
     def fit(self, X: Images, y: Any = None) -> BasePatchEmbedder:

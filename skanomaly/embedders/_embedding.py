@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from copy import copy
 from itertools import islice
@@ -20,9 +20,10 @@ from skanomaly._images import (
     read_item,
     resize_image,
 )
+from skanomaly._origins import Origin
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._token_stream import TokenStream
-from skanomaly._typing import IntArray, PathLike
+from skanomaly._typing import PathLike
 from skanomaly.core.threads import reading_threads
 from skanomaly.core.views import VIEWS
 from skanomaly.embedders._batches import (
@@ -61,6 +62,7 @@ class ImageEmbedding(FittedEmbedder):
     stream: bool = False
 
     _max_side: int | None = None  # longest side of an input in pixels
+    _at_once: int | None = None  # images that are read ahead of what is asked for, at most
 
     # What a subclass says.
 
@@ -87,53 +89,67 @@ class ImageEmbedding(FittedEmbedder):
 
     def _stream(self, items: list[Any], spans: list[Any] | None = None) -> TokenStream:
         """Tokens of the images themselves, by the parameters of now."""
-        embed, found = copy(self)._embed, [] if spans is None else spans
+        embed = copy(self)._embed
         return TokenStream(
-            lambda numbers: (views[0] for views in embed(items, numbers, VIEWS[None], found)),
+            lambda numbers: (views[0] for views in embed(items, numbers, VIEWS[None], spans)),
             range(len(items)),
         )
 
+    def _embed_each(
+        self, items: Mapping[int, Any], numbers: Iterable[int], at_once: int
+    ) -> tuple[Iterator[np.ndarray], Origin]:
+        """Tokens of images that come one at a time, and what they depend on.
+
+        `numbers` may make the items as it goes; it is so many images ahead of the tokens, and as
+        many as there are threads, at most.
+        """
+        self._validate_params()
+        embedder, origin = copy(self), self._origin()
+        embedder._at_once = at_once
+        embedded = embedder._embed(items, numbers, VIEWS[None], None)
+        return (views[0] for views in embedded), origin
+
     def _embed(
         self,
-        items: list[Any],
-        numbers: Sequence[int] | IntArray,
+        items: Sequence[Any] | Mapping[int, Any],
+        numbers: Iterable[int],
         views: list[Callable[[np.ndarray], np.ndarray]],
-        spans: list[Any],
+        spans: list[Any] | None,
     ) -> Iterator[list[np.ndarray]]:
         """Tokens of those images, one after the other: a list of one array a view.
 
-        `spans` gets those of the images that are read.
+        `spans`, if it is given, gets those of the images that are read.
         """
         cache = token_cache(self.cache_dir, self.cache_size)
         context = None if cache is None else self._origin()
+        at_once = min(self.batch_size, self._at_once or self.batch_size)
         calls = ((self._prepare, items[i], i, views, cache, context, spans) for i in numbers)
-        ahead = read_ahead(calls, reading_threads(), self.batch_size, self._start_reading)
+        ahead = read_ahead(calls, reading_threads(), at_once, self._start_reading)
+        total = len(numbers) if isinstance(numbers, Sized) else None
         with (
             closing(ahead) as prepared,
-            tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar,
+            tqdm(total=total, desc="embed", unit="image", disable=not self.verbose) as bar,
         ):
-            for start in range(0, len(numbers), self.batch_size):
-                part = numbers[start : start + self.batch_size]
-                tokens: list[list[Any]] = []
-                waiting = []
-                for i, (keys, known, images) in zip(part, islice(prepared, len(part)), strict=True):
-                    waiting += [
-                        (i, known, v, key, image)
-                        for v, (key, image) in enumerate(zip(keys, images, strict=True))
-                        if image is not None
-                    ]
-                    tokens.append(known)
+            while part := list(islice(prepared, at_once)):
+                waiting = [
+                    (i, known, v, key, image)
+                    for i, keys, known, images in part
+                    for v, (key, image) in enumerate(zip(keys, images, strict=True))
+                    if image is not None
+                ]
+                tokens = [known for _, _, known, _ in part]
                 for known, v, key, array in self._run(waiting):
                     known[v] = array
                     if cache is not None:
                         cache.put(key, array)
                 bar.update(len(part))
+                del part, waiting  # while the tokens are used
                 yield from tokens
 
     def _prepare(
-        self, item: Any, index: int, views: Any, cache: Any, context: Any, spans: list[Any]
-    ) -> tuple[list[Any], list[Any], list[Any]]:
-        """Of each view: its cache key, its tokens if cached, and its input if not."""
+        self, item: Any, index: int, views: Any, cache: Any, context: Any, spans: list[Any] | None
+    ) -> tuple[int, list[Any], list[Any], list[Any]]:
+        """The index; of each view its cache key, its tokens if cached, and its input if not."""
         item = read_item(item, index)
         keys: list[Any] = [None] * len(views)
         known: list[Any] = [None] * len(views)
@@ -143,15 +159,16 @@ class ImageEmbedding(FittedEmbedder):
             keys = [cache_key(content=content, view=name, **context) for name in names]
             known = [cache.get(key) for key in keys]
         if all(array is not None for array in known):
-            return keys, known, [None] * len(views)
+            return index, keys, known, [None] * len(views)
         image, span = load_with_span(item, index, self.value_range)
-        spans.append(span)
+        if spans is not None:
+            spans.append(span)
         image = self._fit_to_size(image, index)
         images = [
             np.ascontiguousarray(view(image)) if array is None else None
             for view, array in zip(views, known, strict=True)
         ]
-        return keys, known, images
+        return index, keys, known, images
 
     def _run(self, waiting: list[Any]) -> Iterator[Any]:
         """Embed the inputs, batched by shape and dtype."""

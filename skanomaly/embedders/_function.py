@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from inspect import isroutine
+from itertools import islice
 from math import isqrt
 from numbers import Integral
 from typing import Any
@@ -21,7 +22,7 @@ from skanomaly._origins import Origin
 from skanomaly._parameters import without_addresses
 from skanomaly._recipes import value_as_text
 from skanomaly._sklearn import HasMethods
-from skanomaly._typing import IntArray, PathLike, ValueRange
+from skanomaly._typing import PathLike, ValueRange
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -130,10 +131,10 @@ class FunctionPatches(BasePatchEmbedder):
 
     def _embed(
         self,
-        items: list[Any],
-        numbers: Sequence[int] | IntArray,
+        items: Sequence[Any] | Mapping[int, Any],
+        numbers: Iterable[int],
         views: list[Any],
-        spans: list[Any],
+        spans: list[Any] | None,
     ) -> Iterator[list[np.ndarray]]:
         cache = token_cache(self.cache_dir, self.cache_size)
         if cache is not None and not self.func_version:
@@ -143,13 +144,15 @@ class FunctionPatches(BasePatchEmbedder):
             )
         context = None if cache is None else {**self._origin(), "code": _code_of(self.func)}
         pool = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
-        with tqdm(total=len(numbers), desc="embed", unit="image", disable=not self.verbose) as bar:
+        total = len(numbers) if isinstance(numbers, Sized) else None
+        left = iter(numbers)
+        with tqdm(total=total, desc="embed", unit="image", disable=not self.verbose) as bar:
             # In parts: joblib would go on to the end, whether its results are fetched or not.
-            for start in range(0, len(numbers), _AT_ONCE):
-                part = numbers[start : start + _AT_ONCE]
+            while part := list(islice(left, min(_AT_ONCE, self._at_once or _AT_ONCE))):
                 calls = (delayed(self._cached)(items[i], i, cache, context) for i in part)
                 for tokens, span in pool(calls):
-                    spans.append(span)
+                    if spans is not None:
+                        spans.append(span)
                     bar.update()
                     yield [tokens]
 

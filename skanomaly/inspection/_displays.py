@@ -24,7 +24,7 @@ from skanomaly.inspection._drawing import (
     check_truth,
     grid_of_axes,
 )
-from skanomaly.inspection._limits import Limits, limits_for
+from skanomaly.inspection._limits import Limits, limits_for, threshold_of
 from skanomaly.inspection._maps import Maps, anomaly_maps
 from skanomaly.inspection._region_threshold import region_threshold
 
@@ -235,7 +235,7 @@ class AnomalyMapDisplay:
             maps=maps,
             scores=scores,
             limits=limits,
-            threshold=getattr(scorer, "offset_", None),
+            threshold=threshold_of(scorer),
             contours=contours,
             masks=truth,
         )

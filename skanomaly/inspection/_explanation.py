@@ -143,9 +143,9 @@ class Explanation:
     --------
     >>> from skanomaly import explain
     >>> print(explain(pipe, "part.png"))  # doctest: +SKIP
-    patch (12, 40), pixels x 640-655, y 192-207, score 0.41
+    patch (12, 40), x 640-655, y 192-207, score 0.41
     in a region of 1830 pixels, x 611-672, y 170-224, peak 0.33
-    nearest patch of the training images: /parts/good/017.png, x 640-655, y 208-223, distance 0.41
+    nearest patch of the training images: /parts/good/17.png, x 640-655, y 208-223, distance 0.41
     """
 
     kind: Kind
@@ -234,7 +234,7 @@ class Explanation:
 
 def _place(box):
     x, y, width, height = box
-    return f"pixels x {x}-{x + width - 1}, y {y}-{y + height - 1}"
+    return f"x {x}-{x + width - 1}, y {y}-{y + height - 1}"
 
 
 def _plain(values):

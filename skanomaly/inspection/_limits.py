@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
-from skanomaly._pipelines import split_detector
+from skanomaly._pipelines import offset_of, split_detector
 from skanomaly._typing import FloatArray
 from skanomaly._warn import warn_user
 
@@ -87,11 +88,11 @@ def limits_for(estimator: Any, maps: Sequence[FloatArray] | None = None) -> Limi
     if limits is not None:
         return limits
     scorer = split_detector(estimator).scorer
-    name = type(scorer).__name__
+    name, offset = type(scorer).__name__, threshold_of(scorer)
     lacks = f"{name} has no patch_limits_ (it is not fitted, or does not calibrate its maps)"
-    if (threshold := -float(getattr(scorer, "offset_", 0.0))) > 0:
-        warn_user(f"{lacks}: colours go from its threshold, {threshold:.3g}, to twice that")
-        return threshold, 2 * threshold
+    if offset is not None and offset < 0:
+        warn_user(f"{lacks}: colours go from its threshold, {-offset:.3g}, to twice that")
+        return -offset, -2 * offset
     if maps is None:
         raise ValueError(
             f"{lacks}, nor a threshold in the unit of its maps: fit it on good images, or pass "
@@ -104,3 +105,11 @@ def limits_for(estimator: Any, maps: Sequence[FloatArray] | None = None) -> Limi
     )
     values = np.concatenate([np.ravel(heat) for heat in maps])
     return float(np.median(values)), float(values.max())
+
+
+def threshold_of(scorer: Any) -> float | None:
+    """The threshold of a scorer or detector, below which images are anomalous; None without one."""
+    try:
+        return offset_of(scorer)
+    except (TypeError, NotFittedError):
+        return None

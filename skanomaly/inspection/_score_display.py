@@ -24,6 +24,7 @@ from skanomaly.inspection._drawing import (
     check_scores_images,
     scores_of,
 )
+from skanomaly.inspection._limits import threshold_of
 
 _GREY = (0.62, 0.62, 0.62)
 _UNKNOWN = "images"
@@ -137,7 +138,7 @@ class ScoreHistogramDisplay:
             y,
             scores_of(estimator, items),
             defect_types=defect_types,
-            threshold=getattr(scorer, "offset_", None),
+            threshold=threshold_of(scorer),
             train_scores=getattr(scorer, "train_scores_", None),
             bins=bins,
             name=name,

@@ -21,6 +21,7 @@ from skanomaly.inspection._drawing import (
     check_scores_images,
     scores_of,
 )
+from skanomaly.inspection._limits import threshold_of
 from skanomaly.metrics._costs import check_costs, expected_cost_curve
 
 _COST_DOCS = {
@@ -167,7 +168,7 @@ class ThresholdDisplay:
         return cls.from_predictions(
             labels,
             scores_of(estimator, items),
-            threshold=getattr(scorer, "offset_", None),
+            threshold=threshold_of(scorer),
             cost_miss=cost_miss,
             cost_false_alarm=cost_false_alarm,
             prevalence=prevalence,

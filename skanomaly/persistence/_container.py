@@ -118,8 +118,7 @@ def _add(archive, file, name, size, blocks):
 
 
 def _npy(array):
-    """Header and data of an array in NumPy's format; only what is neither C- nor Fortran-contiguous
-    is copied."""
+    """Header and data of an array in NumPy's format; only what has gaps is copied."""
     if not array.flags.c_contiguous and not array.flags.f_contiguous:
         array = np.ascontiguousarray(array)
     header = _Bytes()

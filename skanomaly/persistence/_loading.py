@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-import skops.io
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import InconsistentVersionWarning
 
@@ -16,6 +15,7 @@ from skanomaly._warn import warn_user
 from skanomaly.persistence._container import Container
 from skanomaly.persistence._manifest import versions
 from skanomaly.persistence._portable import without_folders
+from skanomaly.persistence._skops import skops_io
 from skanomaly.persistence._tree import objects_of, put_back
 from skanomaly.persistence._trusted import trusted_names, untrusted_error
 from skanomaly.persistence._weights import restore_weights
@@ -72,7 +72,7 @@ def load_model(
         try:
             data, arrays = file.tree(), file.arrays()
             names = [*trusted_names(), *trusted]
-            found = skops.io.get_untrusted_types(data=data)
+            found = skops_io.get_untrusted_types(data=data)
         except Exception as exc:  # whatever skops meets in a made-up file
             raise file.refused(exc) from exc
         if unknown := sorted(set(found) - set(names)):
@@ -82,7 +82,7 @@ def load_model(
                 warnings.simplefilter("ignore", InconsistentVersionWarning)
                 token = FROM_A_FILE.set(True)
                 try:
-                    estimator = put_back(skops.io.loads(data, trusted=names), arrays)
+                    estimator = put_back(skops_io.loads(data, trusted=names), arrays)
                 finally:
                     FROM_A_FILE.reset(token)
             if not isinstance(estimator, BaseEstimator):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import skops.io
 from sklearn.base import BaseEstimator
 
 from skanomaly._images.training import TrainingImages
@@ -14,6 +13,7 @@ from skanomaly._typing import PathLike
 from skanomaly.persistence._container import write_container
 from skanomaly.persistence._manifest import describe
 from skanomaly.persistence._portable import without_folders
+from skanomaly.persistence._skops import skops_io
 from skanomaly.persistence._tree import take_out
 from skanomaly.persistence._weights import weights_of
 
@@ -52,7 +52,7 @@ def save_model(
     place = Path(path).expanduser()
     try:
         tree, arrays = take_out(estimator, _edit(image_paths))
-        data = skops.io.dumps(tree)
+        data = skops_io.dumps(tree)
     except RecursionError as exc:
         raise TypeError(f"{type(estimator).__name__} cannot be saved: it holds itself") from exc
     except (TypeError, ValueError, AttributeError) as exc:

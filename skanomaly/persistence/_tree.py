@@ -69,10 +69,15 @@ def take_out(
         if id(value) in done:
             return done[id(value)][1]
         if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-            if value.dtype.hasobject or value.nbytes < LEAST_BYTES:
-                return value
-            copy = _stand_in(StoredArray, {"number": len(arrays)})
-            arrays.append(np.asarray(value))
+            array = np.asarray(value)
+            if not array.flags.c_contiguous and not array.flags.f_contiguous:
+                # In the order of its strides, by which BLAS sums products one way or another.
+                array = np.copy(array, order="K")
+            if array.dtype.hasobject or array.nbytes < LEAST_BYTES:
+                copy = array
+            else:
+                copy = _stand_in(StoredArray, {"number": len(arrays)})
+                arrays.append(array)
         elif isinstance(value, PurePath):
             copy = _stand_in(StoredPath, {"text": str(value)})
         elif type(value) is dict:

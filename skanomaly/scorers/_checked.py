@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
@@ -172,7 +173,7 @@ class CheckedScorer(CalibratedEstimator):
             return
         at_fit = self.__dict__.get("_origin_at_fit")
         if origin is not None and at_fit is not None and (found := differences(at_fit, origin)):
-            raise ValueError(
+            raise NotFittedError(  # which is a ValueError, but of no single image
                 f"X holds other tokens than this {type(self).__name__} was fitted on: "
                 f"{', '.join(found.values())}. Make them by the embedder of fit, or call fit again"
             )

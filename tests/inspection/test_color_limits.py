@@ -247,11 +247,7 @@ def test_without_calibration_colours_are_anchored_at_the_threshold(surfaces):
             display = AnomalyMapDisplay.from_estimator(detector, shown)
         assert display.limits == (0.5, 1) and display.contours is None
         matplotlib.pyplot.close(display.figure_)
-    # Without a threshold in the unit of the maps, pictures of a display are refused.
-    uncalibrated = AnomalibDetector(inferencer=Darkness())
-    assert color_limits(uncalibrated) is None
-    with pytest.raises(ValueError, match=r"nor a threshold.* pass limits=\(low, high\)"):
-        AnomalyMapDisplay.from_estimator(uncalibrated, images)
+    assert color_limits(AnomalibDetector(inferencer=Darkness())) is None
     given = AnomalyMapDisplay.from_estimator(detector, images, limits=(0, 1))
     assert given.limits == (0, 1)
     matplotlib.pyplot.close(given.figure_)
@@ -259,14 +255,25 @@ def test_without_calibration_colours_are_anchored_at_the_threshold(surfaces):
         color_limits(PatchKNNScorer())
 
 
+class Positive(Uncalibrated):
+    """Whose scores are of another unit than its maps."""
+
+    def fit(self, X, y=None):
+        self.offset_ = 0.5
+        return self
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [Positive().fit(None), AnomalibDetector(inferencer=Darkness())],
+    ids=["own", "model"],
+)
+def test_a_display_without_any_anchor_is_refused(surfaces, detector):
+    with pytest.raises(ValueError, match=r"nor a threshold.* pass limits=\(low, high\)"):
+        AnomalyMapDisplay.from_estimator(detector, surfaces.images[:2])
+
+
 def test_an_evaluation_without_any_anchor_has_one_scale_for_all_its_maps():
-    class Positive(Uncalibrated):
-        """Whose scores are of another unit than its maps."""
-
-        def fit(self, X, y=None):
-            self.offset_ = 0.5
-            return self
-
     maps = [np.arange(6.0).reshape(2, 3), np.full((2, 2), 9.0)]
     with pytest.warns(UserWarning, match="colours span the maps that are shown"):
         limits = limits_for(Positive().fit(None), maps)
