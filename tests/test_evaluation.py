@@ -25,6 +25,7 @@ from skanomaly import (
     anomaly_maps,
     create_model,
     evaluate_split,
+    recalibrate,
 )
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
 from skanomaly.evaluation import evaluation_of
@@ -434,6 +435,14 @@ def test_a_model_is_not_measured_on_what_it_was_fitted_on_unsaid(split, tmp_path
     lines = str(warned[0].message).splitlines()[1:]
     assert [line.strip().split(": ")[0] for line in lines] == list(map(str, test.images[:2]))
     assert str(copy) in lines[0] and result.n_train == len(images) - 1
+
+
+def test_a_threshold_that_was_chosen_on_test_images_is_told(split):
+    pipe = create_model("filterbank", scorer="knn", image_size=64).fit(list(split.train.images))
+    moved = recalibrate(pipe, images=list(split.test.images[:8]), contamination=0.25)
+    with pytest.warns(UserWarning, match="8 of 13 images .* the threshold was chosen on"):
+        result = evaluation_of(moved, split)
+    assert result.threshold == moved[-1].offset_ and result.n_train == 12
 
 
 def test_what_cannot_be_measured_is_refused(split):
