@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         model_selection,
         persistence,
         registry,
+        report,
         scorers,
         streaming,
     )
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
+    from skanomaly.report import write_report
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
     from skanomaly.streaming import Failure, iter_scores
 
@@ -96,10 +98,12 @@ __all__ = [
     "persistence",
     "recalibrate",
     "registry",
+    "report",
     "save_model",
     "scorers",
     "streaming",
     "tune_threshold",
+    "write_report",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -126,6 +130,7 @@ _EXPORTS = {
     ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
+    "skanomaly.report": ["write_report"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
     "skanomaly.streaming": ["Failure", "iter_scores"],
 }

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from skanomaly._images import ImageReadError, image_size, iterate_images, load_image
+from skanomaly._images import ImageReadError, iterate_images, load_image
 from skanomaly._origins import Origin, set_origin
 from skanomaly._parameters import check_integer
 from skanomaly._pipelines import SplitPipeline, check_embedder, offset_of, split_pipeline
@@ -279,7 +279,7 @@ def _is_at_fault(item, error):
     if isinstance(error, ValueError) or isinstance(error.__cause__, ValueError):
         return True
     try:  # what a function of the user reads fails as it pleases
-        image_size(item)
+        load_image(item)
     except ImageReadError:
         return True
     return False

@@ -1,9 +1,13 @@
 """The code in the documentation runs, on generated images and small random models."""
 
 import re
+import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
@@ -79,6 +83,35 @@ def test_caching(names, tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2 * len(names["good"]) + len(names["new"])
 
 
+def test_models(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = ModuleType("docs_models")  # whose functions have a place to be found at
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    vars(module).update(names)
+    for code in blocks("models.md"):
+        exec(code, vars(module))
+    scope = vars(module)
+    np.testing.assert_array_equal(scope["verdicts"], scope["pipe"].predict(names["new"]))
+    assert scope["manifest"]["training_images"]["paths"] == [str(path) for path in names["good"]]
+    assert "not trusted: docs_models.cells" in str(scope["refusal"])
+    expected = scope["own"].score_samples(names["new"])
+    np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
+
+
+def test_thresholds(names, capsys):
+    scope = dict(names)
+    for code in blocks("thresholds.md"):
+        with warnings.catch_warnings():
+            # The data sets of these pages are too small for what they show.
+            warnings.filterwarnings("ignore", "4 images hold no threshold")
+            exec(code, scope)
+    told = capsys.readouterr().out
+    assert "Decision(0, " in told and f"of {(np.asarray(names['y']) == -1).sum()}: " in told
+    assert scope["strict"][-1].offset_ > scope["pipe"][-1].offset_
+    assert scope["today"][-1].calibration_["kind"] == "images"
+    assert scope["detector"][-1].calibration_["kind"] == "cost"
+
+
 def test_no_example_would_download(tiny_clip):
     """Each block was made small, but for the one that brings its own embedder."""
     for code in blocks("clip.md"):
@@ -115,9 +148,9 @@ def test_anomalib(anomalib_scope, tmp_path, monkeypatch):
             exec(code.replace("        ...\n", ""), anomalib_scope)
             ran += 1
     assert ran >= 4
-    maps = anomalib_scope["detector"].held_out_patches_
-    size = (tmp_path / "detector.joblib").stat().st_size
-    assert size < 10_000 + sum(heat.nbytes for heat in maps)
+    kept = tmp_path / "detector.joblib"
+    maps = joblib.load(kept).held_out_patches_
+    assert kept.stat().st_size < 10_000 + sum(heat.nbytes for heat in maps)
     assert anomalib_scope["search"].best_params_["contamination"] in (0.01, 0.05, 0.1)
     assert anomalib_scope["detector"].score_samples(anomalib_scope["new"]).tolist() == [-0.3] * 10
 
@@ -140,6 +173,16 @@ def test_calibration(names):
     assert len(pipe["scorer"].train_scores_) == len(good) - 1  # the defect is left out
 
 
+def test_explaining(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("explaining.md"):
+        exec(code, scope)
+    assert "nearest patch of the training images" in capsys.readouterr().out
+    assert len(scope["masks"]) == len(names["new"]) and (tmp_path / "regions.json").is_file()
+    assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
+
+
 def test_displays(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib").use("Agg")
     made = make_surfaces(40, 4, surface="fabric", image_size=64, random_state=0)
@@ -156,14 +199,12 @@ def test_displays(tmp_path, monkeypatch):
     names["plt"].close("all")
 
 
-def test_explaining(names, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    scope = dict(names)
-    for code in blocks("explaining.md"):
-        exec(code, scope)
-    assert "nearest patch of the training images" in capsys.readouterr().out
-    assert len(scope["masks"]) == len(names["new"]) and (tmp_path / "regions.json").is_file()
-    assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
+@pytest.mark.filterwarnings("ignore:regions are calibrated on 5 images")
+def test_report(mvtec, monkeypatch):
+    monkeypatch.chdir(mvtec)
+    for code in blocks("report.md"):
+        exec(code, {})
+    assert "bottle" in (mvtec / "report.html").read_text(encoding="utf-8")
 
 
 def test_images():
@@ -177,8 +218,10 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md"}
-    here |= {"explaining.md", "images.md"}
+    here = {
+        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
+        *("images.md", "models.md", "report.md", "thresholds.md"),
+    }
     assert with_code == here | elsewhere
 
 

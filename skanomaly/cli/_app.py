@@ -20,6 +20,7 @@ from skanomaly.cli._explain import explain
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
+from skanomaly.cli._report import report
 from skanomaly.cli._score import score
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
@@ -34,7 +35,15 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly fit path/to/good --model dinov2_vits14 --contamination 0.02 -o parts.skan",
         ),
     ),
-    (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
+    (
+        score,
+        _EVERY_DAY,
+        (
+            "skanomaly score parts.skan path/to/new --regions --maps heatmaps",
+            "skanomaly score parts.skan path/to/new --csv scores.csv --on-error skip --resume",
+            "find . -name '*.png' -print0 | skanomaly score parts.skan - -0 --fail-on-anomaly",
+        ),
+    ),
     (
         explain,
         _EVERY_DAY,
@@ -54,14 +63,14 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        score,
+        report,
         _EVERY_DAY,
         (
-            "skanomaly score parts.skan path/to/new --regions --maps heatmaps",
-            "skanomaly score parts.skan path/to/new --csv scores.csv --on-error skip --resume",
-            "find . -name '*.png' -print0 | skanomaly score parts.skan - -0 --fail-on-anomaly",
+            "skanomaly report parts.skan path/to/new/images -o report.html",
+            "skanomaly report parts.skan --data path/to/category -o report.html",
         ),
     ),
+    (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
     (
         evaluate,
         _MEASURE,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from skanomaly._output import Guard, check_folder, written_beside
-from skanomaly._results.file import _append
+from skanomaly._results.file import _append, _ends_a_line
 from skanomaly.cli._options import printable
 
 Form = Literal["jsonl", "csv"]
@@ -154,7 +154,7 @@ class RecordFile:
             self.n_kept += 1
             self.n_anomalous += record["decision"] == "anomalous"
             self._had.add(_key(record["path"]))
-        if n_dropped:
+        if n_dropped or not _ends_a_line(self.path):
             with written_beside(self.path) as file:
                 self._write_head(file)
                 for record in self._read():
