@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         model_selection,
         persistence,
         registry,
+        report,
         scorers,
         streaming,
     )
@@ -42,9 +43,16 @@ if TYPE_CHECKING:
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
-    from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, anomaly_regions, p_values
+    from skanomaly.inspection import (
+        AnomalyMapDisplay,
+        anomaly_maps,
+        anomaly_regions,
+        explain,
+        p_values,
+    )
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
+    from skanomaly.report import write_report
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
     from skanomaly.streaming import Failure, iter_scores
 
@@ -77,6 +85,7 @@ __all__ = [
     "estimator_checks",
     "evaluate_split",
     "evaluation",
+    "explain",
     "inspection",
     "iter_scores",
     "list_models",
@@ -89,10 +98,12 @@ __all__ = [
     "persistence",
     "recalibrate",
     "registry",
+    "report",
     "save_model",
     "scorers",
     "streaming",
     "tune_threshold",
+    "write_report",
 ]
 
 # Module -> public names that it defines. Loaded at first use, so that `import skanomaly` costs
@@ -110,9 +121,16 @@ _EXPORTS = {
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
-    "skanomaly.inspection": ["AnomalyMapDisplay", "anomaly_maps", "anomaly_regions", "p_values"],
+    "skanomaly.inspection": [
+        "AnomalyMapDisplay",
+        "anomaly_maps",
+        "anomaly_regions",
+        "explain",
+        "p_values",
+    ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
+    "skanomaly.report": ["write_report"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
     "skanomaly.streaming": ["Failure", "iter_scores"],
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,6 +95,11 @@ class CalibratedEstimator(Estimator):
         `images` has the digests of images that are calibrated on in place of the training images.
         """
         fixed = self._fixed_offset
+        if fixed is None and not isinstance(self.contamination, Real):
+            raise ValueError(
+                f"contamination={self.contamination!r} is no threshold of this "
+                f"{type(self).__name__}: give a share of normal images, such as 0.1"
+            )
         self.offset_ = contamination_offset(scores, self.contamination) if fixed is None else fixed
         self.train_scores_, self._train_groups, self._calibrated_on = scores, groups, images
         fit = "contamination" if fixed is None else "auto"

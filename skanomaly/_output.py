@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,38 +101,6 @@ def unique_names(texts: Sequence[str], reserved: Iterable[str] = ()) -> list[str
             names[i] = f"{name}-{number}"
         taken.add(folded(names[i]))
     return names
-
-
-def distinct_stems(paths: Sequence[Path]) -> list[str]:
-    """Names for what is made of images: their stems, and where these are alike with their folders.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Of the images.
-
-    Returns
-    -------
-    list of str
-        Safe names without suffix, no two alike on any system.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from skanomaly._output import distinct_stems
-    >>> distinct_stems([Path("a/1.png"), Path("b/1.png"), Path("a/2.png")])
-    ['a-1', 'b-1', '2']
-    """
-    groups = defaultdict(list)
-    for i, path in enumerate(paths):
-        groups[folded(safe_name(path.stem))].append(i)
-    stems = [path.stem for path in paths]
-    for members in groups.values():
-        if len(members) > 1:
-            common = len(os.path.commonprefix([paths[i].parent.parts for i in members]))
-            for i in members:
-                stems[i] = "-".join((*paths[i].parent.parts[common:], paths[i].stem))
-    return unique_names(stems)
 
 
 class Guard:

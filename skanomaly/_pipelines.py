@@ -16,7 +16,14 @@ checks:
   (see :func:`contamination_of`).
 - Where it has them, ``p_values(X)``: conformal p-values of images; and after `fit`,
   ``patch_limits_``: a pair of patch scores, the highest that is usual in a normal image and one
-  that few of them reach, between which heat maps go from clear to red.
+  that few of them reach, between which heat maps go from clear to violet; and
+  ``held_out_patches_``, grids of patch scores of good images that the model has not seen, NaN
+  where masked, by which regions are calibrated.
+- Where it has it, ``explain_patch(X, row, column, n_neighbors=3)``: why that patch of a single
+  image has its score, a :class:`skanomaly.core.explanations.PatchExplanation`, for
+  :func:`skanomaly.explain`. Scorers that derive from :class:`skanomaly.base.BasePatchScorer` have
+  it where they implement ``_explain_row(tokens, row, n_neighbors)``: `tokens` are those of one
+  image, and `row` is the number of the patch in them.
 
 A detector of images has ``score_maps(images, size="image" or "model", return_scores=False)`` in
 place of `score_patches`, and takes images where a scorer takes tokens; the rest is the same.

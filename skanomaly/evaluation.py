@@ -12,10 +12,9 @@ import numpy as np
 import scipy
 import sklearn
 from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
 
-from skanomaly import metrics
 from skanomaly._grouped_fit import fit_with_groups, takes_groups
-from skanomaly._images import image_size
 from skanomaly._pipelines import (
     contamination_of,
     min_images_of,
@@ -24,17 +23,25 @@ from skanomaly._pipelines import (
     split_detector,
 )
 from skanomaly._results.evaluated import EvaluationResult
+from skanomaly._results.known import n_trained_on, trained_on
+from skanomaly._results.measured import image_metrics, pixel_metrics, roc_of
+from skanomaly._results.remade import maps_of
 from skanomaly._typing import FloatArray
 from skanomaly._version import __version__
 from skanomaly._warn import warn_user
-from skanomaly.core.maps import upsample_map
 from skanomaly.datasets import DatasetSplit, ImageSet
-from skanomaly.datasets._check import doubtful_images, inverted_masks, unusable_files
-from skanomaly.inspection import score_images
+from skanomaly.datasets._check import (
+    doubtful_images,
+    inverted_masks,
+    repeated_images,
+    unusable_files,
+)
+from skanomaly.decisions import warn_if_tuned_on
+from skanomaly.inspection import p_values_of, score_images
 from skanomaly.inspection._limits import limits_for
 from skanomaly.inspection._maps import check_sigma
 
-__all__ = ["EvaluationResult", "evaluate_split"]
+__all__ = ["EvaluationResult", "evaluate_split", "evaluation_of"]
 
 _PRINTED_PROBLEMS = 20
 
@@ -105,9 +112,11 @@ def evaluate_split(
 
     Notes
     -----
-    Maps are made once, from the patch scores. The exact pixel metrics need the maps of all test
-    images at the same time, 4 bytes a pixel. Where they cannot be measured, because masks are not
-    known, each map is dropped after `on_map`, and without `on_map` none is made.
+    Maps are made from the patch scores. Those of all test images are kept for the pixel metrics and
+    `on_map` where they take at most 512 MiB, 4 bytes a pixel; otherwise each is made again when it
+    is needed, and memory grows with the distinct scores of the defect pixels alone, 36 bytes each.
+    The metrics are exact in any case. Where they cannot be measured, because masks are not known,
+    no map is kept, and without `on_map` none is made.
 
     Examples
     --------
@@ -125,13 +134,15 @@ def evaluate_split(
     return evaluate_checked(estimator, split, sigma=sigma, on_result=on_result, on_map=on_map)
 
 
-def check_split(split: DatasetSplit) -> None:
+def check_split(split: DatasetSplit, with_training: bool = True) -> None:
     """Raise for all that is wrong with a data set, and warn of copies, before the work.
 
     Parameters
     ----------
     split : DatasetSplit
         What is to be evaluated on.
+    with_training : bool, default=True
+        Whether its training images are used, and not the test images alone.
 
     Raises
     ------
@@ -148,11 +159,12 @@ def check_split(split: DatasetSplit) -> None:
     for label, kind in ((1, "normal"), (-1, "anomalous")):
         if not np.any(split.test.y == label):
             raise ValueError(f"{split.name}: there is no {kind} test image, no metric is defined")
-    used: list[ImageSet] = [split.train, split.test]
+    used: list[ImageSet] = [*[split.train] * with_training, split.test]
     shares: dict[str, dict[Path, float]] = {}
     if problems := unusable_files(used, shares=shares):
         raise ValueError(_listed(f"{split.name}: these images or masks cannot be used", problems))
-    if doubts := [*inverted_masks(used, shares), *doubtful_images(split)]:
+    doubtful = doubtful_images(split) if with_training else repeated_images(split.test)
+    if doubts := [*inverted_masks(used, shares), *doubtful]:
         warn_user(_listed(f"{split.name}: what these images show is doubtful", doubts))
 
 
@@ -186,36 +198,102 @@ def evaluate_checked(
     on_map: OnMap | None = None,
 ) -> EvaluationResult:
     """As :func:`evaluate_split`, of what was checked: a table checks a data set once."""
-    train, test = split.train, split.test
+    train = split.train
     if train.groups is not None and not takes_groups(estimator):
         warn_user(
             f"{split.name}: {type(estimator).__name__} takes no groups of images in fit, so that "
             "images of one group vouch for each other where one is held out, and the threshold may "
             "be too tight. Groups are handed to the scorer at the end of a Pipeline"
         )
-    seconds = {}
     start = time.perf_counter()
     fitted = fit_with_groups(clone(estimator), list(train.images), train.y, train.groups)
+    seconds = {"fit": time.perf_counter() - start}
+    n_train = int(np.count_nonzero(train.y == 1))
+    return _measured(fitted, split.name, split.test, n_train, seconds, sigma, on_result, on_map)
+
+
+def evaluation_of(
+    estimator: Any,
+    split: DatasetSplit,
+    *,
+    sigma: float = 4.0,
+    on_result: OnResult | None = None,
+    on_map: OnMap | None = None,
+) -> EvaluationResult:
+    """Measure a fitted detector on the test images of a data set; nothing is fitted.
+
+    Parameters
+    ----------
+    estimator : Pipeline or detector
+        Fitted, such as a model that was kept; as for :func:`evaluate_split`.
+    split : DatasetSplit
+        Only its test images are looked at.
+    sigma, on_result, on_map : object
+        As for :func:`evaluate_split`.
+
+    Returns
+    -------
+    EvaluationResult
+        As of :func:`evaluate_split`, with the detector itself.
+
+    Raises
+    ------
+    ValueError
+        When the test images are all normal or all anomalous, or images or masks cannot be used.
+    TypeError
+        When `split` is no DatasetSplit, or the estimator gives no maps of images.
+    sklearn.exceptions.NotFittedError
+        When the estimator is not fitted.
+
+    Warns
+    -----
+    UserWarning
+        Of test images that the detector was fitted on or its threshold chosen on, by their content,
+        of those that are listed twice, and of masks that may be inverted.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import FilterBankPatches, PatchGaussianScorer
+    >>> from skanomaly.datasets import read_dataset
+    >>> from skanomaly.evaluation import evaluation_of
+    >>> pipe = make_pipeline(FilterBankPatches(), PatchGaussianScorer())
+    >>> split = read_dataset("data/bottle")  # doctest: +SKIP
+    >>> pipe.fit(split.train.images)  # doctest: +SKIP
+    >>> evaluation_of(pipe, split).metrics["image_auroc"]  # doctest: +SKIP
+    """
+    split_detector(estimator)
+    check_sigma(sigma)
+    check_is_fitted(estimator)
+    check_split(split, with_training=False)
+    if doubts := trained_on(estimator, split.test):
+        warn_user(_listed(f"{split.name}: the detector was fitted on test images", doubts))
+    warn_if_tuned_on(estimator, list(split.test.images))
+    n_train = n_trained_on(estimator)
+    return _measured(estimator, split.name, split.test, n_train, {}, sigma, on_result, on_map)
+
+
+def _measured(fitted, name, test, n_train, seconds, sigma, on_result, on_map):
+    """What a fitted detector finds on test images that were checked."""
     scorer = split_detector(fitted).scorer
     threshold = offset_of(scorer)
-    seconds["fit"] = time.perf_counter() - start
     start = time.perf_counter()
     grids, scores = score_images(fitted, list(test.images))
     seconds["score"] = time.perf_counter() - start
     unknown = [test.masks[i] for i in np.flatnonzero(test.y == -1)].count(None)
     start = time.perf_counter()
-    maps = [] if unknown else list(_make_maps(test, grids, sigma))
-    seconds["maps"] = time.perf_counter() - start
-    start = time.perf_counter()
-    measured = _image_metrics(test, scores)
+    maps = maps_of(test, grids, sigma, keeps=not unknown)
+    measured, curves = image_metrics(test, scores), {"roc": roc_of(test.y, scores)}
     if not unknown:
-        measured.update(_pixel_metrics(test, maps))
-    seconds["metrics"] = time.perf_counter() - start
+        of_pixels, curves["pro"] = pixel_metrics(test, maps)
+        measured.update(of_pixels)
+    seconds["maps"] = maps.seconds
+    seconds["metrics"] = time.perf_counter() - start - maps.seconds
     flagged, normal = scores < threshold, test.y == 1
     kinds = np.array(test.defect_types)
     result = EvaluationResult(
-        name=split.name,
-        n_train=int(np.count_nonzero(train.y == 1)),
+        name=name,
+        n_train=n_train,
         n_normal=int(normal.sum()),
         n_anomalous=int((~normal).sum()),
         metrics=measured,
@@ -241,20 +319,15 @@ def evaluate_checked(
         predictions=np.where(flagged, -1, 1),
         patch_scores=grids,
         estimator=fitted,
+        test=test,
+        p_values=p_values_of(scorer, scores),
+        curves=curves,
     )
     if on_result is not None:
         on_result(result)
     if on_map is not None:
-        _hand_out(on_map, maps or _make_maps(test, grids, sigma), result)
+        _hand_out(on_map, maps, result)
     return result
-
-
-def _make_maps(test, grids, sigma):
-    """The maps of the test images, one at a time."""
-    for grid, path in zip(grids, test.images, strict=True):
-        heat_map = upsample_map(grid, image_size(path), sigma)
-        heat_map.setflags(write=False)
-        yield heat_map
 
 
 def _hand_out(on_map, maps, result):
@@ -262,30 +335,3 @@ def _hand_out(on_map, maps, result):
     limits = limits_for(result.estimator, result.patch_scores)
     for i, heat_map in enumerate(maps):
         on_map(i, heat_map, float(result.scores[i]), result.threshold, limits)
-
-
-def _pixel_metrics(test, maps):
-    masks = [test.load_mask(i) for i in range(len(test))]
-    out = metrics.pixel_metrics(masks, maps)
-    del out["pixel_f1_threshold"]
-    if test.defects is not None:
-        regions, areas = zip(*(test.load_regions(i) for i in range(len(test))), strict=True)
-        out["auspro_0.05"] = metrics.auspro(regions, maps, areas)
-    return out
-
-
-def _image_metrics(test, scores):
-    out = {
-        "image_auroc": metrics.image_auroc(test.y, scores),
-        "image_average_precision": metrics.image_average_precision(test.y, scores),
-        "image_f1_max": metrics.image_f1_max(test.y, scores),
-        "image_recall_at_zero_fpr": metrics.image_recall_at_zero_fpr(test.y, scores),
-        "image_fpr_at_95_recall": metrics.image_fpr_at_recall(test.y, scores, 0.95),
-    }
-    if test.groups is not None:
-        _, sample = np.unique(test.groups, return_inverse=True)
-        y, worst = np.ones(sample.max() + 1, dtype=int), np.full(sample.max() + 1, np.inf)
-        np.minimum.at(y, sample, test.y)
-        np.minimum.at(worst, sample, scores)
-        out["sample_auroc"] = metrics.image_auroc(y, worst)
-    return out

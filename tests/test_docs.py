@@ -1,8 +1,11 @@
 """The code in the documentation runs, on generated images and small random models."""
 
 import re
+import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -79,6 +82,35 @@ def test_caching(names, tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2 * len(names["good"]) + len(names["new"])
 
 
+def test_models(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = ModuleType("docs_models")  # whose functions have a place to be found at
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    vars(module).update(names)
+    for code in blocks("models.md"):
+        exec(code, vars(module))
+    scope = vars(module)
+    np.testing.assert_array_equal(scope["verdicts"], scope["pipe"].predict(names["new"]))
+    assert scope["manifest"]["training_images"]["paths"] == [str(path) for path in names["good"]]
+    assert "not trusted: docs_models.cells" in str(scope["refusal"])
+    expected = scope["own"].score_samples(names["new"])
+    np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
+
+
+def test_thresholds(names, capsys):
+    scope = dict(names)
+    for code in blocks("thresholds.md"):
+        with warnings.catch_warnings():
+            # The data sets of these pages are too small for what they show.
+            warnings.filterwarnings("ignore", "4 images hold no threshold")
+            exec(code, scope)
+    told = capsys.readouterr().out
+    assert "Decision(0, " in told and f"of {(np.asarray(names['y']) == -1).sum()}: " in told
+    assert scope["strict"][-1].offset_ > scope["pipe"][-1].offset_
+    assert scope["today"][-1].calibration_["kind"] == "images"
+    assert scope["detector"][-1].calibration_["kind"] == "cost"
+
+
 def test_no_example_would_download(tiny_clip):
     """Each block was made small, but for the one that brings its own embedder."""
     for code in blocks("clip.md"):
@@ -140,6 +172,40 @@ def test_calibration(names):
     assert len(pipe["scorer"].train_scores_) == len(good) - 1  # the defect is left out
 
 
+def test_explaining(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("explaining.md"):
+        exec(code, scope)
+    assert "nearest patch of the training images" in capsys.readouterr().out
+    assert len(scope["masks"]) == len(names["new"]) and (tmp_path / "regions.json").is_file()
+    assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
+
+
+def test_displays(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    made = make_surfaces(40, 4, surface="fabric", image_size=64, random_state=0)
+    paths = []
+    for i, image in enumerate(made.images):
+        paths.append(tmp_path / f"{i:02d}.png")
+        Image.fromarray(image).save(paths[-1])
+    monkeypatch.chdir(tmp_path)
+    pipe = create_model("filterbank", scorer="knn", image_size=64).fit(paths[:24])
+    names = {"images": paths[24:], "y": made.y[24:], "masks": made.masks[24:], "pipe": pipe}
+    for code in blocks("displays.md"):
+        exec(code, names)
+    assert (tmp_path / "maps.png").exists()
+    names["plt"].close("all")
+
+
+@pytest.mark.filterwarnings("ignore:regions are calibrated on 5 images")
+def test_report(mvtec, monkeypatch):
+    monkeypatch.chdir(mvtec)
+    for code in blocks("report.md"):
+        exec(code, {})
+    assert "bottle" in (mvtec / "report.html").read_text(encoding="utf-8")
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -151,7 +217,10 @@ def test_each_page_with_code_is_run():
     elsewhere = {"development/extending.md", "development/search.md"}
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
-    here = {"anomalib.md", "caching.md", "calibration.md", "clip.md", "images.md"}
+    here = {
+        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
+        *("images.md", "models.md", "report.md", "thresholds.md"),
+    }
     assert with_code == here | elsewhere
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import sklearn
 from PIL import Image
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import OneClassSVM
@@ -25,8 +25,9 @@ from skanomaly import (
     evaluate_split,
 )
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
-from skanomaly.inspection import color_limits
-from skanomaly.metrics import IMAGE_SCORERS
+from skanomaly.evaluation import evaluation_of
+from skanomaly.inspection import color_limits, p_values
+from skanomaly.metrics import IMAGE_SCORERS, pro_curve
 from skanomaly.model_selection import OneClassSplit
 
 
@@ -67,6 +68,11 @@ def test_result(split):
     assert result.n_unknown_masks == 5 and "pixel_auroc" not in result.metrics
     assert "none: 5 masks are not known" in repr(result)
     assert [grid.shape for grid in result.patch_scores] == [(8, 8)] * 13
+    assert result.test is split.test
+    np.testing.assert_array_equal(result.p_values, p_values(fitted, images))
+    assert list(result.curves) == ["roc"]
+    np.testing.assert_array_equal(result.curves["roc"], roc_curve(bad, -result.scores)[:2])
+    assert {"test", "p_values", "curves"}.isdisjoint(result.to_dict())
     assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
     assert result.parameters["emb__image_size"] == "64"
     assert "image auroc" in repr(result) and "<td>image auroc</td>" in result._repr_html_()
@@ -388,3 +394,97 @@ def test_a_search_is_given_no_groups(split):
     with pytest.warns(UserWarning, match="GridSearchCV takes no groups of images in fit"):
         scores = evaluate_split(search, grouped).scores
     np.testing.assert_array_equal(scores, expected)
+
+
+def test_a_kept_model_is_measured_as_it_is(split, tmp_path):
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
+    for data in (split, _with_masks(tmp_path)):
+        expected = evaluate_split(pipe, data)
+        fitted = clone(pipe).fit(list(data.train.images), data.train.y)
+        found, maps = [], []
+        # Training images are none of it: there may be none left.
+        moved = ImageSet(["gone.png"], [1], [None], ["good"], "gone")
+        result = evaluation_of(
+            fitted,
+            DatasetSplit(data.name, moved, data.test),
+            on_result=found.append,
+            on_map=lambda *args, to=maps: to.append(args),
+        )
+        assert found == [result] and len(maps) == len(data.test)
+        assert result.estimator is fitted
+        assert result.n_train == expected.n_train == len(data.train)
+        assert result.metrics == expected.metrics and result.threshold == expected.threshold
+        np.testing.assert_array_equal(result.scores, expected.scores)
+        np.testing.assert_array_equal(result.p_values, expected.p_values)
+        assert list(result.seconds) == ["score", "maps", "metrics"]
+        repr(result), result._repr_html_(), json.dumps(result.to_dict())
+
+
+def test_a_model_is_not_measured_on_what_it_was_fitted_on_unsaid(split, tmp_path):
+    test = split.test
+    copy = tmp_path / "of another name.png"
+    copy.write_bytes(test.images[0].read_bytes())
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
+    images = [*split.train.images, copy, test.images[1], test.images[-1]]
+    pipe.fit(images, [*[1] * (len(images) - 1), -1])  # the last is left out by its label
+    with pytest.warns(UserWarning, match="tile0: the detector was fitted on test images") as warned:
+        result = evaluation_of(pipe, split)
+    lines = str(warned[0].message).splitlines()[1:]
+    assert [line.strip().split(": ")[0] for line in lines] == list(map(str, test.images[:2]))
+    assert str(copy) in lines[0] and result.n_train == len(images) - 1
+
+
+def test_what_cannot_be_measured_is_refused(split):
+    pipe = create_model("filterbank", scorer="knn", image_size=64)
+    with pytest.raises(NotFittedError):
+        evaluation_of(pipe, split)
+    with pytest.raises(TypeError, match="must be a DatasetSplit"):
+        evaluation_of(pipe.fit(list(split.train.images)), split.test)
+    keep = {"images": split.test.images[:1], "y": [1], "masks": [None], "defect_types": ["good"]}
+    normal = dataclasses.replace(split.test, **keep)
+    with pytest.raises(ValueError, match="there is no anomalous test image"):
+        evaluation_of(pipe, DatasetSplit("tile0", split.train, normal))
+    twice = dataclasses.replace(split.test, images=[split.test.images[1], *split.test.images[1:]])
+    with pytest.warns(UserWarning, match="is listed twice"):
+        evaluation_of(pipe, DatasetSplit("tile0", split.train, twice))
+
+
+class _Plainest(OutlierMixin, BaseEstimator):
+    """The protocol of scorers, no more."""
+
+    def fit(self, X, y=None):
+        self.offset_ = -1.0
+        return self
+
+    def score_samples(self, X):
+        return self.score_patches(X, return_scores=True)[1]
+
+    def decision_function(self, X):
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def score_patches(self, X, return_scores=False):
+        patches = np.asarray(X)[..., 0]
+        return (patches, -patches.max(axis=(1, 2))) if return_scores else patches
+
+
+def test_a_detector_that_remembers_nothing_is_measured(split):
+    pipe = make_pipeline(FilterBankPatches(image_size=64), _Plainest())
+    result = evaluation_of(pipe.fit(list(split.train.images)), split)
+    assert result.n_train is None and result.p_values is None
+    assert "unknown / 8 / 5" in repr(result)
+
+
+def test_the_curve_of_overlap(tmp_path):
+    split = _with_masks(tmp_path)
+    result = evaluate_split(create_model("filterbank", scorer="knn", image_size=64), split)
+    maps = anomaly_maps(result.estimator, list(split.test.images))
+    whole = pro_curve([split.test.load_mask(i) for i in range(len(split.test))], maps)
+    fpr, overlap = result.curves["pro"]
+    assert len(fpr) <= 1000 and (fpr[0], overlap[0], fpr[-1], overlap[-1]) == (0, 0, 1, 1)
+    points = set(zip(*whole[:2], strict=True))
+    assert points >= set(zip(fpr, overlap, strict=True))
+    at = np.linspace(0, 1, 1001)
+    assert np.abs(np.interp(at, fpr, overlap) - np.interp(at, *whole[:2])).max() < 0.01

@@ -9,18 +9,21 @@ from typing import Any
 from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray
+from skanomaly.datasets import ImageSet
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class EvaluationResult:
-    """What :func:`~skanomaly.evaluation.evaluate_split` found.
+    """What :func:`~skanomaly.evaluation.evaluate_split` and `evaluation_of` found.
 
     Parameters
     ----------
     name : str
         Of the data set.
-    n_train, n_normal, n_anomalous : int
-        Normal images trained on; normal and anomalous images tested on.
+    n_train : int or None
+        Normal images trained on; None where a fitted detector does not tell.
+    n_normal, n_anomalous : int
+        Normal and anomalous images tested on.
     metrics : dict of str to float
         `image_auroc`, `image_average_precision`, `image_f1_max`, `image_recall_at_zero_fpr`,
         `image_fpr_at_95_recall`; with groups, `sample_auroc`, a sample being as anomalous as its
@@ -39,8 +42,8 @@ class EvaluationResult:
     recall_by_type : dict of str to float
         Share of the test images of each defect type that is flagged.
     seconds : dict of str to float
-        Wall-clock time to `fit`, to `score` the test images, to make `maps` of their size for the
-        pixel metrics, and for `metrics`.
+        Wall-clock time to `fit`, unless it was fitted before, to `score` the test images, to make
+        `maps` of their size for the pixel metrics, and for `metrics`.
     parameters : dict of str to str
         Parameters of the estimator, as text.
     versions : dict of str to str
@@ -50,11 +53,19 @@ class EvaluationResult:
     patch_scores : list of ndarray of shape (grid_h, grid_w)
         Patch scores of the test images.
     estimator : estimator
-        The fitted clone.
+        The fitted clone, or the detector that was fitted before.
+    test : ImageSet
+        The test images.
+    p_values : ndarray of shape (n_test,), or None
+        Conformal p-values of the test images; None where the detector has none.
+    curves : dict of str to tuple of ndarray
+        Pairs of x and y, from (0, 0) to (1, 1): `roc`, the share of the anomalous images that is
+        flagged against that of the normal ones; with pixel metrics `pro`, the points of
+        :func:`skanomaly.metrics.pro_curve`, thinned to at most 1000.
     """
 
     name: str
-    n_train: int
+    n_train: int | None
     n_normal: int
     n_anomalous: int
     metrics: dict[str, float]
@@ -74,6 +85,9 @@ class EvaluationResult:
     predictions: NDArray[Any] = field(metadata={"bulky": True})
     patch_scores: list[FloatArray] = field(metadata={"bulky": True})
     estimator: Any = field(metadata={"bulky": True})
+    test: ImageSet = field(metadata={"bulky": True})
+    p_values: FloatArray | None = field(metadata={"bulky": True})
+    curves: dict[str, tuple[FloatArray, FloatArray]] = field(metadata={"bulky": True})
 
     @property
     def recall(self) -> float:
@@ -86,7 +100,7 @@ class EvaluationResult:
         return self.false_positives / self.n_normal
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but arrays and the estimator, ready for JSON.
+        """Everything but arrays, images and the estimator, ready for JSON.
 
         Returns
         -------
@@ -129,7 +143,8 @@ class EvaluationResult:
         out = [
             (
                 "images: train / test normal / test anomalous",
-                f"{self.n_train} / {self.n_normal} / {self.n_anomalous}",
+                f"{'unknown' if self.n_train is None else self.n_train} / {self.n_normal} / "
+                f"{self.n_anomalous}",
             ),
             *((name.replace("_", " "), f"{value:.4f}") for name, value in self.metrics.items()),
         ]

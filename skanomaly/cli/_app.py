@@ -16,9 +16,11 @@ from skanomaly.cli._datasets import datasets
 from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
+from skanomaly.cli._explain import explain
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
+from skanomaly.cli._report import report
 from skanomaly.cli._score import score
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
@@ -33,7 +35,23 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly fit path/to/good --model dinov2_vits14 --contamination 0.02 -o parts.skan",
         ),
     ),
-    (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
+    (
+        score,
+        _EVERY_DAY,
+        (
+            "skanomaly score parts.skan path/to/new --regions --maps heatmaps",
+            "skanomaly score parts.skan path/to/new --csv scores.csv --on-error skip --resume",
+            "find . -name '*.png' -print0 | skanomaly score parts.skan - -0 --fail-on-anomaly",
+        ),
+    ),
+    (
+        explain,
+        _EVERY_DAY,
+        (
+            "skanomaly explain parts.skan part.png",
+            "skanomaly explain parts.skan part.png --output why.png",
+        ),
+    ),
     (
         calibrate,
         _EVERY_DAY,
@@ -45,14 +63,14 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        score,
+        report,
         _EVERY_DAY,
         (
-            "skanomaly score parts.skan path/to/new --regions --maps heatmaps",
-            "skanomaly score parts.skan path/to/new --csv scores.csv --on-error skip --resume",
-            "find . -name '*.png' -print0 | skanomaly score parts.skan - -0 --fail-on-anomaly",
+            "skanomaly report parts.skan path/to/new/images -o report.html",
+            "skanomaly report parts.skan --data path/to/category -o report.html",
         ),
     ),
+    (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
     (
         evaluate,
         _MEASURE,

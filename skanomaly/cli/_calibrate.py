@@ -120,21 +120,19 @@ def calibrate(
             "--in-place", rich_help_panel=OUTPUT, help="Write it into the file that was read."
         ),
     ] = False,
-    include_weights: Annotated[
-        bool,
-        typer.Option(
-            "--include-weights",
-            rich_help_panel=OUTPUT,
-            help="Put the weights of a pretrained network into the file.",
-        ),
-    ] = False,
     json_file: JsonSummary = None,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = None,
 ) -> None:
     """Move the threshold of a trained model, without training it again."""
     with plain_errors(max_pixels):
-        from skanomaly import load_model, recalibrate, save_model, tune_threshold
+        from skanomaly import (
+            load_model,
+            model_manifest,
+            recalibrate,
+            save_model,
+            tune_threshold,
+        )
 
         costs: dict[str, Any] = {
             name: value
@@ -164,7 +162,9 @@ def calibrate(
             after = recalibrate(before, images=good, contamination=contamination)
         else:
             after = recalibrate(before, contamination=contamination, threshold=threshold)
-        save_model(after, target, include_weights=include_weights)
+        # Weights that came with the model go on with it.
+        brought = any(weights["included"] for weights in model_manifest(model).get("weights", []))
+        save_model(after, target, include_weights=brought)
         summary = {
             "command": "calibrate",
             "skanomaly": skanomaly.__version__,

@@ -81,13 +81,15 @@ def demo(
         model = make_model("filterbank")
         split = read_mvtec(data)
         guard = Guard(split_files(split), overwrite)
-        evaluate_splits("filterbank", model, [split], output / "heatmaps", json_file, guard)
+        report = output / "report.html"
+        evaluate_splits("filterbank", model, [split], output / "heatmaps", json_file, guard, report)
         print(
             f"The parts are in {data}, what the model says of each test part in "
             f"{output / 'heatmaps'}: a folder of pictures for each defect, and scores.csv.\n"
+            f"Open {report} in a browser to see it all, and to move the threshold.\n"
             "Next, train a model that is kept in a file, on these or on your own images:\n"
             f"  skanomaly fit {shlex.quote(str(data / 'train' / 'good'))} -o parts.skan\n"
             "or measure on your own, good ones in train/good, others in test/NAME:\n"
-            "  skanomaly evaluate path/to/your/parts --output report",
+            "  skanomaly evaluate path/to/your/parts --report report.html",
             file=sys.stderr,
         )

@@ -12,6 +12,7 @@ import typer
 from skanomaly._output import Guard
 from skanomaly.cli._options import (
     DATA,
+    OUTPUT,
     Category,
     Contamination,
     Json,
@@ -91,6 +92,16 @@ def evaluate(
     shots: Shots = None,
     seeds: Seeds = 1,
     output: Output = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            callback=home,
+            rich_help_panel=OUTPUT,
+            help="Write an inspection report into this HTML file; it needs no network.",
+        ),
+    ] = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = None,
@@ -101,6 +112,8 @@ def evaluate(
         splits = _read_splits(root, normal, test, masks, layout, category)
         if shots and output is not None:
             raise ValueError("--output is for one training set; leave out --shots")
+        if report is not None and (shots or len(splits) > 1):
+            raise ValueError("--report is for one data set: leave out --shots, name a --category")
         if seeds > 1 and not shots:
             raise ValueError("--seeds is for --shots")
         folders = [folder for folder in (root, normal, test, masks) if folder is not None]
@@ -119,7 +132,7 @@ def evaluate(
         if shots:
             evaluate_table({model: detector}, splits, shots, seeds, json_file, guard)
         else:
-            evaluate_splits(model, detector, splits, output, json_file, guard)
+            evaluate_splits(model, detector, splits, output, json_file, guard, report)
 
 
 def _read_splits(root, normal, test, masks, layout, category):

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -255,7 +255,7 @@ def plain_errors(max_pixels: int | None = None) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _print_warning
+            warnings.showwarning = _printer_of_warnings()
             yield
         sys.stdout.flush()
     except typer.Exit:  # the code that a command ends with, and a RuntimeError
@@ -278,9 +278,17 @@ def _printable_lines(message: object) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _print_warning(message: object, *_where: object, **_options: object) -> None:
-    """A warning as a person at a terminal wants it: the line of code tells them nothing."""
-    print(f"warning: {_printable_lines(message)}", file=sys.stderr)
+def _printer_of_warnings() -> Callable[..., None]:
+    """Shows a warning as a person at a terminal wants it: once, without the line of code."""
+    shown_before: set[str] = set()
+
+    def show(message: object, *_where: object, **_options: object) -> None:
+        text = _printable_lines(message)
+        if text not in shown_before:
+            shown_before.add(text)
+            print(f"warning: {text}", file=sys.stderr)
+
+    return show
 
 
 def printable(text: str) -> str:

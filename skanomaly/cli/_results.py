@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -30,6 +31,7 @@ def evaluate_splits(
     output: Path | None,
     json_file: str | None,
     guard: Guard,
+    report: Path | None = None,
 ) -> None:
     """Evaluate a detector on each data set, and show and write the results as they are had.
 
@@ -47,11 +49,14 @@ def evaluate_splits(
         File of results; "-" is the terminal.
     guard : Guard
         What must not be written over.
+    report : Path or None, default=None
+        File of the inspection report, of a single data set.
     """
     from skanomaly._recipes import fingerprint_of
     from skanomaly._results.digests import data_digest, file_digests
     from skanomaly.evaluation import check_n_train, check_split, evaluate_checked
     from skanomaly.report._folder import HeatMapFolder
+    from skanomaly.report._html import check_report_file, save_report
 
     # Better said before the work than after it.
     for split in splits:
@@ -64,6 +69,7 @@ def evaluate_splits(
             for split, folder in zip(splits, names, strict=True)
         ]
     results = open_results(json_file, guard, filter(None, folders))
+    page = None if report is None else check_report_file(report, guard)
     for split in splits:
         check_split(split)
     model_digest = None if json_file is None else fingerprint_of(detector)
@@ -83,11 +89,14 @@ def evaluate_splits(
                 _print_result(result)
 
         with folder or nullcontext() as write:
-            evaluate_checked(detector, split, on_result=keep, on_map=write)
+            result = evaluate_checked(detector, split, on_result=keep, on_map=write)
         if folder is not None:
             print(
                 f"{folder.n_written} heat maps and scores.csv in {folder.folder}", file=sys.stderr
             )
+        if page is not None:
+            save_report(result, page, command=shlex.join(["skanomaly", *sys.argv[1:]]))
+            print(f"inspection report in {report}", file=sys.stderr)
 
 
 def open_results(json_file: str | None, guard: Guard, folders: Iterable[Any]) -> ResultsFile | None:

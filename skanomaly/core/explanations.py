@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.gaussian import PatchGaussian
 
+PromptKind = Literal["normal", "anomaly"]
 Kind = Literal["neighbors", "components", "prompts", "members"]
 
 
@@ -80,7 +82,7 @@ class Prompt:
     """
 
     text: str
-    kind: Literal["normal", "anomaly"]
+    kind: PromptKind
     cosine: float
 
 
@@ -176,8 +178,23 @@ def squared_contributions(
     return deviation / spread, deviation * (whitening @ white)
 
 
+def grid_sides(grids: Sequence[tuple[int, ...]]) -> IntArray:
+    """Rows and columns of each image's patches; patches without a grid are a row of it.
+
+    Parameters
+    ----------
+    grids : sequence of tuple
+        As of :class:`skanomaly.base.PatchTokens`.
+
+    Returns
+    -------
+    ndarray of shape (n_images, 2), int
+    """
+    return np.array([g if len(g) == 2 else (1, int(np.prod(g))) for g in grids], dtype=np.int64)
+
+
 def place_of_row(
-    row: int, offsets: IntArray, grids: list[tuple[int, ...]], n_views: int
+    row: int, offsets: IntArray, sides: IntArray
 ) -> tuple[int, int, int, int, tuple[int, int]]:
     """Where a row of a table of patch tokens comes from.
 
@@ -187,27 +204,24 @@ def place_of_row(
         Of the tokens of all images, as in :class:`skanomaly.base.PatchTokens`.
     offsets : ndarray of shape (n_images + 1,), int
         Where the rows of each image start.
-    grids : list of tuple
-        Shape of each image's patches.
-    n_views : int
-        Views of each image.
+    sides : ndarray of shape (n_images, 2), int
+        As from :func:`grid_sides`.
 
     Returns
     -------
     image, view, row, column : int
         Numbers of the image and of its view, and the place in the grid.
     grid : tuple of int
-        ``(grid_h, grid_w)`` of the image; patches without a grid are a row of it.
+        ``(grid_h, grid_w)`` of the image.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from skanomaly.core.explanations import place_of_row
-    >>> place_of_row(11, np.array([0, 6, 12]), [(2, 3), (2, 3)], 1)
+    >>> from skanomaly.core.explanations import grid_sides, place_of_row
+    >>> place_of_row(11, np.array([0, 6, 12]), grid_sides([(2, 3), (2, 3)]))
     (1, 0, 1, 2, (2, 3))
     """
     image = int(np.searchsorted(offsets, row, side="right")) - 1
-    shape = grids[image]
-    grid = (shape[0], shape[1]) if len(shape) == 2 else (1, int(np.prod(shape)))
-    view, place = divmod(int(row - offsets[image]), grid[0] * grid[1])
-    return image, view, *divmod(place, grid[1]), grid
+    height, width = (int(side) for side in sides[image])
+    view, place = divmod(int(row - offsets[image]), height * width)
+    return image, view, *divmod(place, width), (height, width)

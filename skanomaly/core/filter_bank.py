@@ -47,6 +47,20 @@ _CALIBRATION = {
     "chroma blobs": (0.05, 0.02),
 }
 
+# In words: the planes and where they are higher, the directions of edges and the ways of lines.
+_PLANES = {"luma": "brighter", "red-green": "redder", "yellow-blue": "yellower"}
+_SIDES = [
+    "to the right",
+    "to the lower right",
+    "downwards",
+    "to the lower left",
+    "to the left",
+    "to the upper left",
+    "upwards",
+    "to the upper right",
+]
+_WAYS = ("vertical", "rising", "horizontal", "falling")
+
 
 def filter_bank_features(image: ArrayLike, stride: int = 8) -> NDArray[np.float32]:
     """Texture, colour and shape descriptors of the cells of a regular grid.
@@ -122,6 +136,36 @@ def filter_bank_features(image: ArrayLike, stride: int = 8) -> NDArray[np.float3
             mean_square = _pool(np.square(responses), size, grid, window, level)
             groups.append(_calibrate(np.sqrt(np.sqrt(mean_square)), name))
     return np.ascontiguousarray(np.concatenate(groups).transpose(1, 2, 0))
+
+
+def filter_bank_names() -> list[str]:
+    """What the channels of :func:`filter_bank_features` are, in their order.
+
+    Returns
+    -------
+    list of str
+        Of 102 names. Scales are in pixels of the image; positions are as one sees it.
+
+    Examples
+    --------
+    >>> from skanomaly.core.filter_bank import filter_bank_names
+    >>> [filter_bank_names()[i] for i in (0, 18, 34)]
+    ['mean luma in 3 px', 'luma edge of 1 px, brighter to the right', 'dark line of 1 px, vertical']
+    """
+    names = [
+        f"{what} {plane} in {window:g} px"
+        for what in ("mean", "contrast of")
+        for window in _COLOUR_WINDOWS
+        for plane in _PLANES
+    ]
+    for level in range(len(_ENERGY_WINDOWS)):
+        scale = f"of {2**level} px"
+        for plane, more in _PLANES.items():
+            n = len(_EDGE_ANGLES["luma" if plane == "luma" else "chroma"])
+            names += [f"{plane} edge {scale}, {more} {to}" for to in _SIDES[:: len(_SIDES) // n]]
+        names += [f"{tone} line {scale}, {way}" for tone in ("dark", "bright") for way in _WAYS]
+        names += [f"{tone} spot {scale}" for tone in ("greener", "bluer", "redder", "yellower")]
+    return names
 
 
 def _opponent_planes(image):

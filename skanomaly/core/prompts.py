@@ -153,6 +153,31 @@ def prompt_patch_scores(
     return scores.reshape(patches.shape[:-1])
 
 
+def cosines(embedding: ArrayLike, texts: ArrayLike) -> FloatArray:
+    """Cosine of an embedding with each of several texts.
+
+    Parameters
+    ----------
+    embedding : array-like of shape (dim,)
+        Of a patch; its length does not matter.
+    texts : array-like of shape (n_texts, dim)
+        Their features; their lengths do not matter.
+
+    Returns
+    -------
+    ndarray of shape (n_texts,), float64
+        0 with a zero vector.
+
+    Examples
+    --------
+    >>> from skanomaly.core.prompts import cosines
+    >>> cosines([2.0, 0.0], [[1.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+    array([ 1.,  0., -1.])
+    """
+    (unit,) = _unit_rows(np.atleast_2d(_numbers(embedding, "embedding")))
+    return np.clip(_unit_rows(np.atleast_2d(_numbers(texts, "texts"))) @ unit, -1, 1)
+
+
 def harmonic_mean(scores: ArrayLike) -> FloatArray:
     """Harmonic mean of scores at least 0, along the first axis.
 

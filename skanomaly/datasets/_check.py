@@ -147,6 +147,13 @@ def doubtful_images(split: DatasetSplit) -> list[tuple[Path, str]]:
     return [*_of_groups(split), *_of_copies(split, equal_files(_paths(split)), near=False)]
 
 
+def repeated_images(images: ImageSet) -> list[tuple[Path, str]]:
+    """Images of one set, used without any other, that are listed twice or copies."""
+    nothing = ImageSet([], [], [], [], images.name)
+    alone = DatasetSplit(images.name, nothing, images)
+    return list(_of_copies(alone, equal_files(images.images), near=False))
+
+
 def _sets(split: DatasetSplit) -> list[ImageSet]:
     return [part for part in (split.train, split.validation, split.test) if part is not None]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import RandomState
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.metrics import expected_cost_curve
+from skanomaly.metrics._costs import curve_of_counts, thresholds_of
 
 _N_RESAMPLES = 1000
 
@@ -76,12 +76,15 @@ def resample(
     classes = [np.flatnonzero(anomalous), np.flatnonzero(~anomalous)]
     thresholds = np.empty(_N_RESAMPLES)
     n_judged, n_wrong = np.zeros(len(labels)), np.zeros(len(labels))
+    levels, level = np.unique(scores, return_inverse=True)
     for i in range(_N_RESAMPLES):
-        drawn = np.concatenate([random.choice(images, images.size) for images in classes])
-        levels, cost, _, _ = expected_cost_curve(labels[drawn], scores[drawn], **costs)
-        thresholds[i] = levels[cheapest(cost)]
+        drawn = [random.choice(images, images.size) for images in classes]
+        bad, good = (np.bincount(level[images], minlength=levels.size) for images in drawn)
+        present = bad + good > 0
+        cost, _, _ = curve_of_counts(bad[present], good[present], **costs)
+        thresholds[i] = thresholds_of(levels[present])[cheapest(cost)]
         left_out = np.ones(len(labels), dtype=bool)
-        left_out[drawn] = False
+        left_out[np.concatenate(drawn)] = False
         n_judged += left_out
         n_wrong += left_out & ((scores < thresholds[i]) != anomalous)
     if any(images.size == 1 for images in classes):

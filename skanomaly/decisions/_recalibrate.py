@@ -194,12 +194,17 @@ def _with_images(split: SplitPipeline, images: Any, contamination: Any, groups: 
         images = check_images(images)
         digests = digests_of(images)
     numbers = group_numbers(groups, len(images))
-    return scorer._with_images(split.tokens_of(images), contamination, numbers, digests)
+    return scorer._with_images(scored_by(split, images), contamination, numbers, digests)
 
 
 def takes_images(split: SplitPipeline) -> bool:
     """Whether it is given images: not so a scorer of tokens by itself."""
     return bool(split.transformers) or hasattr(split.scorer, "score_maps")
+
+
+def scored_by(split: SplitPipeline, images: Any) -> Any:
+    """What the scorer takes of images; tokens that are given to it by itself, as they are."""
+    return split.tokens_of(images) if split.transformers else images
 
 
 def digests_of(items: list[Any]) -> list[str]:
@@ -209,10 +214,10 @@ def digests_of(items: list[Any]) -> list[str]:
 
 def _foreign_copy(scorer: Any, threshold: float) -> Any:
     """A copy of a scorer that is not made of our base classes, with another threshold."""
-    check_is_fitted(scorer)
-    offset_of(scorer)  # an error where it has none
     if not hasattr(scorer, "score_maps"):
         check_patch_scorer(scorer, "the last step")
+    check_is_fitted(scorer)
+    offset_of(scorer)  # an error where it has none
     made = copy(scorer)
     made.offset_ = threshold
     return made

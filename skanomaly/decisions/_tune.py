@@ -17,7 +17,7 @@ from skanomaly._pipelines import SplitPipeline, split_pipeline
 from skanomaly._typing import Images, Labels
 from skanomaly._warn import warn_user
 from skanomaly.decisions._rates import binomial_interval, cheapest, errors, resample
-from skanomaly.decisions._recalibrate import present_threshold, takes_images
+from skanomaly.decisions._recalibrate import present_threshold, scored_by, takes_images
 from skanomaly.decisions._tuned import TunedThreshold
 from skanomaly.decisions._tuned_on import listed
 from skanomaly.metrics import expected_cost_curve
@@ -149,7 +149,7 @@ def tune_threshold(
             "lower, and then calls for a threshold that flags less. Give prevalence"
         )
     share = n_anomalous / len(labels) if prevalence is None else float(prevalence)
-    scores = np.asarray(split.scorer.score_samples(split.tokens_of(items)), dtype=np.float64)
+    scores = np.asarray(split.scorer.score_samples(scored_by(split, items)), dtype=np.float64)
     costs = {"cost_miss": cost_miss, "cost_false_alarm": cost_false_alarm, "prevalence": share}
     curve = expected_cost_curve(labels, scores, **costs)
     best = cheapest(curve[1])

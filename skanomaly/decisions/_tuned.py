@@ -61,10 +61,10 @@ class TunedThreshold:
     present_threshold: float | None
     present_cost: float | None
     miss_rate: float
-    miss_rate_interval: Interval
-    out_of_bag_miss_rate: float | None
     false_alarm_rate: float
+    miss_rate_interval: Interval
     false_alarm_rate_interval: Interval
+    out_of_bag_miss_rate: float | None
     out_of_bag_false_alarm_rate: float | None
     n_anomalous: int
     n_normal: int

@@ -16,9 +16,7 @@ from skanomaly._images.training import training_images
 from skanomaly._origins import set_origin
 from skanomaly._token_stream import TokenStream, stack_tokens
 from skanomaly._typing import Images
-from skanomaly.embedders._batches import (
-    VIEWS,
-)
+from skanomaly.core.views import VIEWS
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._embedding import ImageEmbedding
 
@@ -182,22 +180,30 @@ class BasePatchEmbedder(
             )
         return self
 
+    def _component_names(self) -> list[str] | None:
+        """What each component of a token is; None where they have no names."""
+        return None
+
     @property
     def get_feature_names_out(self) -> Any:
-        """Not available: the components of a token have no names.
+        """Names of the components of a token; missing where they have none, as those of networks.
 
-        It counts as missing, so that scikit-learn passes over it where it may, and a pipeline says
-        which of its steps has none.
+        It then counts as missing, so that scikit-learn passes over it where it may, and a pipeline
+        says which of its steps has none.
 
         Raises
         ------
         AttributeError
-            Always.
+            Where the components have no names.
         """
-        raise AttributeError(
-            f"{type(self).__name__} has no get_feature_names_out: the components of a token have "
-            "no names, and how many they are is known from the shape that transform returns"
-        )
+        names = self._component_names()
+        if names is None:
+            raise AttributeError(
+                f"{type(self).__name__} has no get_feature_names_out: the components of a token "
+                "have no names, and how many they are is known from the shape that transform "
+                "returns"
+            )
+        return lambda input_features=None: np.array(names, dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,23 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
-
-
-def _turned(image: np.ndarray, quarters: int, mirrored: bool) -> np.ndarray:
-    return np.rot90(image[:, ::-1] if mirrored else image, quarters)
-
-
-# Views of a training image, by the name of the augmentation; the first is the image itself.
-_TURNS = [partial(_turned, quarters=k, mirrored=False) for k in range(4)]
-VIEWS: dict[str | None, list[Callable[[np.ndarray], np.ndarray]]] = {
-    None: [*_TURNS[:1]],
-    "rotate90": [*_TURNS],
-    "dihedral": [*_TURNS, *(partial(_turned, quarters=k, mirrored=True) for k in range(4))],
-}
 
 
 def read_ahead(

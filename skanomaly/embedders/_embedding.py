@@ -25,8 +25,8 @@ from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._token_stream import TokenStream
 from skanomaly._typing import PathLike
 from skanomaly.core.threads import reading_threads
+from skanomaly.core.views import VIEWS
 from skanomaly.embedders._batches import (
-    VIEWS,
     check_batch,
     check_tokens_of_image,
     read_ahead,

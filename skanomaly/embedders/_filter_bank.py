@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 
 from skanomaly._docstrings import document
 from skanomaly._typing import PathLike, ValueRange
-from skanomaly.core.filter_bank import filter_bank_features
+from skanomaly.core.filter_bank import filter_bank_features, filter_bank_names
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
@@ -52,6 +52,8 @@ class FilterBankPatches(BasePatchEmbedder):
     which the cosine distance ignores: use :class:`~skanomaly.PatchGaussianScorer`, or
     ``PatchKNNScorer(metric="euclidean")``. Images are computed one by one: an image has the same
     tokens in every batch, to the last bit.
+
+    ``get_feature_names_out()`` says what each of the 102 components is.
 
     Examples
     --------
@@ -100,6 +102,9 @@ class FilterBankPatches(BasePatchEmbedder):
 
     def _default_image_size(self) -> int:
         return 256
+
+    def _component_names(self) -> list[str]:
+        return filter_bank_names()
 
     def _fingerprint(self) -> dict[str, object]:
         return {

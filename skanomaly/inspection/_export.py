@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from skanomaly._images import check_images, image_size
+from skanomaly._images.names import distinct_stems
 from skanomaly._output import (
     Guard,
     check_folder,
-    distinct_stems,
     foreign_images,
     is_own_picture,
     save_picture,

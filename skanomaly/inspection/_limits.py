@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
-from skanomaly._pipelines import split_detector
+from skanomaly._pipelines import offset_of, split_detector
 from skanomaly._typing import FloatArray
 from skanomaly._warn import warn_user
 
@@ -26,7 +27,7 @@ def color_limits(estimator: Any) -> Limits | None:
     -------
     tuple of float or None
         ``(low, high)``, for :func:`overlay_map` and :class:`AnomalyMapDisplay`: maps are clear up
-        to `low` and red from `high` on. None where the detector has no calibration.
+        to `low` and violet from `high` on. None where the detector has no calibration.
 
     Raises
     ------
@@ -39,9 +40,9 @@ def color_limits(estimator: Any) -> Limits | None:
     that derive from its base classes have them. Of the held-out patch scores of the training
     images, `low` is the 95% quantile, and `high` the 90% quantile of the images' highest ones, plus
     ``(that - low) / n_images``. A usual good part is thus all clear, and nine of ten show no full
-    red; what is red is beyond what they show. :class:`skanomaly.PromptScorer` without `fit` has the
-    limits 0.5, its threshold, and 1; :class:`skanomaly.AnomalibDetector` those of the maps of the
-    images given to `fit`, and none before.
+    heat; what is violet is beyond what they show. :class:`skanomaly.PromptScorer` without `fit` has
+    the limits 0.5, its threshold, and 1; :class:`skanomaly.AnomalibDetector` those of the maps of
+    the images given to `fit`, and none before.
 
     Examples
     --------
@@ -60,29 +61,55 @@ def color_limits(estimator: Any) -> Limits | None:
     return None if limits is None else (float(limits[0]), float(limits[1]))
 
 
-def limits_for(estimator: Any, maps: Sequence[FloatArray]) -> Limits:
-    """The limits of a detector's colours; of one without calibration those of the maps, warned of.
+def limits_for(estimator: Any, maps: Sequence[FloatArray] | None = None) -> Limits:
+    """The limits of a detector's colours, with a substitute, which is warned of, where it has none.
 
     Parameters
     ----------
     estimator : Pipeline or detector
         As for :func:`color_limits`.
-    maps : sequence of ndarray
-        Maps or grids of patch scores that are to be shown.
+    maps : sequence of ndarray or None, default=None
+        Maps or grids of patch scores of all images that will be shown, for a detector that has no
+        threshold in their unit either. None: an error then.
 
     Returns
     -------
     tuple of float
-        ``(low, high)``.
+        ``(low, high)``: those of :func:`color_limits`; else from the threshold to twice the
+        threshold, for an image score is minus an aggregate of patch scores; else the median and the
+        highest value of `maps`.
+
+    Raises
+    ------
+    ValueError
+        Where the detector has neither limits nor a threshold, and no maps are given.
     """
     limits = color_limits(estimator)
-    if limits is None:
-        name = type(split_detector(estimator).scorer).__name__
-        warn_user(
-            f"{name} has no patch_limits_ (it is not fitted, or does not calibrate its maps): "
-            "colours span the maps that are shown, so that the most unusual place is red even in "
-            "good parts"
+    if limits is not None:
+        return limits
+    scorer = split_detector(estimator).scorer
+    name, offset = type(scorer).__name__, threshold_of(scorer)
+    lacks = f"{name} has no patch_limits_ (it is not fitted, or does not calibrate its maps)"
+    if offset is not None and offset < 0:
+        warn_user(f"{lacks}: colours go from its threshold, {-offset:.3g}, to twice that")
+        return -offset, -2 * offset
+    if maps is None:
+        raise ValueError(
+            f"{lacks}, nor a threshold in the unit of its maps: fit it on good images, or pass "
+            "limits=(low, high), values of its maps. From the images shown alone, the most unusual "
+            "place of a good part would look like a defect"
         )
-        values = np.concatenate([np.ravel(heat) for heat in maps])
-        limits = float(np.median(values)), float(values.max())
-    return limits
+    warn_user(
+        f"{lacks}: colours span the maps that are shown, so that the most unusual place is violet "
+        "even in good parts"
+    )
+    values = np.concatenate([np.ravel(heat) for heat in maps])
+    return float(np.median(values)), float(values.max())
+
+
+def threshold_of(scorer: Any) -> float | None:
+    """The threshold of a scorer or detector, below which images are anomalous; None without one."""
+    try:
+        return offset_of(scorer)
+    except (TypeError, NotFittedError):
+        return None

@@ -11,7 +11,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from skanomaly._docstrings import document
 from skanomaly._labels import check_labels
-from skanomaly._typing import FloatArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.metrics._docstrings import METRIC_DOCS
 from skanomaly.metrics._validation import compared_in
 
@@ -83,22 +83,47 @@ def expected_cost_curve(
     if not np.isfinite(values).all():
         raise ValueError("scores contain NaN or infinity")
     anomalous = labels == -1
-    n_anomalous, n_normal = np.count_nonzero(anomalous), np.count_nonzero(~anomalous)
-    if not n_anomalous or not n_normal:
+    n_anomalous = np.count_nonzero(anomalous)
+    if n_anomalous in (0, len(labels)):
         raise ValueError(
             "undefined: y_true needs normal (+1) and anomalous (-1) images, got only "
-            f"{'normal' if n_normal else 'anomalous'} ones"
+            f"{'anomalous' if n_anomalous else 'normal'} ones"
         )
     check_costs(cost_miss, cost_false_alarm, prevalence)
-    levels = np.unique(values)
-    flagged_anomalous = np.searchsorted(np.sort(values[anomalous]), levels, side="right")
-    flagged_normal = np.searchsorted(np.sort(values[~anomalous]), levels, side="right")
-    # From whole numbers, so that equally good thresholds are equal floats.
-    miss_rate = np.concatenate([[n_anomalous], n_anomalous - flagged_anomalous]) / n_anomalous
-    false_alarm_rate = np.concatenate([[0], flagged_normal]) / n_normal
+    levels, level = np.unique(values, return_inverse=True)
+    bad, good = (np.bincount(level[of], minlength=levels.size) for of in (anomalous, ~anomalous))
     share = n_anomalous / len(labels) if prevalence is None else float(prevalence)
-    cost = share * cost_miss * miss_rate + (1 - share) * cost_false_alarm * false_alarm_rate
-    return thresholds_of(levels, dtype), cost, miss_rate, false_alarm_rate
+    curve = curve_of_counts(bad, good, cost_miss, cost_false_alarm, share)
+    return (thresholds_of(levels, dtype), *curve)
+
+
+def curve_of_counts(
+    anomalous: IntArray,
+    normal: IntArray,
+    cost_miss: float,
+    cost_false_alarm: float,
+    prevalence: float,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Cost and rates where no level, the lowest, the two lowest and so on are flagged.
+
+    Parameters
+    ----------
+    anomalous, normal : ndarray of shape (n_levels,), int
+        Images of each score, ascending; some of both.
+    cost_miss, cost_false_alarm, prevalence : float
+        As for :func:`expected_cost_curve`.
+
+    Returns
+    -------
+    cost, miss_rate, false_alarm_rate : ndarray of shape (n_levels + 1,), float64
+    """
+    # From whole numbers, so that equally good thresholds are equal floats.
+    missed = np.concatenate([[0], np.cumsum(anomalous[::-1])])[::-1]
+    flagged = np.concatenate([[0], np.cumsum(normal)])
+    miss_rate, false_alarm_rate = missed / missed[0], flagged / flagged[-1]
+    of_misses = prevalence * cost_miss * miss_rate
+    cost = of_misses + (1 - prevalence) * cost_false_alarm * false_alarm_rate
+    return cost, miss_rate, false_alarm_rate
 
 
 def thresholds_of(levels: FloatArray, dtype: Any = np.float64) -> FloatArray:

@@ -10,13 +10,8 @@ from numpy.typing import ArrayLike
 from skanomaly._docstrings import document
 from skanomaly._typing import FloatArray
 from skanomaly.metrics._docstrings import METRIC_DOCS
-from skanomaly.metrics._ranking import count_normal, measure, rank_pixels, threshold_at
-from skanomaly.metrics._validation import (
-    check_limits,
-    check_max_fpr,
-    check_pairs,
-    check_threshold,
-)
+from skanomaly.metrics._ranking import curve_of, measure, rank_pixels, threshold_at
+from skanomaly.metrics._validation import Pairs, check_limits, check_max_fpr, check_threshold
 
 
 @document(METRIC_DOCS)
@@ -55,7 +50,7 @@ def pixel_metrics(
      'pixel_f1_threshold': 0.35, 'aupro_0.3': 1.0}
     """
     limits = check_limits(max_fpr)
-    ranked = rank_pixels(masks, maps)
+    ranked = rank_pixels(masks, maps, neighbours=True)
     measured = measure(ranked, limits)
     return {
         "pixel_auroc": measured.auroc,
@@ -175,7 +170,7 @@ def pixel_f1_max_threshold(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike]
     >>> pixel_f1_max_threshold([[[False, True, False, True]]], [[[1.0, 2.0, 3.0, 4.0]]])
     1.5
     """
-    ranked = rank_pixels(masks, maps, regions=False)
+    ranked = rank_pixels(masks, maps, regions=False, neighbours=True)
     return threshold_at(ranked, measure(ranked).f1_lowest)
 
 
@@ -252,22 +247,18 @@ def pro_curve(
     >>> fpr, pro, thresholds
     (array([0., 0., 0., 1.]), array([0. , 0.5, 1. , 1. ]), array([inf,  9.,  8.,  1.]))
     """
-    normal, defect, weights, _ = rank_pixels(masks, maps)
-    first = np.flatnonzero(np.append(True, defect[1:] != defect[:-1]))
-    values = defect[first][::-1]
-    after = np.cumsum(np.add.reduceat(weights, first)[::-1])
-    before = np.append(0.0, after[:-1])
-    above, at_least = count_normal(normal, values)
-    # The curve is flat from one value of the defect pixels to just above the next, and straight
-    # from there: two points each. The former is the threshold at the next normal pixel above.
-    next_normal = np.append(normal.astype(np.float64), np.inf)[normal.size - above]
-    keep = np.append([True], np.stack([above > np.append(0, at_least[:-1]), above >= 0], 1))
-    end = [1.0] if at_least[-1] < normal.size else []
-    fpr = np.concatenate([[0.0], np.stack([above, at_least], 1).ravel() / normal.size])[keep]
-    pro = np.concatenate([[0.0], np.stack([before, after], 1).ravel() / after[-1]])[keep]
-    thresholds = np.concatenate([[np.inf], np.stack([next_normal, values], 1).ravel()])[keep]
-    lowest = [float(normal[0])] * len(end)
-    return np.append(fpr, end), np.append(pro, end), np.append(thresholds, lowest)
+    fpr, pro, thresholds = curve_of(rank_pixels(masks, maps, neighbours=True))
+    assert thresholds is not None
+    return fpr, pro, thresholds
+
+
+def pro_curve_and_area(
+    masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], max_fpr: float
+) -> tuple[FloatArray, FloatArray, float]:
+    """Both of :func:`pro_curve`'s rates, and :func:`aupro` up to a limit, from one pass."""
+    ranked = rank_pixels(masks, maps)
+    fpr, pro, _ = curve_of(ranked)
+    return fpr, pro, measure(ranked, [max_fpr]).aupro[0]
 
 
 @document(METRIC_DOCS)
@@ -298,9 +289,13 @@ def pixel_iou(masks: Iterable[ArrayLike], maps: Iterable[ArrayLike], threshold: 
     0.5
     """
     limit = check_threshold(threshold)
-    checked = list(zip(*check_pairs(masks, maps), strict=True))
-    if not any(mask.any() for mask, _ in checked):
+    pairs, n_defect, intersection, union = Pairs(masks, maps), 0, 0, 0
+    for i in range(len(pairs)):
+        mask = pairs.mask(i)
+        found = pairs.heat_map(i, mask) >= limit
+        n_defect += int(np.count_nonzero(mask))
+        intersection += int(np.count_nonzero(found & mask))
+        union += int(np.count_nonzero(found | mask))
+    if not n_defect:
         raise ValueError("undefined: no mask holds a defect pixel")
-    pairs = [(heat_map >= limit, mask) for mask, heat_map in checked]
-    intersection = sum(int(np.count_nonzero(found & mask)) for found, mask in pairs)
-    return intersection / sum(int(np.count_nonzero(found | mask)) for found, mask in pairs)
+    return intersection / union

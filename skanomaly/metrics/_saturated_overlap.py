@@ -11,9 +11,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skanomaly.metrics._ranking import count_normal, partial_area, sorted_normal_pixels
+from skanomaly.metrics._ranking import partial_area
+from skanomaly.metrics._streaming import DefectScores, count_among
 from skanomaly.metrics._validation import (
-    check_maps,
+    Map,
+    Maps,
+    Mask,
     check_mask,
     check_max_fpr,
     check_same_size,
@@ -71,13 +74,13 @@ def spro(
     1.0
     """
     limit = check_threshold(threshold)
-    images, heat_maps = _check_regions(regions, maps, saturation)
-    found = [
-        min(np.count_nonzero(heat_map[region] > limit) / area, 1.0)
-        for image, heat_map in zip(images, heat_maps, strict=True)
-        for region, area in image
-    ]
-    return float(np.mean(found))
+    images = _Regions(regions, maps, saturation)
+    found = []
+    for i in range(len(images)):
+        marked, heat_map = images.pair(i, images.masks(i))
+        for mask, area in marked:
+            found.append(min(np.count_nonzero(heat_map[mask] > limit) / area, 1.0))
+    return float(np.mean(found)) if found else _no_region()
 
 
 def auspro(
@@ -118,58 +121,96 @@ def auspro(
     0.667
     """
     limit = check_max_fpr(max_fpr)
-    images, heat_maps = _check_regions(regions, maps, saturation)
-    masks = [
-        np.logical_or.reduce([region for region, _ in image])
-        if image
-        else np.zeros(m.shape, dtype=np.bool_)
-        for image, m in zip(images, heat_maps, strict=True)
-    ]
-    normal = sorted_normal_pixels(masks, heat_maps)
-    n_regions, total = sum(map(len, images)), 0.0
-    for image, heat_map in zip(images, heat_maps, strict=True):
-        for region, area in image:
-            values = np.sort(heat_map[region].astype(normal.dtype))[::-1]
-            # What the region gains with its 1st, 2nd, ... highest pixel. Ties share their sum.
-            gains = np.diff(np.minimum(np.arange(values.size + 1) / area, 1.0))
-            values = values[: np.count_nonzero(gains > 0)]
-            above, at_least = (count / normal.size for count in count_normal(normal, values))
-            total += gains[: values.size] @ partial_area(above, at_least, limit)
+    images = _Regions(regions, maps, saturation)
+    defect, with_regions, n_regions = _region_pixels(images)
+    normal = count_among(_normal_pixels(images, with_regions), defect.values)
+    before, after = normal.above / normal.n_pixels, normal.at_least / normal.n_pixels
+    total = defect.weights @ partial_area(before, after, limit)
     return min(float(total / n_regions / limit), 1.0)
 
 
-def _check_regions(regions, maps, saturation):
-    """For each image a list of (mask, saturation area in pixels), and the maps."""
-    checked = []
-    for index, masks in enumerate(regions):
-        if masks is None:
-            check_mask(None, f"regions[{index}]", "(regions, maps)")
-        names = [f"regions[{index}][{number}]" for number in range(len(masks))]
-        checked.append(
-            [
-                (check_mask(mask, name, "(regions, maps)"), name)
-                for mask, name in zip(masks, names, strict=True)
-            ]
-        )
-    maps = check_maps(maps)
-    all_areas = [None] * len(maps) if saturation is None else list(saturation)
-    for argument, given in (("regions", checked), ("saturation", all_areas)):
-        if len(given) != len(maps):
-            raise ValueError(f"there are {len(maps)} maps but {argument} of {len(given)} images")
-    images = []
-    for index, (masks, heat_map, areas) in enumerate(zip(checked, maps, all_areas, strict=True)):
+def _region_pixels(images):
+    """Scores of pixels by what their regions gain, the images with regions, and their number."""
+    defect, with_regions, n_regions = DefectScores(images.maps.dtype, weighted=True), set(), 0
+    for i in range(len(images)):
+        masks = images.masks(i)
+        if not masks:
+            continue
+        with_regions.add(i)
+        n_regions += len(masks)
+        marked, heat_map = images.pair(i, masks)
+        for mask, area in marked:
+            values = np.sort(heat_map[mask])[::-1]
+            # What the region gains with its 1st, 2nd, ... highest pixel. Ties share their sum.
+            gains = np.diff(np.minimum(np.arange(values.size + 1) / area, 1.0))
+            n_gaining = np.count_nonzero(gains > 0)
+            defect.add(values[:n_gaining], gains[:n_gaining])
+    if not n_regions:
+        _no_region()
+    defect.settle()
+    return defect, with_regions, n_regions
+
+
+def _normal_pixels(images, with_regions):
+    """The pixels of each image outside all of its regions."""
+    for i in range(len(images)):
+        marked, heat_map = images.pair(i, images.masks(i) if i in with_regions else [])
+        if i in with_regions:
+            yield heat_map[~np.logical_or.reduce([mask for mask, _ in marked])]
+        else:
+            yield heat_map
+
+
+def _no_region():
+    raise ValueError("undefined: no image has a region")
+
+
+class _Regions:
+    """Regions with their saturation areas and maps, those of an image checked when asked for."""
+
+    def __init__(
+        self,
+        regions: Iterable[Sequence[ArrayLike]],
+        maps: Iterable[ArrayLike],
+        saturation: Iterable[Sequence[float] | None] | None,
+    ) -> None:
+        self._regions = regions if isinstance(regions, Sequence) else list(regions)
+        if len(self._regions):
+            self.masks(0)  # of arguments that are swapped, the message must not be about the maps
+        self.maps = Maps(maps)
+        self._areas = [None] * len(self.maps) if saturation is None else list(saturation)
+        for argument, given in (("regions", self._regions), ("saturation", self._areas)):
+            if len(given) != len(self.maps):
+                raise ValueError(
+                    f"there are {len(self.maps)} maps but {argument} of {len(given)} images"
+                )
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def pair(self, i: int, masks: list[Mask]) -> tuple[list[tuple[Mask, float]], Map]:
+        """Image `i`: its masks, each with its saturation area in pixels, and its map."""
+        areas, heat_map = self._areas[i], self.maps[i]
         areas = [np.inf] * len(masks) if areas is None else list(areas)
         if len(areas) != len(masks):
-            raise ValueError(f"regions[{index}] has {len(masks)} masks, but {len(areas)} areas")
-        image = []
-        for (mask, name), area in zip(masks, areas, strict=True):
+            raise ValueError(f"regions[{i}] has {len(masks)} masks, but {len(areas)} areas")
+        marked = []
+        for number, (mask, area) in enumerate(zip(masks, areas, strict=True)):
+            name = f"regions[{i}][{number}]"
             check_same_size(mask, heat_map, name)
             if not mask.any():
                 raise ValueError(f"{name} is empty; a good image has no regions")
             if not area > 0:
                 raise ValueError(f"the saturation of {name} must be above 0, got {area}")
-            image.append((mask, min(float(area), float(np.count_nonzero(mask)))))
-        images.append(image)
-    if not any(images):
-        raise ValueError("undefined: no image has a region")
-    return images, maps
+            marked.append((mask, min(float(area), float(np.count_nonzero(mask)))))
+        return marked, heat_map
+
+    def masks(self, i: int) -> list[Mask]:
+        """The masks of image `i`."""
+        masks = self._regions[i]
+        if masks is None:
+            check_mask(None, f"regions[{i}]", "(regions, maps)")
+        return [
+            check_mask(mask, f"regions[{i}][{number}]", "(regions, maps)")
+            for number, mask in enumerate(masks)
+        ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,80 +18,111 @@ Mask = NDArray[np.bool_]
 Map = NDArray[Any]
 
 
-def check_pairs(
-    masks: Iterable[ArrayLike | None], maps: Iterable[ArrayLike]
-) -> tuple[list[Mask], list[Map]]:
-    """Masks and anomaly maps as arrays, every one checked, and every mask against its map.
+class Maps:
+    """Anomaly maps that can be gone through more than once; each is checked when it is asked for.
 
     Parameters
     ----------
-    masks : sequence of array-like of shape (height, width), bool
+    maps : iterable of array-like of shape (height, width)
+        Higher is more anomalous. Sizes may differ. A `Sequence` other than a list or a tuple may
+        make a map when it is asked for it: nothing is kept of it here.
+
+    Attributes
+    ----------
+    dtype : dtype
+        That fits the checked maps.
+    narrowest : dtype
+        The least precise one in which NumPy may compare a map with a number.
+
+    Examples
+    --------
+    >>> from skanomaly.metrics._validation import Maps
+    >>> maps = Maps([[[0.5, 2.0]]])
+    >>> len(maps), maps[0]
+    (1, array([[0.5, 2. ]]))
+    """
+
+    def __init__(self, maps: Iterable[ArrayLike]) -> None:
+        stacked = isinstance(maps, np.ndarray) and maps.dtype != object
+        listed = isinstance(maps, (list, tuple)) or not isinstance(maps, Sequence)
+        kept: Any = maps if stacked or not listed else [np.asarray(m) for m in maps]
+        self._maps = kept
+        if not len(kept):
+            raise ValueError("undefined: there is no map")
+        dtypes = {np.asarray(m).dtype for m in (kept if listed and not stacked else [kept[0]])}
+        self.narrowest = min(
+            (np.dtype(compared_in(dtype)) for dtype in dtypes), key=lambda dtype: dtype.itemsize
+        )
+        checked = [_checked_dtype(dtype) for dtype in dtypes if dtype.kind in "biuf"]
+        self.dtype: np.dtype[Any] = np.result_type(*checked or [np.float64])
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __getitem__(self, i: int) -> Map:
+        name = f"maps[{i}]"
+        heat_map = check_map(self._maps[i], name)
+        if np.result_type(heat_map.dtype, self.dtype) != self.dtype:
+            raise ValueError(
+                f"{name} holds {heat_map.dtype}, but maps[0] {self.dtype}: maps that are made when "
+                "they are asked for must be of one dtype"
+            )
+        return heat_map
+
+
+class Pairs:
+    """Masks with their maps, each pair checked when it is asked for.
+
+    Parameters
+    ----------
+    masks : iterable of array-like of shape (height, width), bool
         True where there is a defect; all False for a good image. Or integers, 0 and one other.
-    maps : sequence of array-like of shape (height, width)
-        Higher is more anomalous. Sizes may differ.
-
-    Returns
-    -------
-    masks : list of ndarray of shape (height, width), bool
-    maps : list of ndarray of shape (height, width)
-        float32 or wider, or integers. Neither is copied where that can be avoided.
+    maps : iterable of array-like of shape (height, width)
+        As for :class:`Maps`.
 
     Raises
     ------
     ValueError
-        As :func:`check_maps`; when there are more or fewer masks than maps; when one is None, of
-        more levels than two, or of another size than its map. The error names the image.
+        When there are more or fewer masks than maps; when a map that is asked for is not
+        two-dimensional, empty, not of real numbers, NaN or infinite; when a mask is None, of more
+        levels than two, or of another size than its map. The error names the image.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from skanomaly.metrics._validation import check_pairs
-    >>> check_pairs([[[True, False]]], [[[0.5, 2.0]]])
-    ([array([[ True, False]])], [array([[0.5, 2. ]])])
+    >>> from skanomaly.metrics._validation import Pairs
+    >>> pairs = Pairs([[[True, False]]], [[[0.5, 2.0]]])
+    >>> pairs.mask(0), pairs.heat_map(0)
+    (array([[ True, False]]), array([[0.5, 2. ]]))
     """
-    # Masks first: of arguments that are swapped, the message must not be about the maps.
-    truth = [check_mask(mask, f"masks[{i}]", "(masks, maps)") for i, mask in enumerate(masks)]
-    found = check_maps(maps)
-    if len(truth) != len(found):
-        raise ValueError(f"there are {len(found)} maps but {len(truth)} masks")
-    for i, (mask, heat_map) in enumerate(zip(truth, found, strict=True)):
-        check_same_size(mask, heat_map, f"masks[{i}]")
-    return truth, found
 
+    def __init__(self, masks: Iterable[ArrayLike | None], maps: Iterable[ArrayLike]) -> None:
+        self._masks: Any = masks if isinstance(masks, (Sequence, np.ndarray)) else list(masks)
+        if len(self._masks):
+            self.mask(0)  # of arguments that are swapped, the message must not be about the maps
+        self.maps = Maps(maps)
+        if len(self._masks) != len(self.maps):
+            raise ValueError(f"there are {len(self.maps)} maps but {len(self._masks)} masks")
 
-def check_maps(maps: Iterable[ArrayLike]) -> list[Map]:
-    """Anomaly maps as arrays, every one checked.
+    def __len__(self) -> int:
+        return len(self.maps)
 
-    Parameters
-    ----------
-    maps : sequence of array-like of shape (height, width)
-        Higher is more anomalous. Sizes may differ.
+    def mask(self, i: int) -> Mask:
+        """The mask of image `i`."""
+        return check_mask(self._masks[i], f"masks[{i}]", "(masks, maps)")
 
-    Returns
-    -------
-    list of ndarray of shape (height, width)
-        Not copied where that can be avoided; float32 or wider, or integers.
-
-    Raises
-    ------
-    ValueError
-        When there is none, or one is not two-dimensional, empty, not of real numbers, NaN or
-        infinite. The error names the image.
-
-    Examples
-    --------
-    >>> from skanomaly.metrics._validation import check_maps
-    >>> check_maps([[[0.5, 2.0]]])
-    [array([[0.5, 2. ]])]
-    """
-    checked = [check_map(heat_map, f"maps[{index}]") for index, heat_map in enumerate(maps)]
-    if not checked:
-        raise ValueError("undefined: there is no map")
-    return checked
+    def heat_map(self, i: int, mask: Mask | None = None) -> Map:
+        """The map of image `i`, of the size of its mask if that is given."""
+        heat_map = self.maps[i]
+        if mask is not None:
+            check_same_size(mask, heat_map, f"masks[{i}]")
+        return heat_map
 
 
 def check_map(heat_map: ArrayLike, name: str) -> Map:
-    """One anomaly map as an array; see :func:`check_maps`."""
+    """One anomaly map as an array: float32 or wider, or integers; not copied if it can be avoided.
+
+    ValueError where it is not two-dimensional, empty, not of real numbers, NaN or infinite.
+    """
     heat_map = np.asarray(heat_map)
     if heat_map.ndim != 2 or not heat_map.size:
         raise ValueError(f"{name} has shape {heat_map.shape}; a map is (height, width), not empty")
@@ -105,6 +136,13 @@ def check_map(heat_map: ArrayLike, name: str) -> Map:
         if heat_map.dtype.itemsize == 2:
             return heat_map.astype(np.float32)  # sorting half floats is slow
     return heat_map
+
+
+def _checked_dtype(dtype):
+    """The dtype of a map that :func:`check_map` returns."""
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def check_mask(mask: ArrayLike | None, name: str, order: str) -> Mask:

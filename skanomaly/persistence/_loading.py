@@ -15,7 +15,6 @@ from skanomaly._warn import warn_user
 from skanomaly.persistence._container import Container
 from skanomaly.persistence._manifest import versions
 from skanomaly.persistence._portable import without_folders
-from skanomaly.persistence._skops import skops_io
 from skanomaly.persistence._tree import objects_of, put_back
 from skanomaly.persistence._trusted import trusted_names, untrusted_error
 from skanomaly.persistence._weights import restore_weights
@@ -65,10 +64,24 @@ def load_model(
     -----
     ModelVersionWarning
         Where other versions of skanomaly or scikit-learn saved it; both are named.
+
+    Notes
+    -----
+    What runs code or names folders to write to is not taken from a file: `trust` of a detector is
+    False, and `cache_dir` None.
+
+    Examples
+    --------
+    >>> from skanomaly import load_model
+    >>> load_model("bottle.skan").predict(["part 1.png", "part 2.png"])  # doctest: +SKIP
+    array([ 1, -1])
     """
     if isinstance(trusted, str):
         raise TypeError(f"trusted must be a list of names, got the text {trusted!r}")
     with Container(path) as file:
+        # It takes a second, which a file that is refused before need not cost.
+        from skanomaly.persistence._skops import skops_io
+
         try:
             data, arrays = file.tree(), file.arrays()
             names = [*trusted_names(), *trusted]
@@ -118,6 +131,12 @@ def model_manifest(path: PathLike) -> dict[str, Any]:
     ------
     FileNotFoundError, ValueError
         As from :func:`load_model`.
+
+    Examples
+    --------
+    >>> from skanomaly import model_manifest
+    >>> model_manifest("bottle.skan")["calibration"]["threshold"]  # doctest: +SKIP
+    -0.41
     """
     with Container(path) as file:
         return file.manifest

@@ -7,12 +7,12 @@ import os
 import platform
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import scipy
 import sklearn
-import skops
 
 from skanomaly._parameters import without_addresses
 from skanomaly._pipelines import contamination_of, parameters_as_text, split_pipeline
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
         "scikit-learn": sklearn.__version__,
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        "skops": skops.__version__,
+        "skops": version("skops"),
         "python": platform.python_version(),
     }
 

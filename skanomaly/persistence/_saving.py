@@ -13,7 +13,6 @@ from skanomaly._typing import PathLike
 from skanomaly.persistence._container import write_container
 from skanomaly.persistence._manifest import describe
 from skanomaly.persistence._portable import without_folders
-from skanomaly.persistence._skops import skops_io
 from skanomaly.persistence._tree import take_out
 from skanomaly.persistence._weights import weights_of
 
@@ -43,12 +42,34 @@ def save_model(
         When `path` is a file that is no model, or a link.
     TypeError
         When `estimator` is none, or holds what cannot be written, such as a lambda.
+    OSError, ValueError
+        When the file cannot be written, or with `include_weights` weights are not to be had.
+
+    Notes
+    -----
+    Folders of caches (`cache_dir`, and `memory` of a Pipeline) are not kept. All other parameters
+    are, and can be read by whoever has the file, paths among them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from skanomaly import PatchKNNScorer, load_model, save_model
+    >>> tokens = np.random.default_rng(0).normal(size=(20, 8, 8, 16)) + 3
+    >>> scorer = PatchKNNScorer().fit(tokens)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(scorer, f"{folder}/bottle.skan")
+    ...     loaded = load_model(f"{folder}/bottle.skan")
+    >>> bool((loaded.score_samples(tokens) == scorer.score_samples(tokens)).all())
+    True
     """
     if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
         raise TypeError(
             f"estimator must be an estimator of scikit-learn or skanomaly, got "
             f"{type(estimator).__name__}"
         )
+    from skanomaly.persistence._skops import skops_io  # takes a second
+
     place = Path(path).expanduser()
     try:
         tree, arrays = take_out(estimator, _edit(image_paths))

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from skanomaly._images.names import distinct_stems
 from skanomaly._output import (
     Guard,
     check_folder,
-    distinct_stems,
     foreign_images,
     is_own_picture,
     save_picture,

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
 from skanomaly._calibrated import CalibratedEstimator
 from skanomaly._origins import differences, origin_of
+from skanomaly._parameters import check_integer
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._token_stream import TokenStream
 from skanomaly._tokens import check_tokens
 from skanomaly._typing import ArrayLike, FloatArray
 from skanomaly.core.calibration import patch_score_limits
+from skanomaly.core.explanations import PatchExplanation
 
 PART_BYTES = 2**25  # of tokens that are scored at a time
 
@@ -76,6 +79,46 @@ class CheckedScorer(CalibratedEstimator):
         """Keep held-out patch scores, and set the limits of colours by them."""
         self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
         self._held_out_grids = [grid.astype(np.float32) for grid in grids]
+
+    @available_if(lambda self: hasattr(self, "_explain_row"))
+    def explain_patch(
+        self, X: ArrayLike, row: int, column: int, *, n_neighbors: int = 3
+    ) -> PatchExplanation:
+        """Say why a patch of an image has its score; see :func:`skanomaly.explain`.
+
+        Parameters
+        ----------
+        X : array-like of shape (1, grid_h, grid_w, dim)
+            Patch tokens of one image.
+        row, column : int
+            The patch.
+        n_neighbors : int, default=3
+            How many near patches of the training images are looked for, by scorers that do.
+
+        Returns
+        -------
+        PatchExplanation
+            Of :mod:`skanomaly.core.explanations`.
+
+        Raises
+        ------
+        ValueError
+            When there is no such patch, or it is masked.
+        """
+        check_integer(n_neighbors, "n_neighbors", 1)
+        tokens = self._check_tokens(X, reset=False)
+        if tokens.n_images != 1 or len(tokens.grids[0]) != 2:
+            raise ValueError(
+                f"X must hold the tokens of one image, of shape (1, grid_h, grid_w, dim), got "
+                f"{tokens.n_images} images of the grid {tokens.grids[0]}"
+            )
+        height, width = tokens.grids[0]
+        if not (0 <= row < height and 0 <= column < width):
+            raise ValueError(f"there is no patch ({row}, {column}) in a grid of {height} x {width}")
+        number = row * width + column
+        if not tokens.valid[number]:
+            raise ValueError(f"patch ({row}, {column}) is masked, and has no score to explain")
+        return self._explain_row(tokens, number, n_neighbors)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -58,7 +58,7 @@ SCORER_DOCS = {
         patch_limits_ : tuple of float
             ``(low, high)`` of held-out patch scores: `low` is their 95% quantile, `high` the 90%
             quantile of the images' highest ones, plus ``(that - low) / n_images``. Heat maps are
-            clear up to `low` and red from `high` on; see
+            clear up to `low` and in full colour from `high` on; see
             :func:`skanomaly.inspection.color_limits`.
         held_out_patches_ : list of ndarray of shape (grid_h, grid_w), float32
             Held-out patch scores of the training images that `train_scores_` has; NaN for masked

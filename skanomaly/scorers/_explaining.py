@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.explanations import (
     Component,
+    Member,
     NeighborPatch,
     PatchExplanation,
     Prompt,
+    PromptKind,
     place_of_row,
     squared_contributions,
 )
-from skanomaly.core.gaussian import reduce_components
+from skanomaly.core.gaussian import PatchGaussian, reduce_components
 from skanomaly.core.prompts import cosines
 from skanomaly.core.search.brute_force import prepare_bank
 
-if TYPE_CHECKING:
-    from skanomaly.scorers._patch_gaussian import _GaussianModel
-    from skanomaly.scorers._patch_knn import _MemoryBank
+Texts: TypeAlias = tuple[Sequence[str], FloatArray]
 
 _LEFT_OUT = "a training image: its own patches, and those of its group, are left out"
 _OF_ALL = (
@@ -30,7 +32,7 @@ _OF_ALL = (
 
 
 def neighbors_of(
-    bank: _MemoryBank,
+    bank: Any,
     query: FloatArray,
     known: int,
     train_numbers: IntArray,
@@ -64,7 +66,7 @@ def neighbors_of(
         image_of_row = np.searchsorted(bank.offsets, rows, side="right") - 1
         own = bank.group_of_image[known]
         of_bank = bank.group_of_image[image_of_row]
-        allowed = np.count_nonzero(of_bank != own)
+        allowed = int(np.count_nonzero(of_bank != own))
         groups = {"query_groups": np.array([own]), "bank_groups": of_bank}
     note = _LEFT_OUT if known >= 0 else ""
     if not allowed:
@@ -74,22 +76,27 @@ def neighbors_of(
     )
     found = []
     for distance, index in zip(distances[0].tolist(), indices[0], strict=True):
-        place = place_of_row(int(rows[index]), bank.offsets, bank.grids, bank.n_views)
-        image, view, row, column, grid = place
+        image, view, row, column, grid = place_of_row(int(rows[index]), bank.offsets, bank.sides)
         number = int(train_numbers[image])
         found.append(NeighborPatch(number, view, row, column, grid, bank.n_views, distance))
     return PatchExplanation("neighbors", neighbors=tuple(found), note=note)
 
 
 def components_of(
-    model: _GaussianModel, token: FloatArray, position: int, is_known: bool
+    gaussian: PatchGaussian,
+    kept: FloatArray | IntArray | None,
+    token: FloatArray,
+    position: int,
+    is_known: bool,
 ) -> PatchExplanation:
     """What the components of a token add to its distance from normal ones.
 
     Parameters
     ----------
-    model : _GaussianModel
-        Of :class:`skanomaly.PatchGaussianScorer`.
+    gaussian : PatchGaussian
+    kept : ndarray or None
+        Components that are kept, as from :func:`skanomaly.core.gaussian.choose_components`; None
+        for all.
     token : ndarray of shape (1, dim)
         Of the patch.
     position : int
@@ -101,58 +108,96 @@ def components_of(
     -------
     PatchExplanation
     """
-    numbers, kind = np.arange(token.shape[1]), "component"
-    if model.components is not None:
-        token = reduce_components(token, np.array([True]), model.components)
-        kind = "component" if model.components.ndim == 1 else "principal component"
-        numbers = model.components if model.components.ndim == 1 else np.arange(token.shape[1])
-    deviations, contributions = squared_contributions(model.gaussian, token[0], position)
+    kind = "component"
+    numbers: Sequence[int] = range(token.shape[1])
+    if kept is not None:
+        token = reduce_components(token, np.array([True]), kept)
+        kind = "component" if kept.ndim == 1 else "principal component"
+        numbers = kept.tolist() if kept.ndim == 1 else range(token.shape[1])
+    deviations, contributions = squared_contributions(gaussian, token[0], position)
     order = np.argsort(-contributions, kind="stable")
     components = tuple(
-        Component(
-            int(numbers[i]), f"{kind} {numbers[i]}", float(deviations[i]), float(contributions[i])
-        )
+        Component(numbers[i], f"{kind} {numbers[i]}", float(deviations[i]), float(contributions[i]))
         for i in order
     )
     return PatchExplanation("components", components=components, note=_OF_ALL if is_known else "")
 
 
 def prompts_of(
-    embeddings: FloatArray,
-    scores: FloatArray,
-    texts: tuple[list[str], list[str]],
-    features: FloatArray,
-    note: str,
+    embedding: FloatArray, normal: Texts, anomaly: Texts, note: str = ""
 ) -> PatchExplanation:
     """How near a patch is to each text.
 
     Parameters
     ----------
-    embeddings : ndarray of shape (n, dim)
-        Of the patch, or of the windows that cover it.
-    scores : ndarray of shape (n,)
-        Of each: the most anomalous one is compared.
-    texts : tuple of list of str
-        The normal and the anomalous ones.
-    features : ndarray of shape (n_texts, dim)
-        Of all texts, in that order.
-    note : str
-        On the embedding, with ``{}`` for its number.
+    embedding : ndarray of shape (dim,)
+        Of the patch, or of a window.
+    normal, anomaly : tuple
+        The texts, and their features, of shape (n_texts, dim).
+    note : str, default=""
+        On the embedding.
 
     Returns
     -------
     PatchExplanation
     """
-    highest = int(np.argmax(scores))
-    normal, anomaly = texts
-    kinds: list[Literal["normal", "anomaly"]] = ["normal"] * len(normal) + ["anomaly"] * len(
-        anomaly
-    )
     found = [
         Prompt(text, kind, float(cosine))
-        for text, kind, cosine in zip(
-            [*normal, *anomaly], kinds, cosines(embeddings[highest], features), strict=True
-        )
+        for kind, (texts, features) in zip(get_args(PromptKind), (normal, anomaly), strict=True)
+        for text, cosine in zip(texts, cosines(embedding, features), strict=True)
     ]
     found.sort(key=lambda prompt: -prompt.cosine)
     return PatchExplanation("prompts", prompts=tuple(found), note=note)
+
+
+def members_of(
+    names: Sequence[str], scores: FloatArray, scaled: FloatArray, contributions: FloatArray
+) -> PatchExplanation:
+    """What the members of a union add to its score.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the members.
+    scores, scaled, contributions : ndarray of shape (n_members,)
+        As of :class:`skanomaly.core.explanations.Member`.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    members = [
+        Member(name, *map(float, values))
+        for name, *values in zip(names, scores, scaled, contributions, strict=True)
+    ]
+    members.sort(key=lambda member: -member.contribution)
+    return PatchExplanation("members", members=tuple(members))
+
+
+def with_inner(
+    found: PatchExplanation, inner: PatchExplanation, train_numbers: IntArray
+) -> PatchExplanation:
+    """What a union and its first member say.
+
+    Parameters
+    ----------
+    found, inner : PatchExplanation
+        Of the union, and of the member.
+    train_numbers : ndarray of int
+        Of the images that members were fitted to, their numbers in the X of `fit`.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    neighbors = tuple(
+        replace(near, image_number=int(train_numbers[near.image_number]))
+        for near in inner.neighbors
+    )
+    return replace(
+        found,
+        neighbors=neighbors,
+        components=inner.components,
+        prompts=inner.prompts,
+        note=inner.note,
+    )

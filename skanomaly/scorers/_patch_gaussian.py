@@ -15,6 +15,7 @@ from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.gaussian import (
+    PatchGaussian,
     choose_components,
     fit_gaussians,
     fit_shared_gaussian,
@@ -23,6 +24,7 @@ from skanomaly.core.gaussian import (
 )
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._explaining import components_of
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,13 @@ class _GaussianModel:
         are.
     grid : tuple of int or None
         Of the training images, for one Gaussian a position; None for one shared Gaussian.
-    gaussian : object
+    gaussian : PatchGaussian
         For :func:`skanomaly.core.gaussian.mahalanobis`.
     """
 
     components: FloatArray | IntArray | None
     grid: tuple | None
-    gaussian: object
+    gaussian: PatchGaussian
 
 
 @document(SCORER_DOCS)
@@ -215,6 +217,12 @@ class PatchGaussianScorer(CrossFittedScorer):
             )
         values = values.reshape(tokens.n_images, -1, values.shape[1])
         return mahalanobis(model.gaussian, values).ravel()
+
+    def _explain_row(self, tokens, row, n_neighbors):
+        self._score_tokens(tokens)  # which refuses other grids
+        is_known = bool(self._fingerprints.match(tokens)[0] >= 0)
+        model, token = self._model, tokens.values[row : row + 1]
+        return components_of(model.gaussian, model.components, token, row, is_known)
 
     def _one_grid(self, tokens):
         grids = set(tokens.grids)

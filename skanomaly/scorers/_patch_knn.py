@@ -21,12 +21,14 @@ from skanomaly.core.coreset import (
     greedy_k_center,
     projected_k_center,
 )
+from skanomaly.core.explanations import grid_sides
 from skanomaly.core.prepared import PreparedRows
 from skanomaly.core.search.brute_force import prepare_bank
 from skanomaly.core.search.faiss_index import FaissIndex
 from skanomaly.core.search.index import PatchIndex
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._explaining import neighbors_of
 from skanomaly.scorers._training_images import calibration_images
 
 _MEASURED_IMAGES = 16  # at most, for the error of an approximate search
@@ -47,12 +49,25 @@ class _MemoryBank:
     group_of_image : ndarray of shape (n_images,), int
         Number of the group of each training image.
     coverage_radius : float
+    rows : ndarray of shape (n_bank,), int, or None
+        Where each patch comes from: its row among the tokens of the training images, of which
+        `offsets`, `sides` and `n_views` tell the place; None where these are all rows in order.
+    offsets : ndarray of shape (n_images + 1,), int
+        Where the rows of each training image start.
+    sides : ndarray of shape (n_images, 2), int
+        Rows and columns of each training image's patches.
+    n_views : int
+        Views of each training image.
     """
 
     index: PatchIndex | FaissIndex
     group_of_row: IntArray | None
     group_of_image: IntArray
     coverage_radius: float
+    rows: IntArray | None
+    offsets: IntArray
+    sides: IntArray
+    n_views: int
 
 
 @document(SCORER_DOCS)
@@ -209,7 +224,7 @@ class PatchKNNScorer(CrossFittedScorer):
             bank = prepare_bank(tokens.values, self.metric, rows)
             groups = tokens.group_of_image
             group_of_row = groups[tokens.image_of_row()][tokens.valid]
-            return _MemoryBank(self._index(bank), group_of_row, groups, 0.0)
+            return _MemoryBank(self._index(bank), group_of_row, groups, 0.0, *_places(tokens, rows))
         patches = PreparedRows(tokens.values, self.metric, rows)
         size = min(size or coreset_size(self.coreset, len(patches)), len(patches))
         if self.coreset_method == "random":
@@ -220,7 +235,9 @@ class PatchKNNScorer(CrossFittedScorer):
             chosen, radius = projected_k_center(patches, size, random_state=self.random_state)
         else:
             chosen, radius = greedy_k_center(patches, size)
-        return _MemoryBank(self._index(patches[chosen]), None, tokens.group_of_image, radius)
+        places = _places(tokens, chosen if rows is None else rows[chosen])
+        bank = self._index(patches[chosen])
+        return _MemoryBank(bank, None, tokens.group_of_image, radius, *places)
 
     def _index(self, bank):
         if self.algorithm.startswith("faiss:"):
@@ -269,6 +286,13 @@ class PatchKNNScorer(CrossFittedScorer):
     def _score_images(self, tokens):
         return -self._aggregate(tokens, self._patch_scores(tokens, self._score_decisive))
 
+    def _explain_row(self, tokens, row, n_neighbors):
+        known = int(self._fingerprints.match(tokens)[0])
+        query = tokens.values[row : row + 1]
+        return neighbors_of(
+            self._model, query, known, self._train_numbers, self.metric, n_neighbors
+        )
+
     def _held_out(self, tokens):
         self.approximation_error_ = self._approximation_error(tokens)
         if self.coreset is not None or tokens.n_groups == 1:
@@ -300,3 +324,10 @@ class PatchKNNScorer(CrossFittedScorer):
         )
         scale = np.where(expected > 0, expected, 1)
         return float(np.max(np.abs(approximate - expected) / scale))
+
+
+def _places(tokens, rows):
+    """Where the patches of a bank come from, in as little memory as that needs."""
+    if rows is not None:
+        rows = rows.astype(np.int32 if len(tokens.values) < 2**31 else np.int64)
+    return rows, tokens.offsets, grid_sides(tokens.grids), tokens.n_views

@@ -5,46 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from skanomaly._docstrings import document
-from skanomaly._origins import origin_of
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import ArrayLike, FloatArray, PathLike
-from skanomaly.core.prompts import MODES, average_texts, prompt_patch_scores
-from skanomaly.scorers._base import BasePatchScorer
+from skanomaly.core.prompts import MODES, prompt_patch_scores
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._prompt_bank import (
-    encode_prompts,
-    image_tower,
-    model_logit_scale,
-    prompt_texts,
-    text_weight_files,
-)
-from skanomaly.scorers._winclip import check_token_dim, check_windows, winclip_scores
-
-_CLIP_LOGIT_SCALE = 100.0
-# What the text features and the scale depend on.
-_TEXT_PARAMS = {
-    "class_name",
-    "prompts",
-    "model_name",
-    "weights",
-    "text_features_normal",
-    "text_features_anomaly",
-    "logit_scale",
-    "mode",
-}
+from skanomaly.scorers._explaining import prompts_of
+from skanomaly.scorers._prompt_texts import TextScorer
+from skanomaly.scorers._winclip import check_token_dim, most_anomalous_window, winclip_scores
 
 _Scorer = TypeVar("_Scorer", bound="PromptScorer")
 
 
 @document(SCORER_DOCS)
-class PromptScorer(BasePatchScorer):
+class PromptScorer(TextScorer):
     """Score patches by texts: zero-shot, without any normal image.
 
     Each patch is compared to texts of a normal and of a damaged thing, in the joint space of
@@ -137,7 +116,7 @@ class PromptScorer(BasePatchScorer):
     """
 
     _parameter_constraints: dict = {
-        **BasePatchScorer._parameter_constraints,
+        **TextScorer._parameter_constraints,
         "class_name": [str],
         "prompts": [None, str, dict],
         "model_name": [str],
@@ -241,34 +220,6 @@ class PromptScorer(BasePatchScorer):
             "more normal images"
         )
 
-    def _check_origin(self, X, reset):
-        super()._check_origin(X, reset)
-        origin = origin_of(X) or {}
-        given = (self.text_features_normal, self.text_features_anomaly)
-        compared = not reset and self._texts_are_kept()
-        if compared or "weights" not in origin or any(features is not None for features in given):
-            return
-        self._validate_params()
-        where = {"device": self.device, "user": type(self).__name__}
-        tower = image_tower(self.model_name, self.weights, **where)
-        if tower != (origin["weights"], origin.get("model")):
-            raise ValueError(
-                f"X holds tokens of a {origin['embedder']} with another model, or other weights, "
-                f"than model_name={self.model_name!r}, weights={os.fspath(self.weights)!r} of this "
-                f"{type(self).__name__}: give both the same, texts are of no use to other tokens"
-            )
-
-    def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
-        if self.text_features_normal is not None:  # they take the place of all texts
-            return None
-        name = type(self).__name__
-        found = text_weight_files(self.model_name, self.weights, fetch, name)
-        return None if found is None else ("weights", *found)
-
-    def _texts_are_kept(self):
-        """Whether the texts of `fit` are still those of the parameters."""
-        return hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params())
-
     def _fit_tokens(self, tokens):
         self._checked_windows()
         if self.contamination == "auto" and self._fixed_offset is None:
@@ -284,58 +235,19 @@ class PromptScorer(BasePatchScorer):
 
     def _score_tokens(self, tokens):
         self._validate_params()
-        if self._texts_are_kept():
-            return self._score_by_texts(tokens, self.text_features_, self.logit_scale_)
-        return self._score_by_texts(tokens, *self._texts(tokens.dim))
+        return self._score_by_texts(tokens, *self._texts_of(tokens))
 
-    def _texts(self, token_dim):
-        """Directions of the texts, and the scale of the softmax."""
-        windows = self._checked_windows()
-        n_blocks = 1 if windows is None else 2 + len(windows)
-        texts = self._text_features(token_dim // n_blocks)
-        check_token_dim(token_dim, texts.shape[1], windows)
-        if np.abs(texts[0] - texts[1]).max() < 1e-6:
-            raise ValueError("the normal and the anomalous texts are the same: nothing differs")
-        scale = self.logit_scale
-        if scale is None and self.mode == "softmax" and self.text_features_normal is None:
-            where = {"device": self.device, "user": type(self).__name__}
-            scale = model_logit_scale(self.model_name, self.weights, **where)
-        return texts, _CLIP_LOGIT_SCALE if scale is None else float(scale)
-
-    def _text_features(self, dim):
-        """Unit vectors of the normal and the anomalous texts; `dim` is what the tokens suggest."""
-        given = [self.text_features_normal, self.text_features_anomaly]
-        missing = [features is None for features in given]
-        if all(missing):
-            texts = prompt_texts(self.prompts, self.class_name)
-            where = {"device": self.device, "user": type(self).__name__}
-            return encode_prompts(self.model_name, self.weights, *texts, **where)
-        if any(missing) or self.prompts is not None:
-            raise ValueError(
-                "give text_features_normal and text_features_anomaly, or else prompts: "
-                "features take the place of all prompts"
+    def _explain_row(self, tokens, row, n_neighbors):
+        directions, scale = self._texts_of(tokens)
+        embedding, note = tokens.values[row], ""
+        if (windows := self._checked_windows()) is not None:
+            embedding, note = most_anomalous_window(
+                tokens,
+                row,
+                windows,
+                lambda embeddings: prompt_patch_scores(embeddings, *directions, self.mode, scale),
             )
-        names = ("text_features_normal", "text_features_anomaly")
-        units = [average_texts(value, name) for value, name in zip(given, names, strict=True)]
-        if len(units[0]) != len(units[1]):
-            raise ValueError(
-                f"text_features_normal is of dimension {len(units[0])}, text_features_anomaly of "
-                f"{len(units[1])}"
-            )
-        return np.stack(units)
-
-    def _checked_windows(self):
-        windows = None if self.windows is None else check_windows(self.windows)
-        if windows is not None and self.mode == "diff":
-            raise ValueError(
-                "windows need scores of at least 0, for their harmonic mean: mode='softmax' or "
-                "'ratio'"
-            )
-        if windows is None and self.aggregation == "class_token":
-            raise ValueError(
-                "aggregation='class_token' needs windows, whose tokens hold the class embedding"
-            )
-        return windows
+        return prompts_of(embedding, *self._single_texts(), note)
 
     def _score_by_texts(self, tokens, texts, scale):
         """Patch scores, and `score_samples`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from skanomaly._networks.loading import weights_key
-from skanomaly._typing import FloatArray, PathLike
+from skanomaly._typing import ArrayLike, FloatArray, PathLike
 from skanomaly.core.prompts import average_texts
 
 # Classes whose text features are kept in memory by the process. They live here rather than on the
@@ -139,14 +139,11 @@ def encode_prompts(
     ndarray of shape (2, dim), float64
         Unit vectors, read-only: normal, anomaly.
     """
-    from skanomaly._networks import openclip
-
     key = (model_name, weights_key(weights), normal, anomaly)
     with _lock:
         if key not in _features:
-            texts = [*normal, *anomaly]
-            features = np.asarray(
-                openclip.text_features(model_name, weights, texts, device=device, user=user)
+            features = single_features(
+                model_name, weights, [*normal, *anomaly], device=device, user=user
             )
             directions = np.stack(
                 [
@@ -160,6 +157,68 @@ def encode_prompts(
         while len(_features) > MAX_CLASSES:
             _features.popitem(last=False)
         return _features[key]
+
+
+def single_features(
+    model_name: str, weights: PathLike, texts: Sequence[str], *, device: str, user: str
+) -> FloatArray:
+    """Features of single texts, encoded whenever they are asked for.
+
+    Parameters
+    ----------
+    model_name, weights, device, user
+        As for :func:`encode_prompts`.
+    texts : sequence of str
+        The exact texts.
+
+    Returns
+    -------
+    ndarray of shape (n_texts, dim)
+    """
+    from skanomaly._networks import openclip
+
+    return np.asarray(
+        openclip.text_features(model_name, weights, list(texts), device=device, user=user)
+    )
+
+
+def given_features(
+    normal: ArrayLike | None, anomaly: ArrayLike | None, prompts: object
+) -> FloatArray:
+    """Directions of features that take the place of prompts.
+
+    Parameters
+    ----------
+    normal, anomaly : array-like of shape (dim,) or (n_texts, dim), or None
+        As of :class:`skanomaly.PromptScorer`.
+    prompts : object
+        Must be None.
+
+    Returns
+    -------
+    ndarray of shape (2, dim), float64
+        Unit vectors: normal, anomaly.
+
+    Raises
+    ------
+    ValueError
+        When one is missing, prompts are given too, or the dimensions differ.
+    """
+    if normal is None or anomaly is None or prompts is not None:
+        raise ValueError(
+            "give text_features_normal and text_features_anomaly, or else prompts: "
+            "features take the place of all prompts"
+        )
+    units = [
+        average_texts(normal, "text_features_normal"),
+        average_texts(anomaly, "text_features_anomaly"),
+    ]
+    if len(units[0]) != len(units[1]):
+        raise ValueError(
+            f"text_features_normal is of dimension {len(units[0])}, text_features_anomaly of "
+            f"{len(units[1])}"
+        )
+    return np.stack(units)
 
 
 def model_logit_scale(model_name: str, weights: PathLike, *, device: str, user: str) -> float:

@@ -16,6 +16,7 @@ from skanomaly._sklearn import Interval, StrOptions, _BaseComposition
 from skanomaly._typing import ArrayLike
 from skanomaly.scorers._base import SINGLE, BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._explaining import members_of, with_inner
 from skanomaly.scorers._groups import copies_told_elsewhere
 from skanomaly.scorers._training_images import calibration_images
 
@@ -220,6 +221,19 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
                 )
             patch_scores.append(scores)
         return patch_scores, image_scores
+
+    def _explain_row(self, tokens, row, n_neighbors):
+        scores = np.array([patches[row] for patches in self._member_scores(tokens)[0]])
+        scaled = (scores - self.location_) / self.scale_
+        highest = np.arange(len(scores)) == np.argmax(scaled)
+        shares = highest if self.combination == "max" else self._weights()
+        found = members_of(list(self.scorers_), scores, scaled, shares * scaled)
+        scorer = self.scorers_[found.members[0].name]
+        if not hasattr(scorer, "explain_patch"):
+            return found
+        place = divmod(row, tokens.grids[0][1])
+        inner = scorer.explain_patch(_as_array(tokens), *place, n_neighbors=n_neighbors)
+        return with_inner(found, inner, self._train_numbers)
 
     def _combined(self, tokens, patch_scores, image_scores):
         scores = self._combine(patch_scores)

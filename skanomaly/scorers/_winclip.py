@@ -132,6 +132,44 @@ def winclip_scores(
     return out, image_scores
 
 
+def most_anomalous_window(
+    tokens: PatchTokens,
+    row: int,
+    windows: tuple[int, ...],
+    score: Callable[[FloatArray], FloatArray],
+) -> tuple[FloatArray, str]:
+    """Of the windows that cover a patch of a single image, the one with the highest score.
+
+    Parameters
+    ----------
+    tokens, windows, score
+        As for :func:`winclip_scores`.
+    row : int
+        Of the patch.
+
+    Returns
+    -------
+    embedding : ndarray of shape (dim,)
+    note : str
+        Which window it is.
+    """
+    dim, (height, width) = tokens.dim // (2 + len(windows)), tokens.grids[0]
+    down, right = divmod(row, width)
+    embeddings, places = [], []
+    for k, side in enumerate(windows, start=1):
+        for top in range(max(0, down - side + 1), down + 1):
+            for left in range(max(0, right - side + 1), right + 1):
+                if tokens.valid[top * width + left]:
+                    embeddings.append(tokens.values[top * width + left, k * dim : (k + 1) * dim])
+                    places.append((side, min(top, height - side), min(left, width - side)))
+    highest = int(np.argmax(score(np.stack(embeddings))))
+    side, top, left = places[highest]
+    return embeddings[highest], (
+        f"compared is the most anomalous window that covers the patch: {side} x {side} patches "
+        f"from ({top}, {left})"
+    )
+
+
 def _check_shared_windows(scores, side, windows, index):
     """Raise where patches at the right or the bottom do not share the last window of that side."""
     for axis in (0, 1):

@@ -53,6 +53,7 @@ def test_demo(demo):
     assert numbers["n_train"] == 12 and numbers["n_normal"] == 50 and numbers["n_anomalous"] == 50
     assert numbers["metrics"]["image_auroc"] > 0.9
     assert "skanomaly evaluate path/to/your/parts" in result.stderr  # what to do next
+    assert 'content="skanomaly report"' in (output / "report.html").read_text(encoding="utf-8")
     heat_maps = sorted((output / "heatmaps").rglob("*.png"))
     assert len(heat_maps) == 100
     with Image.open(heat_maps[0]) as picture:

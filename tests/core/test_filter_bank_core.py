@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from skanomaly.core import filter_bank
-from skanomaly.core.filter_bank import filter_bank_features
+from skanomaly.core.filter_bank import filter_bank_features, filter_bank_names
 
 DIM = 102
 MEANS = slice(0, 9)
@@ -255,3 +255,53 @@ def test_rejects_what_is_not_an_image(image):
 def test_rejects_stride_below_one():
     with pytest.raises(ValueError, match="stride"):
         filter_bank_features(np.zeros((8, 8, 3)), stride=0)
+
+
+def _named_channels(image):
+    """The channels in the middle of an image, without their calibration's offsets."""
+    flat = np.full_like(image, image.mean())
+    features = filter_bank_features(image) - filter_bank_features(flat)
+    return dict(zip(filter_bank_names(), features[8, 8].tolist(), strict=True))
+
+
+def _highest(channels, words):
+    """Of the names with some words, the one whose channel is highest."""
+    return max((name for name in channels if words in name), key=channels.get)
+
+
+def test_names_say_what_channels_are():
+    names = filter_bank_names()
+    assert len(names) == len(set(names)) == 102
+    y, x = np.mgrid[-64:64, -64:64] + 0.5
+    grey = np.full((128, 128, 3), 0.5)
+    directions = {
+        "to the right": (1, 0),
+        "to the lower right": (1, 1),
+        "downwards": (0, 1),
+        "to the lower left": (-1, 1),
+        "to the left": (-1, 0),
+        "to the upper left": (-1, -1),
+        "upwards": (0, -1),
+        "to the upper right": (1, -1),
+    }
+    planes = {"luma": (1, 1, 1), "red-green": (1, -1, 0), "yellow-blue": (0.5, 0.5, -1)}
+    for plane, colour in planes.items():
+        for way, (right, down) in directions.items():
+            if plane != "luma" and right and down:
+                continue  # these have four directions
+            ramp = np.tanh((right * x + down * y) / np.hypot(right, down) / 2)
+            channels = _named_channels(grey + 0.2 * ramp[..., None] * np.array(colour))
+            for scale in ("1 px", "2 px"):
+                found = _highest(channels, f"{plane} edge of {scale}")
+                assert found.endswith(way), (plane, way, found)
+    ways = {"vertical": (1, 0), "rising": (1, 1), "horizontal": (0, 1), "falling": (1, -1)}
+    for way, (right, down) in ways.items():
+        line = np.exp(-(((right * x + down * y) / np.hypot(right, down) / 2) ** 2))
+        for tone, sign in {"dark": -1, "bright": 1}.items():
+            channels = _named_channels(grey + 0.3 * sign * line[..., None])
+            assert _highest(channels, "line of 2 px") == f"{tone} line of 2 px, {way}"
+    spot = np.exp(-(x**2 + y**2) / 8)[..., None]
+    tints = {"redder": (1, -1, 0), "greener": (-1, 1, 0), "yellower": (1, 1, -2)}
+    for tone, colour in {**tints, "bluer": (-1, -1, 2)}.items():
+        channels = _named_channels(grey + 0.2 * spot * np.array(colour))
+        assert _highest(channels, "spot of 2 px") == f"{tone} spot of 2 px"

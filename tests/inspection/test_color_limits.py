@@ -17,6 +17,7 @@ from skanomaly import (
 from skanomaly.base import BasePatchScorer, CrossFittedScorer
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces
 from skanomaly.inspection import AnomalyMapDisplay, anomaly_maps, color_limits, overlay_map
+from skanomaly.inspection._limits import limits_for
 
 SIDE = 128
 
@@ -95,16 +96,15 @@ DETECTORS = {
 }
 
 
-def _red(picture, image):
-    """Pixels that the overlay has turned to red: the surface itself is grey."""
-    painted = picture.astype(int)
-    red = (painted[..., 0] - painted[..., 1] > 90) & (painted[..., 0] - painted[..., 2] > 90)
-    assert not ((image[..., 0].astype(int) - image[..., 1]) > 90).any()
-    return np.count_nonzero(red)
+def _violet(picture, image):
+    """Pixels that the overlay has turned to violet: the surface itself is grey."""
+    painted, plain = picture.astype(int), image.astype(int)
+    assert not ((plain[..., 2] - plain[..., 1]) > 30).any()
+    return np.count_nonzero(painted[..., 2] - painted[..., 1] > 40)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_good_parts_stay_clear_and_defects_turn_red(name, surfaces):
+def test_good_parts_stay_clear_and_defects_are_coloured(name, surfaces):
     estimator, n_train = DETECTORS[name]
     estimator = estimator.fit(surfaces.images[:n_train])
     limits = color_limits(estimator)
@@ -113,7 +113,7 @@ def test_good_parts_stay_clear_and_defects_turn_red(name, surfaces):
     for images in (good, bad):
         maps = anomaly_maps(estimator, images, sigma=1)
         pictures = [overlay_map(x, heat, limits) for x, heat in zip(images, maps, strict=True)]
-        counts.append([_red(p, x) for p, x in zip(pictures, images, strict=True)])
+        counts.append([_violet(p, x) for p, x in zip(pictures, images, strict=True)])
     assert np.mean(counts[0]) < 0.003 * SIDE**2, counts
     assert np.median(counts[1]) > 20 and np.mean(counts[1]) > 4 * np.mean(counts[0]), counts
 
@@ -148,9 +148,11 @@ def test_display_takes_them_whatever_is_shown(surfaces):
     displays = [AnomalyMapDisplay.from_estimator(pipe, x) for x in (good[:1], good, good + bad)]
     assert {display.limits for display in displays} == {color_limits(pipe)}
     shown = [axis.get_images()[0].get_array() for axis in displays[1].axes_]
-    assert sum(_red(p, x) for p, x in zip(shown, good, strict=True)) < 0.003 * len(good) * SIDE**2
+    assert (
+        sum(_violet(p, x) for p, x in zip(shown, good, strict=True)) < 0.003 * len(good) * SIDE**2
+    )
     shown = [axis.get_images()[0].get_array() for axis in displays[2].axes_]
-    assert sum(_red(p, x) for p, x in zip(shown[6:], bad, strict=True)) > 100
+    assert sum(_violet(p, x) for p, x in zip(shown[6:], bad, strict=True)) > 100
     title = displays[2].axes_[-1].get_title()
     assert title == f"anomalous, score {displays[2].scores[-1]:.3g}"
     colourbar = displays[2].figure_.axes[-1]
@@ -234,20 +236,45 @@ class Uncalibrated(BaseEstimator):
         return np.where(self.decision_function(images) < 0, -1, 1)
 
 
-def test_without_calibration_a_warning_says_that_colours_span_what_is_shown(surfaces):
+def test_without_calibration_colours_are_anchored_at_the_threshold(surfaces):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     images = list(surfaces.images[:2])
     detector = Uncalibrated().fit(images)
     assert color_limits(detector) is None
+    for shown in (images[:1], images):
+        with pytest.warns(UserWarning, match="no patch_limits_.*its threshold, 0.5, to twice that"):
+            display = AnomalyMapDisplay.from_estimator(detector, shown)
+        assert display.limits == (0.5, 1) and display.contours is None
+        matplotlib.pyplot.close(display.figure_)
     assert color_limits(AnomalibDetector(inferencer=Darkness())) is None
-    with pytest.warns(UserWarning, match="Uncalibrated has no patch_limits_"):
-        display = AnomalyMapDisplay.from_estimator(detector, images, sigma=0)
-    values = 1 - np.array(images).mean(axis=3) / 255
-    np.testing.assert_allclose(display.limits, (np.median(values), values.max()), rtol=1e-5)
-    matplotlib.pyplot.close(display.figure_)
     given = AnomalyMapDisplay.from_estimator(detector, images, limits=(0, 1))
     assert given.limits == (0, 1)
     matplotlib.pyplot.close(given.figure_)
     with pytest.raises(TypeError, match="takes patch tokens, not images"):
         color_limits(PatchKNNScorer())
+
+
+class Positive(Uncalibrated):
+    """Whose scores are of another unit than its maps."""
+
+    def fit(self, X, y=None):
+        self.offset_ = 0.5
+        return self
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [Positive().fit(None), AnomalibDetector(inferencer=Darkness())],
+    ids=["own", "model"],
+)
+def test_a_display_without_any_anchor_is_refused(surfaces, detector):
+    with pytest.raises(ValueError, match=r"nor a threshold.* pass limits=\(low, high\)"):
+        AnomalyMapDisplay.from_estimator(detector, surfaces.images[:2])
+
+
+def test_an_evaluation_without_any_anchor_has_one_scale_for_all_its_maps():
+    maps = [np.arange(6.0).reshape(2, 3), np.full((2, 2), 9.0)]
+    with pytest.warns(UserWarning, match="colours span the maps that are shown"):
+        limits = limits_for(Positive().fit(None), maps)
+    assert limits == (np.median([*range(6), 9, 9, 9, 9]), 9)

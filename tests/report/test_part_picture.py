@@ -87,8 +87,8 @@ def test_the_verdict_has_its_colour_and_the_scale_that_of_the_map():
     normal = part_picture(image, heat, None, 1.0, 0.0, (0, 1))
     caption = np.asarray(normal)[200:]
     assert has_ink(caption, GREEN) and not has_ink(caption, RED)
-    red = overlay_map(np.full((1, 1, 3), 150, dtype=np.uint8), np.ones((1, 1)), (0, 1))[0, 0]
-    assert has_ink(caption, red)
+    full = overlay_map(np.full((1, 1, 3), 150, dtype=np.uint8), np.ones((1, 1)), (0, 1))[0, 0]
+    assert has_ink(caption, full)
 
 
 def test_files_and_deep_images_are_shown(tmp_path):

@@ -1,0 +1,214 @@
+"use strict";
+// Elements and charts. Texts go through textContent alone: nothing of the data becomes markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  fill(node, attributes);
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+function drawn(tag, attributes = {}, text = null) {
+  const node = document.createElementNS(SVG, tag);
+  fill(node, attributes);
+  if (text !== null) node.textContent = text;
+  return node;
+}
+
+function fill(node, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") node.textContent = value;
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== null && value !== undefined && value !== false) {
+      node.setAttribute(name, value);
+    }
+  }
+}
+
+function short(value, digits = 4) {
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(digits - 1);
+  return value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
+}
+
+function percent(share, digits = 1) {
+  return Number.isFinite(share) ? `${(100 * share).toFixed(digits)}%` : "–";
+}
+
+// A step of 1, 2 or 5 times a power of ten, so that a span has about so many of them.
+function niceStep(span, wanted) {
+  const raw = span / wanted;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999) * power;
+  return Number(step.toPrecision(12));
+}
+
+function ticks(low, high, wanted) {
+  const step = niceStep(high - low, wanted);
+  const out = [];
+  for (let k = Math.ceil(low / step); k * step <= high + step * 1e-9; k += 1) {
+    out.push(Number((k * step).toPrecision(12)));
+  }
+  return out;
+}
+
+// Scores by class: good parts above the axis, defective ones below, unlabelled ones above.
+class Histogram {
+  constructor(host, groups, training, axis, onMove) {
+    Object.assign(this, { host, groups, training, axis });
+    this.threshold = null;
+    const move = (event) => {
+      const box = this.svg.getBoundingClientRect();
+      onMove((event.clientX - box.left - 8) / Math.max(1, this.width - 2 * 8));
+    };
+    host.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      host.setPointerCapture(event.pointerId);
+      move(event);
+      event.preventDefault();
+    });
+    host.addEventListener("pointermove", (event) => {
+      if (host.hasPointerCapture(event.pointerId)) move(event);
+    });
+    new ResizeObserver(() => this.draw()).observe(host);
+  }
+
+  place(share) {
+    return 8 + (this.width - 2 * 8) * share; // the thumb of the slider has a radius of 8 pixels
+  }
+
+  position(score) {
+    return this.place(Math.min(1, Math.max(0, this.axis.share(score))));
+  }
+
+  draw() {
+    this.width = this.host.clientWidth;
+    if (this.width < 40) return;
+    const mirrored = this.groups.length > 1;
+    const height = mirrored ? 168 : 140;
+    const base = mirrored ? 80 : 114;
+    const room = mirrored ? 66 : 96;
+    const svg = drawn("svg", { viewBox: `0 0 ${this.width} ${height}`, role: "img" });
+    svg.append(drawn("title", {}, "Histogram of the scores"));
+    const bins = Math.max(20, Math.min(72, Math.round(this.width / 6)));
+    const count = (scores) => {
+      const out = new Array(bins).fill(0);
+      for (const score of scores) {
+        out[Math.min(bins - 1, Math.max(0, Math.floor(this.axis.share(score) * bins)))] += 1;
+      }
+      return out;
+    };
+    const counted = this.groups.map((group) => count(group.scores));
+    this.zone = drawn("rect", { class: "zone", x: 0, y: 0, height });
+    svg.append(this.zone);
+    const trained = count(this.training);
+    // Each side by its own highest bar: the shapes are compared, not how many there are of each.
+    counted.forEach((bars, side) => {
+      const many = this.training.length / Math.max(1, this.groups[side].scores.length);
+      const tops = side === 0 && this.training.length ? trained.map((n) => n / many) : [];
+      const most = Math.max(1, ...bars, ...tops);
+      bars.forEach((bar, i) => {
+        if (!bar) return;
+        const x = this.place(i / bins);
+        const size = Math.max(2, (bar / most) * room);
+        svg.append(
+          drawn("rect", {
+            class: `bar ${this.groups[side].kind}`,
+            x: x + 0.5,
+            width: Math.max(1, (this.width - 16) / bins - 1),
+            y: side === 0 ? base - size : base + 1,
+            height: size,
+            rx: 1,
+          }),
+        );
+      });
+      if (tops.length) {
+        let path = `M${this.place(0)} ${base}`;
+        tops.forEach((top, i) => {
+          path += `V${base - (top / most) * room}H${this.place((i + 1) / bins)}`;
+        });
+        svg.append(drawn("path", { class: "trained", d: `${path}V${base}` }));
+      }
+    });
+    svg.append(drawn("line", { class: "base", x1: 0, x2: this.width, y1: base, y2: base }));
+    const bottom = mirrored ? height - 4 : height - 8;
+    for (const value of this.axis.ticks(Math.max(3, Math.floor(this.width / 55)))) {
+      const x = this.position(value);
+      svg.append(drawn("line", { class: "base", x1: x, x2: x, y1: base - 2, y2: base + 3 }));
+      svg.append(drawn("text", { class: "tick", x, y: bottom, "text-anchor": "middle" }, `${value}`));
+    }
+    this.line = drawn("line", { class: "cut", y1: 0, y2: height - 16 });
+    this.grip = drawn("rect", { class: "grip", width: 8, height: 18, rx: 4, y: 4 });
+    svg.append(this.line, this.grip);
+    this.host.replaceChildren(svg, this.legend());
+    this.svg = svg;
+    if (this.threshold !== null) this.mark(this.threshold);
+  }
+
+  legend() {
+    const entries = this.groups.map((group) =>
+      element("span", {}, element("i", { class: group.kind }), group.label),
+    );
+    if (this.training.length) {
+      entries.push(element("span", {}, element("i", { class: "trained" }), "training, held out"));
+    }
+    return element("p", { class: "chart-legend" }, ...entries);
+  }
+
+  mark(threshold) {
+    this.threshold = threshold;
+    if (!this.line) return;
+    const x = this.position(threshold);
+    this.zone.setAttribute("width", Math.max(0, x));
+    this.line.setAttribute("x1", x);
+    this.line.setAttribute("x2", x);
+    this.grip.setAttribute("x", x - 4);
+  }
+}
+
+// A curve in the unit square, or a part of it.
+class CurveChart {
+  constructor(host, curve, { xLabel, yLabel, xMax = 1, yMax = 1, diagonal = false, limit = null }) {
+    const [width, height, left, top, right, bottom] = [360, 280, 44, 10, 12, 40];
+    this.x = (value) => left + ((width - left - right) * Math.min(value, xMax)) / xMax;
+    this.y = (value) => height - bottom - ((height - top - bottom) * Math.min(value, yMax)) / yMax;
+    const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+    svg.append(drawn("title", {}, `${yLabel} against ${xLabel}`));
+    for (const value of ticks(0, xMax, 4)) {
+      svg.append(drawn("line", { class: "rule", x1: this.x(value), x2: this.x(value), y1: top, y2: this.y(0) }));
+      svg.append(drawn("text", { class: "tick", x: this.x(value), y: height - bottom + 16, "text-anchor": "middle" }, `${value}`));
+    }
+    for (const value of ticks(0, yMax, 4)) {
+      svg.append(drawn("line", { class: "rule", x1: left, x2: width - right, y1: this.y(value), y2: this.y(value) }));
+      svg.append(drawn("text", { class: "tick", x: left - 8, y: this.y(value) + 4, "text-anchor": "end" }, `${value}`));
+    }
+    svg.append(drawn("text", { class: "label", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel));
+    const middle = (top + height - bottom) / 2;
+    svg.append(drawn("text", { class: "label", x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})` }, yLabel));
+    if (limit !== null) {
+      svg.append(drawn("rect", { class: "within", x: left, y: top, width: this.x(limit) - left, height: this.y(0) - top }));
+    }
+    if (diagonal) {
+      const end = Math.min(xMax, yMax);
+      svg.append(drawn("line", { class: "diagonal", x1: this.x(0), y1: this.y(0), x2: this.x(end), y2: this.y(end) }));
+    }
+    const points = [];
+    for (let i = 0; i < curve.x.length; i += 1) {
+      if (i && curve.x[i - 1] > xMax) break;
+      points.push(`${this.x(curve.x[i]).toFixed(1)} ${this.y(curve.y[i]).toFixed(1)}`);
+    }
+    svg.append(drawn("path", { class: "curve", d: `M${points.join("L")}` }));
+    this.dot = drawn("circle", { class: "dot", r: 5, visibility: "hidden" });
+    svg.append(this.dot);
+    host.replaceChildren(svg);
+  }
+
+  mark(x, y) {
+    this.dot.setAttribute("visibility", "visible");
+    this.dot.setAttribute("cx", this.x(x));
+    this.dot.setAttribute("cy", this.y(y));
+  }
+}
