@@ -65,8 +65,8 @@ def main() -> None:
         write_report(result, Path(folder, "report.html"))
         picture = screenshot(Path(folder, "report.html"), 1280, 800, "light")
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    # 160 colours, without dither, whose noise would not compress.
-    small = picture.quantize(160, dither=Image.Dither.NONE)
+    # Few colours, the rare ones among them, and no dither, whose noise would not compress.
+    small = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     small.save(options.output, optimize=True)
     print(f"{options.output}: {options.output.stat().st_size / 1e3:.0f} kB")
 

@@ -231,9 +231,10 @@ def check_patch_scorer(scorer: Any, name: str = "scorer") -> None:
 
 def offset_of(scorer: Any) -> float:
     """The threshold of a fitted scorer or detector: images that score lower are anomalous."""
-    if callable(own := getattr(scorer, "_offset", None)):  # also of those that need no fit
-        return float(own())
-    if not hasattr(scorer, "offset_"):
+    known, own = hasattr(scorer, "offset_"), getattr(scorer, "_offset", None)
+    if callable(own) and (known or not hasattr(scorer, "train_scores_")):
+        return float(own())  # also of those that need no fit
+    if not known:
         raise TypeError(
             f"{type(scorer).__name__} has no offset_ after fit: fit must set the threshold below "
             "which score_samples calls an image anomalous"

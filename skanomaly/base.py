@@ -15,7 +15,8 @@ arguments, stay as they are within a major version. Everything else with an unde
     images (n_images, height, width, 3) into tokens (n_images, grid_h, grid_w, dim);
     ``_fingerprint()``, a dict of everything that the tokens depend on but the image, by which they
     are cached, and by which a fitted embedder, and the scorer after it, notice a change;
-    ``_cell()``, the side of a patch in pixels; and ``_default_image_size()``.
+    ``_cell()``, the side of a patch in pixels; and ``_default_image_size()``. Where the components
+    of its tokens have names, ``_component_names()`` lists them, for explanations.
 :class:`PatchTokens`
     What a scorer is given: the tokens of several images, one a row, whatever their form was.
 

@@ -87,10 +87,10 @@ def iter_scores(
         What happens at an image that cannot be read or scored: an error once those before it were
         had, or a :class:`Failure` in its place.
 
-    Yields
-    ------
-    Decision or Failure
-        Of each image, in their order.
+    Returns
+    -------
+    generator of Decision or Failure
+        One of each image, in their order.
 
     Raises
     ------

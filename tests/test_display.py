@@ -1,9 +1,13 @@
 """An estimator is shown, and its names are listed, without weights, files or a connection."""
 
+import ast
+from pathlib import Path
+
 import pytest
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
+import skanomaly
 from skanomaly import (
     AnomalibDetector,
     DinoV2Patches,
@@ -46,6 +50,15 @@ def test_showing_loads_nothing(estimator):
         assert "get_params" in dir(shown)
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_each_step_of_a_diagram_links_to_its_page(estimator):
+    link = estimator._get_doc_link()
+    assert link.endswith(
+        f"/api/{type(estimator).__module__.rpartition('._')[0]}.{type(estimator).__name__}.html"
+    )
+    assert link in make_pipeline(None, clone(estimator))._repr_html_()
+
+
 def test_diagrams_link_to_the_docs():
     link = PatchKNNScorer()._get_doc_link()
     assert link.startswith("https://") and link.endswith(
@@ -65,3 +78,18 @@ def test_what_a_model_is_like_is_known_once_it_was_loaded():
         assert not hasattr(detector, name)
         with pytest.raises(AttributeError, match="known once the model was loaded"):
             getattr(detector, name)
+
+
+def test_progress_bars_suit_notebooks_and_nothing_else_is_printed():
+    """Bars are tqdm.auto's, the widgets of a notebook; only commands print."""
+    package, users = Path(skanomaly.__file__).parent, []
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "tqdm":
+                assert node.module == "tqdm.auto", path
+                users.append(room)
+            assert not (isinstance(node, ast.Import) and node.names[0].name == "tqdm"), path
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            assert not (is_call and node.func.id == "print") or room == "cli", path
+    assert {"embedders", "anomalib"} <= set(users)

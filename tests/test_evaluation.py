@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -23,6 +25,7 @@ from skanomaly import (
     anomaly_maps,
     create_model,
     evaluate_split,
+    recalibrate,
 )
 from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces, read_mvtec
 from skanomaly.evaluation import evaluation_of
@@ -434,6 +437,14 @@ def test_a_model_is_not_measured_on_what_it_was_fitted_on_unsaid(split, tmp_path
     assert str(copy) in lines[0] and result.n_train == len(images) - 1
 
 
+def test_a_threshold_that_was_chosen_on_test_images_is_told(split):
+    pipe = create_model("filterbank", scorer="knn", image_size=64).fit(list(split.train.images))
+    moved = recalibrate(pipe, images=list(split.test.images[:8]), contamination=0.25)
+    with pytest.warns(UserWarning, match="8 of 13 images .* the threshold was chosen on"):
+        result = evaluation_of(moved, split)
+    assert result.threshold == moved[-1].offset_ and result.n_train == 12
+
+
 def test_what_cannot_be_measured_is_refused(split):
     pipe = create_model("filterbank", scorer="knn", image_size=64)
     with pytest.raises(NotFittedError):
@@ -488,3 +499,39 @@ def test_the_curve_of_overlap(tmp_path):
     assert points >= set(zip(fpr, overlap, strict=True))
     at = np.linspace(0, 1, 1001)
     assert np.abs(np.interp(at, fpr, overlap) - np.interp(at, *whole[:2])).max() < 0.01
+
+
+# 24 maps of 7 million pixels are 650 MiB, and what they held beside them was as much again.
+_MEASURE = """
+import sys
+from pathlib import Path
+from skanomaly import create_model, evaluate_split
+from skanomaly.datasets import read_mvtec
+
+evaluate_split(create_model("filterbank", scorer="knn", image_size=64), read_mvtec(sys.argv[1]))
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_large_images_are_measured_in_little_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(28):
+        folder = "train/good" if i < 4 else f"test/{('good', 'dent')[i % 2]}"
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(rng.integers(90, 110, (48, 64), dtype=np.uint8))
+        image = np.array(image.resize((3072, 2304)))
+        if folder == "test/dent":
+            mask = np.zeros((2304, 3072), np.uint8)
+            top, left = rng.integers(100, 1800, 2)
+            mask[top : top + 300, left : left + 400] = 255
+            image[mask > 0] += 60
+            truth = tmp_path / "ground_truth" / "dent" / f"{i}_mask.png"
+            truth.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(truth)
+        Image.fromarray(image).save(tmp_path / folder / f"{i}.jpg")
+    command = [sys.executable, "-c", _MEASURE, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(done.stdout) * 1024 < 1.1 * 2**30

@@ -85,6 +85,8 @@ def tag_and_file(weights: PathLike) -> tuple[PathLike, Path | None]:
     >>> tag_and_file("openai")
     ('openai', None)
     """
+    if not isinstance(weights, (str, os.PathLike)):  # for its user to refuse
+        return weights, None
     text = os.fspath(weights)
     tag, sign, name = text.partition("@")
     if not sign or not _TAG.fullmatch(tag) or Path(text).expanduser().is_file():

@@ -64,7 +64,7 @@ def check_names(
 
 
 def weight_files(
-    model_name: str, weights: PathLike, fetch: bool, user: str
+    model_name: str, weights: PathLike, fetch: bool, user: str, texts: bool = False
 ) -> tuple[str | None, list[Path]] | None:
     """The files of the weights of a model, such as a model file takes in.
 
@@ -74,6 +74,8 @@ def weight_files(
         As for :func:`check_names`.
     fetch : bool
         Download what is missing.
+    texts : bool, default=False
+        Whether texts will be encoded.
 
     Returns
     -------
@@ -82,11 +84,24 @@ def weight_files(
     files : list of pathlib.Path
         One, or none where it is not there.
     None in place of both for random weights.
+
+    Raises
+    ------
+    ValueError
+        With `fetch`, of a model that needs more than a file of weights.
     """
     tag, kept = tag_and_file(weights)
+    config, kind, tag = check_names(model_name, tag, user)
+    text = config["text_cfg"]
+    more = text.get("hf_model_name") or (texts and text.get("hf_tokenizer_name"))
+    if fetch and more and kind != "random":
+        raise ValueError(
+            f"{model_name} reads texts by {more} of transformers, which is downloaded besides its "
+            "weights, and no model file holds"
+            + ("" if text.get("hf_model_name") else f". Fit the {user} first: it keeps its texts")
+        )
     if kept is not None:
-        return os.fspath(tag), [kept]
-    _, kind, tag = check_names(model_name, weights, user)
+        return os.fspath(weights).partition("@")[0], [kept]
     if kind != "tag":
         return None if kind == "random" else (None, [Path(weights).expanduser()])
     file: Any = open_clip_file(model_name, os.fspath(tag))  # of a tag, there is one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from math import ceil, isfinite
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
@@ -26,15 +26,17 @@ from skanomaly._typing import Groups, Images
 from skanomaly._warn import warn_user
 from skanomaly.core.calibration import contamination_offset
 
+_Estimator = TypeVar("_Estimator")
+
 
 def recalibrate(
-    estimator: Any,
+    estimator: _Estimator,
     *,
     contamination: float | None = None,
     threshold: float | None = None,
     images: Images | None = None,
     groups: Groups = None,
-) -> Any:
+) -> _Estimator:
     """Move the threshold of a fitted detector, without fitting it again.
 
     Parameters
@@ -123,10 +125,11 @@ def recalibrate(
     else:
         scorer = _with_images(split, images, contamination, groups)
     _warn_of_few(scorer)
-    return _with_scorer(estimator, split.scorer, scorer, contamination)
+    made: _Estimator = _with_scorer(estimator, split.scorer, scorer, contamination)
+    return made
 
 
-def with_threshold(estimator: Any, threshold: float, kind: str, **origin: Any) -> Any:
+def with_threshold(estimator: _Estimator, threshold: float, kind: str, **origin: Any) -> _Estimator:
     """A copy of an estimator with a number as its threshold.
 
     Parameters
@@ -153,7 +156,8 @@ def with_threshold(estimator: Any, threshold: float, kind: str, **origin: Any) -
         new = old._with_threshold(float(threshold), kind, **origin)
     else:
         new = _foreign_copy(old, float(threshold))
-    return _with_scorer(estimator, old, new)
+    made: _Estimator = _with_scorer(estimator, old, new)
+    return made
 
 
 def _with_contamination(scorer: Any, contamination: Any) -> Any:

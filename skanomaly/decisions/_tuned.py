@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from skanomaly._typing import FloatArray
 from skanomaly.decisions._recalibrate import with_threshold
 
 Interval = tuple[float, float]
 
+_Estimator = TypeVar("_Estimator")
 _LEFT_OUT = "  of those left out of the choice"
 
 
@@ -81,7 +82,7 @@ class TunedThreshold:
     miss_rates: FloatArray = field(metadata={"bulky": True})
     false_alarm_rates: FloatArray = field(metadata={"bulky": True})
 
-    def apply(self, estimator: Any) -> Any:
+    def apply(self, estimator: _Estimator) -> _Estimator:
         """A copy of a detector with this threshold.
 
         Parameters

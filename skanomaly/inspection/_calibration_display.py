@@ -11,6 +11,8 @@ from sklearn.utils import column_or_1d
 
 from skanomaly._docstrings import document
 from skanomaly._images import check_images
+from skanomaly._images.training import training_images
+from skanomaly._pipelines import split_pipeline
 from skanomaly._typing import FloatArray, Images
 from skanomaly.inspection._drawing import DISPLAY_DOCS, axes_for, check_matplotlib
 from skanomaly.inspection._maps import p_values
@@ -135,12 +137,15 @@ class CalibrationDisplay:
         TypeError
             When the estimator has no p-values of images.
         ValueError
-            When `confidence_level` does not lie in (0, 1), or there is no image.
+            When `confidence_level` does not lie in (0, 1), there is no image, or one entered the
+            model.
         %(no_matplotlib)s
         """
         check_matplotlib(cls.__name__, ax)
         _check_level(confidence_level)
-        values = p_values(estimator, check_images(good_images))
+        items = check_images(good_images)
+        _check_new(estimator, items)
+        values = p_values(estimator, items)
         return cls.from_predictions(
             values, confidence_level=confidence_level, name=name, ax=ax, **kwargs
         )
@@ -247,6 +252,30 @@ class CalibrationDisplay:
         )
         self.ax_.legend(loc="upper left")
         return self
+
+
+def _check_new(estimator, images):
+    """Training images are scored as if held out, and promise what they were calibrated on."""
+    known = _digests_of_fit(split_pipeline(estimator))
+    digests = training_images(images).digests if known else ()
+    found = [i for i, digest in enumerate(digests) if digest in known]
+    if found:
+        raise ValueError(
+            f"{len(found)} of the good_images entered the model, the first is number {found[0]}: "
+            "whether new images are flagged as promised only images show that did not"
+        )
+
+
+def _digests_of_fit(split):
+    """sha256 of the images that entered a fitted model, as far as its steps remember them."""
+    numbers = getattr(split.scorer, "_train_numbers", None)
+    found = set()
+    for step in (*split.transformers, split.scorer):
+        if (images := getattr(step, "_train_images", None)) is not None:
+            all_of_fit = numbers is None or len(numbers) == 0 or max(numbers) >= len(images)
+            used = range(len(images)) if all_of_fit else numbers
+            found.update(images.digests[i] for i in used)
+    return found - {None}
 
 
 def _binomial_limits(counts, n, confidence_level):

@@ -65,7 +65,8 @@ def region_threshold(
     `share`, as for the threshold of image scores
     (:func:`skanomaly.core.calibration.contamination_offset`). With fewer than ``1 / share - 1``
     training images it is the highest value of all, and the probability ``1 / (n + 1)``. It is one
-    of a whole image: however many pixels that has, and however many of them are above it.
+    of a whole image: however many pixels that has, and however many of them are above it. Images
+    of one group count each for itself, as in that threshold.
 
     The threshold of :class:`skanomaly.PromptScorer` without `fit` is 0.5, whatever `share` is:
     where the anomalous text is the nearer one.

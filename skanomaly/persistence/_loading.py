@@ -79,7 +79,7 @@ def load_model(
     if isinstance(trusted, str):
         raise TypeError(f"trusted must be a list of names, got the text {trusted!r}")
     with Container(path) as file:
-        # It takes a second, which a file that is refused before need not cost.
+        # All of scikit-learn, which a file that is refused before need not wait for.
         from skanomaly.persistence._skops import skops_io
 
         try:

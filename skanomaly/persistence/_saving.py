@@ -68,7 +68,7 @@ def save_model(
             f"estimator must be an estimator of scikit-learn or skanomaly, got "
             f"{type(estimator).__name__}"
         )
-    from skanomaly.persistence._skops import skops_io  # takes a second
+    from skanomaly.persistence._skops import skops_io  # imports all of scikit-learn
 
     place = Path(path).expanduser()
     try:

@@ -68,6 +68,7 @@ def take_out(
     def copied(value: Any) -> Any:
         if id(value) in done:
             return done[id(value)][1]
+        copy: Any
         if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
             array = np.asarray(value)
             if not array.flags.c_contiguous and not array.flags.f_contiguous:

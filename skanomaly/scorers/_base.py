@@ -71,6 +71,9 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         False where scores need no `fit`; True.
     ``_fixed_offset``
         A threshold that needs no training image, in place of the `contamination` quantile; None.
+    ``_explain_row(tokens, row, n_neighbors)``
+        Why the patch in row `row` of a single image has its score, for :func:`skanomaly.explain`: a
+        :class:`skanomaly.core.explanations.PatchExplanation`. Not there: scores are not explained.
 
     Examples
     --------

@@ -245,7 +245,7 @@ def model_logit_scale(model_name: str, weights: PathLike, *, device: str, user: 
 
 
 def text_weight_files(
-    model_name: str, weights: PathLike, fetch: bool, user: str
+    model_name: str, weights: PathLike, fetch: bool, user: str, texts: bool
 ) -> tuple[str | None, list[Path]] | None:
     """The files of the weights that encode texts.
 
@@ -255,6 +255,8 @@ def text_weight_files(
         As for :func:`encode_prompts`.
     fetch : bool
         Download what is missing.
+    texts : bool
+        Whether there are texts still to be encoded.
 
     Returns
     -------
@@ -263,7 +265,7 @@ def text_weight_files(
     """
     from skanomaly._networks.openclip_weights import weight_files
 
-    return weight_files(model_name, weights, fetch, user)
+    return weight_files(model_name, weights, fetch, user, texts)
 
 
 def image_tower(

@@ -72,8 +72,8 @@ class TextScorer(BasePatchScorer):
     def _weight_files(self, fetch: bool) -> tuple[str, str | None, list[Path]] | None:
         if self.text_features_normal is not None:  # they take the place of all texts
             return None
-        name = type(self).__name__
-        found = text_weight_files(self.model_name, self.weights, fetch, name)
+        asked = self.model_name, self.weights, fetch, type(self).__name__
+        found = text_weight_files(*asked, texts=not self._texts_are_kept())
         return None if found is None else ("weights", *found)
 
     def _texts_are_kept(self):

@@ -339,7 +339,8 @@ def test_odd_names(model, tmp_path, surfaces, form):
     for arguments, content in (([folder], b""), (["-", "-0"], b"\0".join(paths)), (paths, b"")):
         arguments = [*map(os.fsdecode, arguments), f"--{form}", file, "--overwrite"]
         if arguments[0] == os.fsdecode(paths[0]):  # as a shell hands them on
-            assert child(model, *arguments).wait() == 0
+            with child(model, *arguments) as process:
+                assert process.communicate()[0] == b"" and process.returncode == 0
         else:
             assert run(model, *arguments, input=content).exit_code == 0
         with open(file, encoding="utf-8", newline="") as text:

@@ -231,6 +231,14 @@ def test_calibration_of_a_detector(pipe, surfaces):
     for share in (0.05, 0.1, 0.25, 0.5):
         assert value_at(display.line_, share) == np.mean(values <= share)
     assert display.line_.get_label() == "knn (8 good images)"
+    seen = [*good[:3], surfaces.images[2]]
+    with pytest.raises(ValueError, match="1 of the good_images entered the model.* number 3"):
+        CalibrationDisplay.from_estimator(pipe, seen)
+    # Not those that were in the X of fit as defects.
+    y = np.ones(16, dtype=int)
+    y[2] = -1
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer())
+    CalibrationDisplay.from_estimator(pipe.fit(surfaces.images[:16], y), seen)
 
 
 class Unwilling(BaseEstimator):

@@ -20,6 +20,7 @@ from skanomaly import (
     ScoreUnion,
     anomaly_maps,
     anomaly_regions,
+    recalibrate,
 )
 from skanomaly.core.maps import map_maximum, upsample_map
 from skanomaly.datasets import make_surfaces
@@ -275,6 +276,38 @@ def test_prompts_without_fit_have_a_fixed_threshold():
     # Other texts than those of fit: what was calibrated is no longer theirs.
     pipe.set_params(promptscorer__text_features_anomaly=np.eye(102)[2])
     assert region_threshold(pipe) == 0.5
+
+
+def test_moved_thresholds():
+    """Regions follow the share, and the images, that a detector is calibrated on now."""
+    pipe, _ = detector(n=30)
+    strict = recalibrate(pipe, contamination=0.3)
+    size = (SIDE, SIDE)
+    assert region_threshold(strict, size=size) == region_threshold(pipe, share=0.3, size=size)
+    assert region_threshold(strict, size=size) < region_threshold(pipe, size=size)
+    today = make_surfaces(25, image_size=SIDE, random_state=77).images
+    moved = recalibrate(pipe, images=today)
+    assert len(moved[-1].held_out_patches_) == 25
+    with_region = [bool(regions) for regions in anomaly_regions(moved, today)]
+    assert np.mean(with_region) <= 0.1
+    fixed = recalibrate(pipe, threshold=-1e9)  # no share of images: regions keep theirs
+    assert region_threshold(fixed, size=size) == region_threshold(pipe, share=0.1, size=size)
+
+
+def test_detectors_that_are_calibrated_anew():
+    class Darkness:
+        def predict(self, image):
+            dark = 1 - image.mean(axis=2) / 255
+            return {"pred_score": dark.max(), "anomaly_map": dark}
+
+    bright, dim = (
+        [np.full((8, 8, 3), grey, dtype=np.uint8) for grey in greys]
+        for greys in (range(200, 220), range(100, 120))
+    )
+    model = AnomalibDetector(inferencer=Darkness()).fit(bright)
+    moved = recalibrate(model, images=dim)
+    assert anomaly_regions(model, dim[:1])[0] and not anomaly_regions(moved, dim[5:6])[0]
+    assert len(model.held_out_patches_) == len(moved.held_out_patches_) == 20
 
 
 def test_union():

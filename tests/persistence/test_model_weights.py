@@ -236,3 +236,18 @@ def test_a_tag_whose_file_is_gone(tmp_path, images):
     embedder = TimmPatches("test_vit", weights=f"pretrained@{tmp_path}/gone.safetensors", **SMALL)
     with pytest.raises(FileNotFoundError, match="load it again: that puts them back"):
         embedder.transform(images)
+
+
+def test_tokenizers_that_are_downloaded_cannot_be_put_in(tmp_path):
+    pytest.importorskip("open_clip")
+    path, weights = tmp_path / "model.skan", tmp_path / "there.safetensors"
+    weights.write_bytes(b"")
+    params = {"model_name": "ViT-B-16-SigLIP", "weights": str(weights), "device": "cpu"}
+    with pytest.raises(
+        ValueError, match=r"transformers, which is downloaded.*Fit the PromptScorer"
+    ):
+        save_model(PromptScorer(**params), path, include_weights=True)
+    save_model(OpenClipPatches(**params), path, include_weights=True)
+    params["model_name"] = "roberta-ViT-B-32"
+    with pytest.raises(ValueError, match=r"reads texts by roberta-base of transformers"):
+        save_model(OpenClipPatches(**params), path, include_weights=True)

@@ -371,8 +371,11 @@ def test_light_and_dark(file, opened):
 
 
 def test_print(file, opened):
-    page = opened(file)
+    page = opened(file, color_scheme="dark")
+    page.keyboard.press("t")
+    page.keyboard.press("t")  # dark again, by choice
     page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     for name in ("images", "performance", "provenance"):
         assert page.locator(f"#panel-{name}").is_visible()
     assert not page.locator(".toolbar").is_visible() and not page.locator("#csv").is_visible()

@@ -44,3 +44,9 @@ embedder.transform([Image.new("L", (8, 8))])
 embedder.transform([b"", np.zeros((8, 8, 3), dtype=np.uint8)])
 embedder.transform(np.zeros((2, 8, 8, 3), dtype=np.uint8))
 metrics.image_auroc([1, 1, -1], [0.3, 0.2, 0.1])
+
+# Decisions, and thresholds that are moved.
+assert_type(skanomaly.recalibrate(scorer, contamination=0.1), PatchKNNScorer)
+tuned = skanomaly.tune_threshold(scorer, np.zeros((2, 2, 2, 4)), [1, -1], prevalence=0.01)
+assert_type(tuned.apply(scorer), PatchKNNScorer)
+assert_type([d.is_anomalous for d in skanomaly.decide(scorer, ["part.png"])], list[bool])
