@@ -25,12 +25,8 @@ def info(
     with plain_errors():
         check_summary(json_file, Guard([model], overwrite))
         manifest = model_manifest(model)
-        summary = {
-            "command": "info",
-            "skanomaly": skanomaly.__version__,
-            "file": str(model),
-            **manifest,
-        }
+        head = {"command": "info", "skanomaly": skanomaly.__version__, "file": str(model)}
+        summary = {**head, **manifest, **head}  # a file made up by others says nothing of ours
         give_summary(summary, lambda: _show(model, manifest), json_file)
 
 
