@@ -199,7 +199,6 @@ def test_displays(tmp_path, monkeypatch):
     names["plt"].close("all")
 
 
-@pytest.mark.filterwarnings("ignore:regions are calibrated on 5 images")
 def test_report(mvtec, monkeypatch):
     monkeypatch.chdir(mvtec)
     for code in blocks("report.md"):

@@ -219,6 +219,7 @@ class _Shown:
             from skanomaly.inspection._region_threshold import RegionCalibration
 
             self.calibration = RegionCalibration(estimator, None, _SIGMA)
+            self.calibration.warn_of_few_images()
         if folder is not None:
             from skanomaly.inspection import color_limits
 

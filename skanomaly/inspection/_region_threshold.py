@@ -85,7 +85,9 @@ def region_threshold(
     check_sigma(sigma)
     if size is not None:
         size = check_size(size)
-    return RegionCalibration(estimator, share, float(sigma)).threshold(size)
+    calibration = RegionCalibration(estimator, share, float(sigma))
+    calibration.warn_of_few_images()
+    return calibration.threshold(size)
 
 
 class RegionCalibration:
@@ -106,7 +108,10 @@ class RegionCalibration:
         self.fixed: float | None = None
         if self.grids is None:
             self.fixed = -float(scorer._fixed_offset)
-        elif len(self.grids) < 1 / self.share - 1 - 1e-9:
+
+    def warn_of_few_images(self) -> None:
+        """Warn where there are too few training images for the share that is promised."""
+        if self.grids is not None and len(self.grids) < 1 / self.share - 1 - 1e-9:
             n = len(self.grids)
             warn_user(
                 f"regions are calibrated on {n} image{'s' * (n > 1)}: of new good images about "

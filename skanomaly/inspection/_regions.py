@@ -199,6 +199,7 @@ def anomaly_regions(
     calibration = None
     if isinstance(threshold, str) and threshold == "calibrated":
         calibration = RegionCalibration(estimator, None, float(sigma))
+        calibration.warn_of_few_images()
     elif isinstance(threshold, str):
         raise ValueError(f"threshold must be 'calibrated' or a number, got {threshold!r}")
     else:

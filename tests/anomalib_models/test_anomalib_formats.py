@@ -198,7 +198,7 @@ def test_pickles_are_small(anomalib_checkpoints):
     trained = anomalib_checkpoints.get("padim")
     model = detector(anomalib_checkpoints, "padim", "ckpt").fit(trained.images[:4])
     data = pickle.dumps(model)
-    assert len(data) < 10_000
+    assert len(data) < 10_000 + 4 * 64 * 64 * 4  # with the held-out maps of four images
     copy = pickle.loads(data)
     np.testing.assert_array_equal(
         copy.decision_function(trained.images), model.decision_function(trained.images)

@@ -258,7 +258,7 @@ def test_another_file_in_place_of_the_first(tmp_path):
     assert not np.allclose(detector.score_samples(X), first)
     pickle.loads(pickle.dumps(detector.set_params(checkpoint_path=tmp_path / "a" / "model.onnx")))
     np.testing.assert_array_equal(detector.fit(X).score_samples(X), first)
-    with pytest.raises(NotFittedError, match="checkpoint_path of this detector changed"):
+    with pytest.raises(NotFittedError, match="checkpoint_path of this AnomalibDetector changed"):
         detector.set_params(checkpoint_path=tmp_path / "b" / "model.onnx").predict(X)
 
 

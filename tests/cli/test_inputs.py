@@ -176,10 +176,10 @@ def test_a_list_is_read_as_it_comes(tmp_path):
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with child:
-        child.stdin.write(b"first.png\nsec")
+        child.stdin.write(b"first.png\nseco")
         child.stdin.flush()
         assert child.stdout.readline().strip() == b"first.png"
-        child.stdin.write(b"ond.png\n")
+        child.stdin.write(b"nd.png\n")
         child.stdin.close()
         assert child.stdout.read().strip() == b"second.png"
 
