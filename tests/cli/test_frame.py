@@ -265,20 +265,20 @@ def test_benchmark(tmp_path, images):
         "from skanomaly import FilterBankPatches\n"
         "from skanomaly.registry import register_embedder\n"
         "def small():\n    return FilterBankPatches(image_size=32)\n"
-        "register_embedder('small_bank', small, overwrite=True)\n"
+        "register_embedder('plugged_bank', small, overwrite=True)\n"
     )
     arguments = ("benchmark", "--plugin", plugin, "--set", "image_size=32", "--json", runs)
-    options = ("--shots", 3, 4, "--models", "filterbank", "small_bank", root)
+    options = ("--shots", 3, 4, "--models", "filterbank", "plugged_bank", root)
     result = run(*arguments, *options, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in runs.read_text().splitlines()]
     assert [(row["name"], row["model"], row["shots"]) for row in rows] == [
         (name, model, shots)
         for name in "ab"
-        for model in ("filterbank", "small_bank")
+        for model in ("filterbank", "plugged_bank")
         for shots in (3, 4)
     ]
-    assert "model" in result.stdout and result.stdout.count("small_bank") == 4
+    assert "model" in result.stdout and result.stdout.count("plugged_bank") == 4
     before = runs.read_bytes()
     assert run(*arguments, *options).exit_code == 0 and runs.read_bytes() == before
     for more, message in (
