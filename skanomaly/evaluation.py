@@ -23,7 +23,7 @@ from skanomaly._pipelines import (
     split_detector,
 )
 from skanomaly._results.evaluated import EvaluationResult
-from skanomaly._results.known import n_trained_on, trained_on
+from skanomaly._results.known import n_trained_on, training_images_among
 from skanomaly._results.measured import image_metrics, pixel_metrics, roc_of
 from skanomaly._results.remade import maps_of
 from skanomaly._typing import FloatArray
@@ -266,7 +266,7 @@ def evaluation_of(
     check_sigma(sigma)
     check_is_fitted(estimator)
     check_split(split, with_training=False)
-    if doubts := trained_on(estimator, split.test):
+    if doubts := training_images_among(estimator, split.test):
         warn_user(_listed(f"{split.name}: the detector was fitted on test images", doubts))
     warn_if_tuned_on(estimator, list(split.test.images))
     n_train = n_trained_on(estimator)

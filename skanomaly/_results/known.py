@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from skanomaly._images.training import TrainingImages
 from skanomaly._pipelines import split_detector
 from skanomaly._stamps import file_digest
 from skanomaly.datasets import ImageSet
+from skanomaly.inspection._training_images import trained_on
 
 
 def n_trained_on(estimator: Any) -> int | None:
@@ -30,7 +30,7 @@ def n_trained_on(estimator: Any) -> int | None:
     return None if scores is None else len(scores)
 
 
-def trained_on(estimator: Any, images: ImageSet) -> list[tuple[Path, str]]:
+def training_images_among(estimator: Any, images: ImageSet) -> list[tuple[Path, str]]:
     """Images whose content a fitted detector was fitted on.
 
     Parameters
@@ -45,13 +45,7 @@ def trained_on(estimator: Any, images: ImageSet) -> list[tuple[Path, str]]:
     list of (Path, str)
         Each with what is wrong with it. None where the detector does not remember its images.
     """
-    numbers = getattr(split_detector(estimator).scorer, "_train_numbers", None)
-    seen: dict[str, str] = {}
-    for known in _remembered(estimator):
-        used = range(len(known)) if numbers is None else numbers
-        for i in used:
-            if (digest := known.digests[i]) is not None:
-                seen.setdefault(digest, known.paths[i] or f"its image {i}")
+    seen = trained_on(estimator)
     if not seen:
         return []
     digests = [(path, file_digest(path)) for path in images.images]
@@ -60,9 +54,3 @@ def trained_on(estimator: Any, images: ImageSet) -> list[tuple[Path, str]]:
         for path, digest in digests
         if digest in seen
     ]
-
-
-def _remembered(estimator: Any) -> list[TrainingImages]:
-    split = split_detector(estimator)
-    found = (getattr(step, "_train_images", None) for step in (*split.transformers, split.scorer))
-    return [known for known in found if known is not None]

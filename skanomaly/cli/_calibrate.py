@@ -226,18 +226,18 @@ def _check_apart(good: Sequence[Path], bad: Sequence[Path]) -> None:
 def _described(estimator: Any) -> dict[str, Any]:
     """Threshold and calibration of a model, in plain values, without the digests of images."""
     from skanomaly._pipelines import split_pipeline
-    from skanomaly.decisions._recalibrate import present_threshold
+    from skanomaly.inspection._limits import threshold_of
 
     scorer = split_pipeline(estimator).scorer
     calibration = dict(getattr(scorer, "calibration_", {}))
     calibration.pop("image_digests", None)
-    return {"threshold": present_threshold(scorer), **calibration}
+    return {"threshold": threshold_of(scorer), **calibration}
 
 
 def _flagged(before: Any, after: Any, on_images: bool) -> dict[str, Any]:
     """What the old and the new threshold flag of the images that are calibrated on."""
     from skanomaly._pipelines import split_pipeline
-    from skanomaly.decisions._rates import binomial_interval
+    from skanomaly.decisions._rates import interval_of_rate
 
     scorer = split_pipeline(after).scorer
     scores = getattr(scorer, "train_scores_", None)
@@ -252,7 +252,7 @@ def _flagged(before: Any, after: Any, on_images: bool) -> dict[str, Any]:
     }
     if on_images and n_before is not None:
         # The old threshold had no part in these images: they tell what it flags now.
-        interval = binomial_interval(n_before, len(scores), 0.95)
+        interval = interval_of_rate(n_before, len(scores), 0.95)
         found["flagged_before_interval"] = list(interval)
     groups = scorer.calibration_.get("n_groups")
     return {**found, **promise_of(after, groups or len(scores))}

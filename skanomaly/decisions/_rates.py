@@ -6,40 +6,16 @@ import numpy as np
 from numpy.random import RandomState
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.metrics._costs import curve_of_counts, thresholds_of
+from skanomaly.metrics._costs import cheapest, curve_of_counts, thresholds_of
+from skanomaly.metrics._intervals import binomial_interval
 
 _N_RESAMPLES = 1000
 
 
-def binomial_interval(n_errors: int, n: int, confidence_level: float) -> tuple[float, float]:
-    """The exact interval of a rate, of so many errors among `n` images.
-
-    Parameters
-    ----------
-    n_errors, n : int
-        Errors, and images.
-    confidence_level : float
-        In (0, 1).
-
-    Returns
-    -------
-    low, high : float
-
-    Examples
-    --------
-    >>> from skanomaly.decisions._rates import binomial_interval
-    >>> [round(end, 3) for end in binomial_interval(0, 10, 0.95)]
-    [0.0, 0.308]
-    """
-    from scipy.stats import binomtest  # half a second, which a decision need not wait for
-
-    interval = binomtest(n_errors, n).proportion_ci(confidence_level, method="exact")
-    return float(interval.low), float(interval.high)
-
-
-def cheapest(cost: FloatArray) -> int:
-    """Number of the highest threshold among the cheapest; sums of floats may differ by rounding."""
-    return int(np.flatnonzero(cost <= cost.min() + 1e-12 * cost.max())[-1])
+def interval_of_rate(n_errors: int, n: int, confidence_level: float) -> tuple[float, float]:
+    """The exact interval of a rate, of so many errors among `n` images, as plain numbers."""
+    low, high = binomial_interval(n_errors, n, confidence_level)
+    return float(low), float(high)
 
 
 def errors(labels: IntArray, scores: FloatArray, threshold: float) -> tuple[int, int]:

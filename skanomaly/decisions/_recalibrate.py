@@ -7,7 +7,6 @@ from math import ceil, isfinite
 from numbers import Real
 from typing import Any, TypeVar
 
-from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -271,11 +270,3 @@ def _warn_of_few(scorer: Any) -> None:
         + f"flags {1 / (n + 1):.2g} of new good images on average. Give at least "
         f"{ceil((1 - 1e-9) / share) - 1}, or a contamination of at least {1 / (n + 1):.2g}"
     )
-
-
-def present_threshold(scorer: Any) -> float | None:
-    """The threshold of a scorer; None where it has none yet."""
-    try:
-        return offset_of(scorer)
-    except NotFittedError:
-        return None

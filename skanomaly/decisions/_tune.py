@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,18 @@ from sklearn.utils.validation import check_is_fitted
 from skanomaly._images import check_images
 from skanomaly._images.training import training_images
 from skanomaly._labels import check_labels
-from skanomaly._pipelines import SplitPipeline, split_pipeline
+from skanomaly._pipelines import split_pipeline
 from skanomaly._typing import Images, Labels
 from skanomaly._warn import warn_user
-from skanomaly.decisions._rates import binomial_interval, cheapest, errors, resample
-from skanomaly.decisions._recalibrate import present_threshold, scored_by, takes_images
+from skanomaly.decisions._rates import errors, interval_of_rate, resample
+from skanomaly.decisions._recalibrate import scored_by, takes_images
 from skanomaly.decisions._tuned import TunedThreshold
 from skanomaly.decisions._tuned_on import listed
+from skanomaly.inspection._limits import threshold_of
+from skanomaly.inspection._training_images import trained_on
 from skanomaly.metrics import expected_cost_curve
-from skanomaly.metrics._costs import check_costs
+from skanomaly.metrics._costs import cheapest, check_costs
+from skanomaly.metrics._intervals import check_confidence_level
 
 
 def tune_threshold(
@@ -124,7 +126,7 @@ def tune_threshold(
     True
     """
     check_costs(cost_miss, cost_false_alarm, prevalence)
-    _check_level(confidence_level)
+    check_confidence_level(confidence_level)
     if y is None:
         raise ValueError("y is None: a threshold of least cost takes labels, +1 and -1")
     split = split_pipeline(estimator)
@@ -141,7 +143,7 @@ def tune_threshold(
         )
     check_is_fitted(estimator)
     digests = training_images(items).digests if of_images else ()
-    _check_not_trained_on(split, digests, labels == -1)
+    _check_not_trained_on(estimator, digests, labels == -1)
     if prevalence is None:
         warn_user(
             "prevalence is not given: the share of anomalous images among these, "
@@ -165,9 +167,9 @@ def tune_threshold(
     n_missed, n_false_alarms = errors(labels, scores, threshold)
     # Each of the two rates may be outside of its interval with half the probability.
     joint = (1 + confidence_level) / 2
-    misses = binomial_interval(n_missed, n_anomalous, joint)
-    false_alarms = binomial_interval(n_false_alarms, n_normal, joint)
-    present, present_cost = present_threshold(split.scorer), None
+    misses = interval_of_rate(n_missed, n_anomalous, joint)
+    false_alarms = interval_of_rate(n_false_alarms, n_normal, joint)
+    present, present_cost = threshold_of(split.scorer), None
     if present is not None:
         missed, flagged = errors(labels, scores, present)
         present_cost = cost(missed / n_anomalous, flagged / n_normal)
@@ -180,10 +182,10 @@ def tune_threshold(
         present_threshold=present,
         present_cost=present_cost,
         miss_rate=n_missed / n_anomalous,
-        miss_rate_interval=binomial_interval(n_missed, n_anomalous, confidence_level),
+        miss_rate_interval=interval_of_rate(n_missed, n_anomalous, confidence_level),
         out_of_bag_miss_rate=None if left_out is None else left_out[0],
         false_alarm_rate=n_false_alarms / n_normal,
-        false_alarm_rate_interval=binomial_interval(n_false_alarms, n_normal, confidence_level),
+        false_alarm_rate_interval=interval_of_rate(n_false_alarms, n_normal, confidence_level),
         out_of_bag_false_alarm_rate=None if left_out is None else left_out[1],
         n_anomalous=n_anomalous,
         n_normal=n_normal,
@@ -202,22 +204,9 @@ def tune_threshold(
     )
 
 
-def _check_level(confidence_level: Any) -> None:
-    if (
-        isinstance(confidence_level, bool)
-        or not isinstance(confidence_level, Real)
-        or not 0 < float(confidence_level) < 1
-    ):
-        raise ValueError(f"confidence_level must lie in (0, 1), got {confidence_level!r}")
-
-
-def _check_not_trained_on(split: SplitPipeline, digests: Any, anomalous: Any) -> None:
+def _check_not_trained_on(estimator: Any, digests: Any, anomalous: Any) -> None:
     """Raise where an anomalous image entered the model; warn where a normal one did."""
-    known = {
-        digest
-        for step in (*split.transformers, split.scorer)
-        for digest in trained_on(step, split.scorer)
-    }
+    known = trained_on(estimator)
     found = [i for i, digest in enumerate(digests) if digest in known]
     if bad := [i for i in found if anomalous[i]]:
         raise ValueError(
@@ -229,18 +218,6 @@ def _check_not_trained_on(split: SplitPipeline, digests: Any, anomalous: Any) ->
             f"{len(found)} of the images ({listed(found)}) are training images, which count by "
             "their held-out scores: false alarms are better measured on other good images"
         )
-
-
-def trained_on(step: Any, scorer: Any) -> set[str]:
-    """Digests of the images that entered the model, as a step of the Pipeline remembers them."""
-    remembered = getattr(step, "_train_images", None)
-    if remembered is None:
-        return set()
-    digests = remembered.digests
-    numbers = getattr(scorer, "_train_numbers", None)
-    if numbers is not None and len(numbers) and max(numbers) < len(digests):
-        digests = [digests[i] for i in numbers]
-    return {digest for digest in digests if digest is not None}
 
 
 def _warn_of_extremes(best: int, n_thresholds: int) -> None:

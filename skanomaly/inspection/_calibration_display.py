@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ from sklearn.utils import column_or_1d
 from skanomaly._docstrings import document
 from skanomaly._images import check_images
 from skanomaly._images.training import training_images
-from skanomaly._pipelines import split_pipeline
 from skanomaly._typing import FloatArray, Images
 from skanomaly.inspection._drawing import DISPLAY_DOCS, axes_for, check_matplotlib
 from skanomaly.inspection._maps import p_values
+from skanomaly.inspection._training_images import trained_on
+from skanomaly.metrics._intervals import binomial_interval, check_confidence_level
 
 _MOST = 0.5  # the highest contamination that a scorer takes
 _LEVEL_DOC = """
@@ -142,7 +142,7 @@ class CalibrationDisplay:
         %(no_matplotlib)s
         """
         check_matplotlib(cls.__name__, ax)
-        _check_level(confidence_level)
+        check_confidence_level(confidence_level)
         items = check_images(good_images)
         _check_new(estimator, items)
         values = p_values(estimator, items)
@@ -185,14 +185,14 @@ class CalibrationDisplay:
         %(no_matplotlib)s
         """
         check_matplotlib(cls.__name__, ax)
-        _check_level(confidence_level)
+        check_confidence_level(confidence_level)
         values = column_or_1d(p_values).astype(np.float64)
         if not values.size or not ((values > 0) & (values <= 1)).all():
             raise ValueError("p_values must lie in (0, 1], at least one")
         n = len(values)
         nominal = np.concatenate([[0.0], np.unique(values[values <= _MOST])])
         flagged = np.searchsorted(np.sort(values), nominal, side="right")
-        low, high = _binomial_limits(flagged, n, confidence_level)
+        low, high = binomial_interval(flagged, n, confidence_level)
         display = cls(
             nominal=nominal,
             actual=flagged / n,
@@ -256,7 +256,7 @@ class CalibrationDisplay:
 
 def _check_new(estimator, images):
     """Training images are scored as if held out, and promise what they were calibrated on."""
-    known = _digests_of_fit(split_pipeline(estimator))
+    known = trained_on(estimator)
     digests = training_images(images).digests if known else ()
     found = [i for i, digest in enumerate(digests) if digest in known]
     if found:
@@ -264,32 +264,3 @@ def _check_new(estimator, images):
             f"{len(found)} of the good_images entered the model, the first is number {found[0]}: "
             "whether new images are flagged as promised only images show that did not"
         )
-
-
-def _digests_of_fit(split):
-    """sha256 of the images that entered a fitted model, as far as its steps remember them."""
-    numbers = getattr(split.scorer, "_train_numbers", None)
-    found = set()
-    for step in (*split.transformers, split.scorer):
-        if (images := getattr(step, "_train_images", None)) is not None:
-            all_of_fit = numbers is None or len(numbers) == 0 or max(numbers) >= len(images)
-            used = range(len(images)) if all_of_fit else numbers
-            found.update(images.digests[i] for i in used)
-    return found - {None}
-
-
-def _binomial_limits(counts, n, confidence_level):
-    """Clopper-Pearson limits of the shares ``counts / n``."""
-    from scipy.stats import beta  # which takes half a second
-
-    outside = (1 - confidence_level) / 2
-    with np.errstate(invalid="ignore"):  # no share is below 0 or above 1
-        low = beta.ppf(outside, counts, n - counts + 1)
-        high = beta.isf(outside, counts + 1, n - counts)
-    return np.where(counts == 0, 0.0, low), np.where(counts == n, 1.0, high)
-
-
-def _check_level(confidence_level):
-    is_number = isinstance(confidence_level, Real) and not isinstance(confidence_level, bool)
-    if not is_number or not 0 < confidence_level < 1:
-        raise ValueError(f"confidence_level must lie in (0, 1), got {confidence_level!r}")

@@ -22,7 +22,7 @@ from skanomaly.inspection._drawing import (
     scores_of,
 )
 from skanomaly.inspection._limits import threshold_of
-from skanomaly.metrics._costs import check_costs, expected_cost_curve
+from skanomaly.metrics._costs import cheapest, check_costs, expected_cost_curve
 
 _COST_DOCS = {
     "costs": """
@@ -116,9 +116,7 @@ class ThresholdDisplay:
     @property
     def best_threshold(self) -> float:
         """The highest of the thresholds with the least cost, as :func:`tune_threshold` takes it."""
-        # Sums of floats may differ by rounding.
-        cheapest = self.cost <= self.cost.min() + 1e-12 * self.cost.max()
-        return float(self.thresholds[np.flatnonzero(cheapest)[-1]])
+        return float(self.thresholds[cheapest(self.cost)])
 
     @classmethod
     @document(_COST_DOCS)

@@ -126,6 +126,11 @@ def curve_of_counts(
     return cost, miss_rate, false_alarm_rate
 
 
+def cheapest(cost: FloatArray) -> int:
+    """Number of the highest threshold among the cheapest; sums of floats may differ by rounding."""
+    return int(np.flatnonzero(cost <= cost.min() + 1e-12 * cost.max())[-1])
+
+
 def thresholds_of(levels: FloatArray, dtype: Any = np.float64) -> FloatArray:
     """A threshold below, between and above neighbouring scores.
 

@@ -24,7 +24,7 @@ from skanomaly import (
 from skanomaly._pipelines import contamination_of
 from skanomaly.datasets import make_surfaces
 from skanomaly.decisions import warn_if_tuned_on
-from skanomaly.decisions._rates import binomial_interval
+from skanomaly.metrics._intervals import binomial_interval
 
 SURFACES = make_surfaces(30, 8, image_size=64, random_state=0)
 GOOD, LATER, BAD = (list(SURFACES.images[a:b]) for a, b in ((0, 14), (14, 30), (30, 38)))

@@ -1,0 +1,36 @@
+"""Which images entered a fitted model, as far as its steps remember them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skanomaly._pipelines import split_pipeline
+
+
+def trained_on(estimator: Any) -> dict[str, str]:
+    """The images that entered a fitted model, by their content.
+
+    Parameters
+    ----------
+    estimator : Pipeline or detector
+        Fitted.
+
+    Returns
+    -------
+    dict of str to str
+        For the sha256 of each image its path, or where it had none its number. Those that `y`
+        marked as anomalous are left out: they entered nothing. Empty where no step remembers.
+    """
+    split = split_pipeline(estimator)
+    numbers = getattr(split.scorer, "_train_numbers", None)
+    found: dict[str, str] = {}
+    for step in (*split.transformers, split.scorer):
+        known = getattr(step, "_train_images", None)
+        if known is None:
+            continue
+        # An embedder that was fitted by itself, to others, does not know them by these numbers.
+        is_other = numbers is None or not len(numbers) or max(numbers) >= len(known)
+        for i in range(len(known)) if is_other else numbers:
+            if (digest := known.digests[i]) is not None:
+                found.setdefault(digest, known.paths[i] or f"its image {i}")
+    return found
