@@ -29,8 +29,10 @@ def trained_on(estimator: Any) -> dict[str, str]:
         if known is None:
             continue
         # An embedder that was fitted by itself, to others, does not know them by these numbers.
-        is_other = numbers is None or not len(numbers) or max(numbers) >= len(known)
-        for i in range(len(known)) if is_other else numbers:
+        used = range(len(known))
+        if numbers is not None and len(numbers) and max(numbers) < len(known):
+            used = numbers
+        for i in used:
             if (digest := known.digests[i]) is not None:
                 found.setdefault(digest, known.paths[i] or f"its image {i}")
     return found
