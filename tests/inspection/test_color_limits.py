@@ -269,6 +269,7 @@ class Positive(Uncalibrated):
     ids=["own", "model"],
 )
 def test_a_display_without_any_anchor_is_refused(surfaces, detector):
+    pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match=r"nor a threshold.* pass limits=\(low, high\)"):
         AnomalyMapDisplay.from_estimator(detector, surfaces.images[:2])
 
