@@ -211,9 +211,7 @@ def test_what_holds_all_images_is_not_copied(fitted, images):
         found = iter_scores(fitted["knn"], container, batch_size=5)
         assert all(one.image is image for one, image in zip(found, images, strict=True))
     stacked = np.stack(images)
-    assert all(
-        np.shares_memory(one.image, stacked) for one in iter_scores(fitted["knn"], stacked)
-    )
+    assert all(np.shares_memory(one.image, stacked) for one in iter_scores(fitted["knn"], stacked))
 
 
 class Followed(np.ndarray):

@@ -330,6 +330,7 @@ def test_labels_that_are_none(pipe, y, message):
     "options, message",
     [
         ({"cost_miss": np.nan}, "cost_miss must be a finite number"),
+        ({"cost_miss": 10**400}, "cost_miss must be a finite number"),
         ({"prevalence": 1}, "prevalence must be"),
         ({"confidence_level": 95}, r"confidence_level must lie in \(0, 1\), got 95"),
         ({"confidence_level": True}, "confidence_level must lie in"),
