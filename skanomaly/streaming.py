@@ -112,12 +112,13 @@ def iter_scores(
     Pipelines with a step before the embedder, read ahead within a batch only. Where the generator
     is closed before its end, so are the threads.
 
-    What is no fault of an image is raised whatever `on_error` is: wrong parameters, a scorer of other features, a cache that cannot be used, a detector
-    that is not fitted or has changed since, want of memory, a step that fails, and what the
-    iterable itself raises, once the images before were judged. An image is at fault where it cannot be read, is too large, of a grid
-    that the model has no Gaussians for, or all masked, and where its tokens or its score are not
-    finite. Functions and inferencers are given one image each: by a ValueError they say that it is
-    of no use to them. Steps of your own say so by an :class:`skanomaly.ImageReadError`.
+    What is no fault of an image is raised whatever `on_error` is: wrong parameters, a scorer of
+    other features, a cache that cannot be used, a detector that is not fitted or has changed since,
+    want of memory, a step that fails, and what the iterable itself raises, once the images before
+    were judged. An image is at fault where it cannot be read, is too large, of a grid that the
+    model has no Gaussians for, or all masked, and where its tokens or its score are not finite.
+    Functions and inferencers are given one image each: by a ValueError they say that it is of no
+    use to them. Steps of your own say so by an :class:`skanomaly.ImageReadError`.
 
     Examples
     --------

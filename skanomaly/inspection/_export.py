@@ -68,7 +68,8 @@ def regions_to_coco(
     have no holes and run lengths, the other form, are not read by all tools.
 
     Images that are no paths have as name their number, such as ``000003.png``, as the files of
-    :func:`save_region_masks` do; with a number behind it where a file has that name. Sizes are those of the upright image.
+    :func:`save_region_masks` do; with a number behind it where a file has that name. Sizes are
+    those of the upright image.
 
     References
     ----------
