@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -11,9 +10,13 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from skanomaly._parameters import Estimator
+from skanomaly._parameters import Estimator, copy_of_estimator
+from skanomaly._sklearn import Interval
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.calibration import conformal_p_values, contamination_offset
+
+# A share of normal images that a threshold may flag.
+CONTAMINATION = Interval(Real, 0, 0.5, closed="right")
 
 _Scorer = TypeVar("_Scorer", bound="CalibratedEstimator")
 
@@ -151,11 +154,11 @@ class CalibratedEstimator(Estimator):
 
     def _copy_with(self: _Scorer, contamination: Any) -> _Scorer:
         """A copy whose contamination counts as that of `fit`; other changes since are an error."""
-        made = copy(self)
+        made: _Scorer = copy_of_estimator(self)
         made.contamination = contamination
         made._validate_params()
         if "_params_at_fit" in vars(self):
-            made._params_at_fit = {**self._params_at_fit, "contamination": contamination}
+            made._params_at_fit["contamination"] = contamination
             made._check_params()
         else:  # of one that needs no fit
             made._remember_params()

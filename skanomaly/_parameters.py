@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Sequence
 from contextvars import ContextVar
-from math import inf
+from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -103,6 +103,65 @@ class Estimator(BaseEstimator):
         ]
 
 
+def copy_of_estimator(part: Any, replaced: dict[int, Any] | None = None) -> Any:
+    """A copy of a fitted estimator that shares what was learned, and no estimator.
+
+    Pipelines, unions and searches fit the steps that they hold in place: steps are copied too, so
+    that neither the copy nor the original is changed by what becomes of the other.
+
+    Parameters
+    ----------
+    part : object
+        An estimator, a list or tuple that may hold some, or anything else, which is shared.
+    replaced : dict of int to object or None, default=None
+        What stands for an estimator in the copy, by the `id` of the former; it is added to.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    TypeError
+        When an estimator cannot be copied.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skanomaly._parameters import copy_of_estimator
+    >>> pipe = make_pipeline(StandardScaler()).fit([[1.0], [3.0]])
+    >>> made = copy_of_estimator(pipe)
+    >>> made[0] is pipe[0], made[0].mean_ is pipe[0].mean_
+    (False, True)
+    """
+    known = {} if replaced is None else replaced
+    if id(part) in known:
+        return known[id(part)]
+    if type(part) in (list, tuple):
+        items = [copy_of_estimator(item, known) for item in part]
+        same = all(item is old for item, old in zip(items, part, strict=True))
+        return part if same else type(part)(items)
+    if isinstance(part, type) or not hasattr(part, "fit"):
+        return part
+    try:
+        made = known[id(part)] = copy.copy(part)
+    except Exception as exc:
+        raise TypeError(
+            f"{type(part).__name__} cannot be copied ({exc}), and what shares it would be changed "
+            "by a fit of the copy: give it a method __copy__"
+        ) from exc
+    names = list(part.get_params(deep=False)) if hasattr(part, "get_params") else []
+    for name in (*names, "best_estimator_"):
+        value = getattr(part, name, None)
+        if (new := copy_of_estimator(value, known)) is not value:
+            setattr(made, name, new)
+    if "_params_at_fit" in getattr(part, "__dict__", ()):
+        kept = part._params_at_fit.items()
+        made._params_at_fit = {name: copy_of_estimator(value, known) for name, value in kept}
+    return made
+
+
 def copy_of_param(value: Any) -> Any:
     """A parameter as it is now: lists, dicts and arrays may be changed in place later.
 
@@ -155,6 +214,16 @@ def _words(constraints):
 def is_integer(value: object) -> bool:
     """Whether it is an integer of Python or NumPy; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can be; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:  # of an integer beyond all floats
+        return False
 
 
 def check_integer(value: Any, name: str, minimum: int) -> int:

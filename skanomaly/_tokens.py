@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.utils import check_array
 
+from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._token_stream import TokenStream
 from skanomaly._typing import ArrayLike
@@ -74,9 +75,11 @@ def check_tokens(
     tokens = PatchTokens(values, valid, offsets, grids, n_views, first=first)
     empty = np.flatnonzero(np.add.reduceat(tokens.valid, offsets[:-1], dtype=int) == 0)
     if empty.size:
-        raise ValueError(
-            f"X contains NaN: every patch of image {first + empty[0]} is masked, nothing is left "
-            "to score"
+        raise of_an_image(
+            ValueError(
+                f"X contains NaN: every patch of image {first + empty[0]} is masked, nothing is "
+                "left to score"
+            )
         )
     return tokens
 
@@ -135,10 +138,12 @@ def _valid_rows(values, offsets, first):
         broken = suspect[~masked & ~np.isfinite(values[suspect]).all(axis=1)]
         if broken.size:
             image = int(np.searchsorted(offsets, broken[0], side="right")) - 1
-            raise ValueError(
-                f"Input X contains NaN or infinity: patch {broken[0] - offsets[image]} of image "
-                f"{first + image}. Only a token that is NaN in all its components, a masked patch, "
-                "is accepted"
+            raise of_an_image(
+                ValueError(
+                    f"Input X contains NaN or infinity: patch {broken[0] - offsets[image]} of "
+                    f"image {first + image}. Only a token that is NaN in all its components, a "
+                    "masked patch, is accepted"
+                )
             )
         valid[suspect[masked]] = False
     return valid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -11,10 +10,13 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from skanomaly._faults import is_of_an_image
 from skanomaly._images import ImageReadError, iterate_images, load_image
+from skanomaly._images.names import path_of
 from skanomaly._origins import Origin, set_origin
 from skanomaly._parameters import check_integer
 from skanomaly._pipelines import SplitPipeline, check_embedder, offset_of, split_pipeline
@@ -58,7 +60,7 @@ class Failure:
         dict of str to object
             `index`, `image` (its path, or None) and `error`.
         """
-        return {"index": self.index, "image": _path_of(self.image), "error": self.error}
+        return {"index": self.index, "image": path_of(self.image), "error": self.error}
 
 
 def iter_scores(
@@ -78,7 +80,8 @@ def iter_scores(
     images : iterable of images
         Paths, bytes, PIL images or arrays: a list, or whatever gives one after the other, such as a
         generator of the frames of a camera. It is asked for images by the thread that asks for
-        decisions.
+        decisions. Of what is no list, tuple or array, arrays and buffers of bytes are copied as
+        they come, so that a camera may fill one buffer again and again.
     batch_size : int, default=16
         Images that are scored at a time. Of a generator at most two batches, and an image for each
         reading thread, are asked for ahead of the decisions that were had; with 1 each image is
@@ -91,6 +94,8 @@ def iter_scores(
     -------
     generator of Decision or Failure
         One of each image, in their order.
+
+        `image` of what was copied is the copy.
 
     Raises
     ------
@@ -107,9 +112,13 @@ def iter_scores(
     Pipelines with a step before the embedder, read ahead within a batch only. Where the generator
     is closed before its end, so are the threads.
 
-    What is no fault of an image is raised whatever `on_error` is: a detector that is not fitted or
-    has changed since, want of memory, and what the iterable itself raises, once the images before
-    were judged.
+    What is no fault of an image is raised whatever `on_error` is: wrong parameters, a scorer of
+    other features, a cache that cannot be used, a detector that is not fitted or has changed since,
+    want of memory, a step that fails, and what the iterable itself raises, once the images before
+    were judged. An image is at fault where it cannot be read, is too large, of a grid that the
+    model has no Gaussians for, or all masked, and where its tokens or its score are not finite.
+    Functions and inferencers are given one image each: by a ValueError they say that it is of no
+    use to them. Steps of your own say so by an :class:`skanomaly.ImageReadError`.
 
     Examples
     --------
@@ -130,7 +139,20 @@ def iter_scores(
     check_embedder(split)
     check_is_fitted(estimator)
     offset_of(split.scorer)
-    return _judge(split, _Pulled(iterate_images(images)), batch_size, on_error == "record")
+    items = iterate_images(images)
+    if not isinstance(images, (list, tuple, np.ndarray)):  # which hold all images at once
+        items = map(_copied, items)
+    return _judge(split, _Pulled(items), batch_size, on_error == "record")
+
+
+def _copied(item: Any) -> Any:
+    """An image that stays as it is whatever its memory is used for next."""
+    if isinstance(item, np.ndarray):
+        return item.copy()
+    if isinstance(item, (bytearray, memoryview)):
+        return bytes(item)
+    # One of a file has memory of its own; one that was made of an array may share that.
+    return item.copy() if type(item) is Image.Image else item
 
 
 class _Pulled:
@@ -276,9 +298,9 @@ def _blocks(tokens, size):
 
 def _is_at_fault(item, error):
     """Whether an image that was judged by itself is to blame."""
-    if isinstance(error, ValueError) or isinstance(error.__cause__, ValueError):
+    if isinstance(error, ImageReadError) or is_of_an_image(error):
         return True
-    try:  # what a function of the user reads fails as it pleases
+    try:  # whoever else reads it fails as he pleases
         load_image(item)
     except ImageReadError:
         return True
@@ -295,7 +317,7 @@ def _located(error, number, item):
             load_image(item, number)
         except ImageReadError as exc:
             return exc
-    path = _path_of(item)
+    path = path_of(item)
     where = f"image {number}" if path is None else f"image {number} ({path!r})"
     text = text.removeprefix("image 0" + where.removeprefix(f"image {number}") + ": ")
     if path is None or path not in text:
@@ -303,7 +325,3 @@ def _located(error, number, item):
     located = ValueError(f"{where}: {text}")
     located.__cause__ = error
     return located
-
-
-def _path_of(image):
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None

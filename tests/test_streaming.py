@@ -3,6 +3,7 @@
 import threading
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def scores_of(results):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_scores_are_those_of_the_whole_to_the_bit(fitted, images, name, batch_size):
     pipe = fitted[name]
-    found = list(iter_scores(pipe, iter(images), batch_size=batch_size))
+    found = list(iter_scores(pipe, images, batch_size=batch_size))
     np.testing.assert_array_equal(scores_of(found), pipe.score_samples(images))
     np.testing.assert_array_equal([one.p_value for one in found], p_values(pipe, images))
     assert [one.is_anomalous for one in found] == list(pipe.predict(images) == -1)
@@ -160,6 +161,69 @@ def test_whatever_gives_images(fitted, images, tmp_path):
     assert list(iter_scores(fitted["knn"], [])) == list(iter_scores(fitted["knn"], iter(()))) == []
 
 
+def test_a_buffer_may_be_used_again(fitted, images, tmp_path):
+    """Each image is judged, and kept, as it was when it came."""
+    buffer = np.empty_like(images[0])
+    data = bytearray(10**6)
+    paths = [tmp_path / f"{i}.png" for i in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        Image.fromarray(image).save(path)
+
+    def arrays():
+        for image in images:
+            buffer[:] = image
+            yield buffer
+
+    def pictures():
+        """Of modes whose pixels Pillow leaves where they are."""
+        shared = np.full((*images[0].shape[:2], 4), 255, dtype=np.uint8)
+        picture = Image.frombuffer("RGBA", shared.shape[1::-1], shared, "raw", "RGBA", 0, 1)
+        for image in images:
+            shared[..., :3] = image
+            yield picture
+
+    def files():
+        for path in paths:
+            content = path.read_bytes()
+            data[: len(content)] = content
+            yield memoryview(data)[: len(content)]
+
+    class Lazy(Sequence):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, i):
+            buffer[:] = images[i]
+            return buffer
+
+    pipe = fitted["knn"]
+    expected = pipe.score_samples(images)
+    for make in (arrays, pictures, files, Lazy):
+        for batch_size in (1, 5, 16):
+            found = list(iter_scores(pipe, make(), batch_size=batch_size))
+            np.testing.assert_array_equal(scores_of(found), expected)
+            kept = pipe.score_samples([one.image for one in found])
+            np.testing.assert_array_equal(kept, expected)
+
+
+def test_what_holds_all_images_is_not_copied(fitted, images):
+    for container in (images, tuple(images)):
+        found = iter_scores(fitted["knn"], container, batch_size=5)
+        assert all(one.image is image for one, image in zip(found, images, strict=True))
+    stacked = np.stack(images)
+    assert all(np.shares_memory(one.image, stacked) for one in iter_scores(fitted["knn"], stacked))
+
+
+class Followed(np.ndarray):
+    """An image whose copies count as its source's."""
+
+    def copy(self, order="C"):
+        copy = np.array(self, order=order)
+        self.source.n_alive += 1
+        weakref.finalize(copy, self.source._end)
+        return copy
+
+
 class Source:
     """Images whose lives and number are followed."""
 
@@ -169,11 +233,9 @@ class Source:
     def __iter__(self):
         for image in self.images:
             self.n_asked += 1
-            self.n_alive += 1
-            copy = image.copy()
-            weakref.finalize(copy, self._end)
-            yield copy
-            del copy
+            followed = image.view(Followed)
+            followed.source = self
+            yield followed
 
     def _end(self):
         self.n_alive -= 1
@@ -185,7 +247,7 @@ def test_no_more_is_asked_for_than_is_bounded(fitted, images, name):
     threads = 8  # at most
     for done, _ in enumerate(iter_scores(fitted[name], source, batch_size=4)):
         assert source.n_asked - done <= 2 * 4 + threads
-        assert source.n_alive <= 3 * 4 + threads
+        assert 0 < source.n_alive <= 3 * 4 + threads
     assert source.n_asked == len(images) * 5
 
 
@@ -279,6 +341,63 @@ def test_what_is_no_fault_of_an_image_is_raised(fitted, images, on_error, monkey
                 list(iter_scores(fitted["knn"], images, on_error=on_error))
             assert raised.value is error
     assert not readers()
+
+
+def fails(X):
+    raise ValueError("a fault of the step")
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_wrong_set_up_is_no_fault_of_the_images(fitted, images, tmp_path, batch_size):
+    """Of a scorer of other tokens, a cache that cannot be made, a step that fails."""
+    other = PatchKNNScorer().fit(np.random.default_rng(0).normal(size=(5, 4, 4, 7)))
+    (tmp_path / "file").write_bytes(b"")
+    embedder = fitted["knn"][0]
+    uncached = filter_bank(cache_dir=tmp_path / "file" / "cache")
+    scorer = fitted["knn"][-1]
+    wrong = {
+        "7 features": make_pipeline(embedder, other),
+        "cache_dir": make_pipeline(uncached, scorer),
+        "resize": make_pipeline(filter_bank(resize="other"), scorer),
+        "a fault of the step": make_pipeline(embedder, FunctionTransformer(fails), scorer),
+        "^a fault of the step": make_pipeline(FunctionTransformer(fails), embedder, scorer),
+    }
+    for message, pipe in wrong.items():
+        for on_error in ("raise", "record"):
+            with pytest.raises(ValueError, match=message):
+                list(iter_scores(pipe, images, batch_size=batch_size, on_error=on_error))
+
+
+def picky(image):
+    """Tokens of bright images."""
+    if image.max() == 0:
+        raise ValueError("it is black")
+    return cells(image)
+
+
+class Picky(Darkness):
+    def predict(self, image):
+        if image.max() == 0:
+            raise ValueError("it is black")
+        return super().predict(image)
+
+
+def test_a_function_says_of_an_image_that_it_is_of_no_use(images):
+    mixed = [*images[:3], np.zeros((SIDE, SIDE, 3), dtype=np.uint8), *images[3:]]
+    knn = PatchKNNScorer(metric="euclidean")
+    for pipe in (make_pipeline(FunctionPatches(picky), knn), AnomalibDetector(inferencer=Picky())):
+        found = list(iter_scores(pipe.fit(images[:N_GOOD]), mixed, on_error="record"))
+        assert [one.index for one in found if isinstance(one, Failure)] == [3]
+        assert "it is black" in found[3].error and "image 3" in found[3].error
+
+
+def test_images_of_another_shape_are_at_fault(images):
+    embedder = filter_bank(resize="shortest_edge")
+    pipe = make_pipeline(embedder, PatchGaussianScorer()).fit(images[:N_GOOD])
+    wide = np.zeros((SIDE, 2 * SIDE, 3), dtype=np.uint8)
+    found = list(iter_scores(pipe, [*images[:20], wide, *images[20:]], on_error="record"))
+    assert [one.index for one in found if isinstance(one, Failure)] == [20]
+    assert "grid" in found[20].error
 
 
 def test_changed_detectors_are_refused(images):

@@ -6,8 +6,31 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from skanomaly._output import folded, safe_name, unique_names
+
+
+def path_of(image: Any) -> str | None:
+    """The path of an image as text; None of what is no path.
+
+    Parameters
+    ----------
+    image : image
+        Anything that is taken as one.
+
+    Returns
+    -------
+    str or None
+
+    Examples
+    --------
+    >>> from pathlib import PurePosixPath
+    >>> from skanomaly._images.names import path_of
+    >>> path_of(PurePosixPath("parts/1.png")), path_of(b"bytes of a file")
+    ('parts/1.png', None)
+    """
+    return os.fsdecode(image) if isinstance(image, (str, os.PathLike)) else None
 
 
 def distinct_stems(paths: Sequence[Path]) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from skanomaly._images.names import path_of
 from skanomaly._images.reading import content_digest
 from skanomaly._stamps import file_digest
 
@@ -55,8 +56,8 @@ def training_images(items: Sequence[Any]) -> TrainingImages:
     paths: list[str | None] = []
     digests: list[str | None] = []
     for item in items:
-        is_path = isinstance(item, (str, os.PathLike))
-        path = os.path.abspath(os.fspath(item)) if is_path else None
+        path = path_of(item)
+        path = None if path is None else os.path.abspath(path)
         digest = None
         with suppress(OSError, ValueError, TypeError):
             digest = content_digest(item) if path is None else file_digest(path)

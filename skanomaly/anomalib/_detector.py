@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skanomaly._calibrated import CONTAMINATION
 from skanomaly._docstrings import document
 from skanomaly._images import check_images
 from skanomaly._images.training import training_images
@@ -107,7 +108,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
     _parameter_constraints: dict = {
         "checkpoint_path": [None, str, os.PathLike],
         "device": [str],
-        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "contamination": [CONTAMINATION],
         "inferencer": [None, HasMethods("predict")],
         "family": [None, str],
         "trust": ["boolean"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from skanomaly._faults import of_an_image
 from skanomaly._images import image_size, load_with_span, warn_of_small_range
 from skanomaly.anomalib._files import Backend
 from skanomaly.core.maps import upsample_map
@@ -70,9 +71,10 @@ class InferencerBackend(Backend):
                     result = self.inferencer.predict(image)
             except Exception as exc:
                 kind = type(self.inferencer).__name__
-                raise RuntimeError(
-                    f"{name}: {kind}.predict raised {type(exc).__name__}: {exc}"
-                ) from exc
+                error = RuntimeError(f"{name}: {kind}.predict raised {type(exc).__name__}: {exc}")
+                if isinstance(exc, ValueError):  # its word for an image that is of no use to it
+                    of_an_image(error)
+                raise error from exc
             scores[i] = _score_of(_entry(result, "pred_score"), name)
             maps.append(_map_of(_entry(result, "anomaly_map"), name))
         return maps, scores
@@ -187,9 +189,10 @@ def _check_output(
         )
     for score, heat, name in zip(scores, maps, names, strict=True):
         if not np.isfinite(score):
-            raise ValueError(f"{name}: the model's pred_score is {score}, not a finite number")
+            what = f"the model's pred_score is {score}, not a finite number"
+            raise of_an_image(ValueError(f"{name}: {what}"))
         if heat is not None and not np.isfinite(heat).all():
-            raise ValueError(f"{name}: the model's anomaly_map is not finite")
+            raise of_an_image(ValueError(f"{name}: the model's anomaly_map is not finite"))
     return maps, scores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 
@@ -47,6 +48,28 @@ def contamination_offset(train_scores: ArrayLike, contamination: float) -> float
     """
     scores = np.asarray(train_scores, dtype=np.float64)
     return float(np.quantile(scores, contamination, method="weibull"))
+
+
+def images_for_share(share: float) -> int:
+    """How many held-out normal images a threshold takes that flags no more than a share.
+
+    Parameters
+    ----------
+    share : float
+        Of new normal images, in (0, 1).
+
+    Returns
+    -------
+    int
+        ``1 / share - 1``, rounded up: with fewer, even the lowest score flags more of them.
+
+    Examples
+    --------
+    >>> from skanomaly.core.calibration import images_for_share
+    >>> [images_for_share(share) for share in (0.5, 0.1, 0.015)]
+    [1, 9, 66]
+    """
+    return ceil((1 - 1e-9) / share) - 1  # 1 / 0.1 may be a little above 10
 
 
 def conformal_p_values(

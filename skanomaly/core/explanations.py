@@ -123,8 +123,8 @@ class PatchExplanation:
     prompts : tuple of Prompt
         The nearest first.
     members : tuple of Member
-        That of the highest contribution first; what the first one says is in the others of these,
-        where it explains its scores.
+        That of the highest contribution first, of a maximum that of the highest scaled score; what
+        the first one says is in the others of these, where it explains its scores.
     note : str
         What has to be known to read it; empty if nothing.
     """

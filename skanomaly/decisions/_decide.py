@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._images import check_images
+from skanomaly._images.names import path_of
 from skanomaly._pipelines import SplitPipeline, check_embedder, offset_of, split_pipeline
 from skanomaly._typing import FloatArray, ImageLike, Images
 from skanomaly.inspection import p_values_of
@@ -61,7 +61,7 @@ class Decision:
     @property
     def path(self) -> str | None:
         """Where the image lies; None of what is no path."""
-        return os.fspath(self.image) if isinstance(self.image, (str, os.PathLike)) else None
+        return path_of(self.image)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from copy import copy
-from math import ceil, isfinite
-from numbers import Real
 from typing import Any, TypeVar
 
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skanomaly._calibrated import CalibratedEstimator
+from skanomaly._calibrated import CONTAMINATION, CalibratedEstimator
 from skanomaly._grouped_fit import group_numbers
 from skanomaly._images import check_images
 from skanomaly._images.training import training_images
+from skanomaly._parameters import copy_of_estimator, is_finite
 from skanomaly._pipelines import (
     SplitPipeline,
     check_patch_scorer,
@@ -23,7 +21,7 @@ from skanomaly._pipelines import (
 )
 from skanomaly._typing import Groups, Images
 from skanomaly._warn import warn_user
-from skanomaly.core.calibration import contamination_offset
+from skanomaly.core.calibration import contamination_offset, images_for_share
 
 _Estimator = TypeVar("_Estimator")
 
@@ -62,9 +60,9 @@ def recalibrate(
     Returns
     -------
     estimator
-        A copy that shares the embedder and all that was learned with `estimator`. It is fitted, its
-        clones have the new `contamination`, and `calibration_` of its scorer says where the
-        threshold is from.
+        A copy that shares what was learned with `estimator`. It is fitted, its clones have the new
+        `contamination`, and `calibration_` of its scorer says where the threshold is from. Its
+        steps are copies, so that neither is changed by a later fit of the other.
 
     Raises
     ------
@@ -146,7 +144,7 @@ def with_threshold(estimator: _Estimator, threshold: float, kind: str, **origin:
     -------
     estimator
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not isfinite(threshold):
+    if not is_finite(threshold):
         raise ValueError(
             f"threshold must be a finite number in the unit of score_samples, got {threshold!r}"
         )
@@ -167,11 +165,7 @@ def _with_contamination(scorer: Any, contamination: Any) -> Any:
             f"{type(scorer).__name__} has no train_scores_, the held-out scores of its training "
             "images, of which the share is taken: give threshold, or fit it again"
         )
-    if (
-        isinstance(contamination, bool)
-        or not isinstance(contamination, Real)
-        or not 0 < float(contamination) <= 0.5
-    ):
+    if not CONTAMINATION.is_satisfied_by(contamination):
         raise ValueError(f"contamination must be a number in (0, 0.5], got {contamination!r}")
     made = _foreign_copy(scorer, contamination_offset(scorer.train_scores_, float(contamination)))
     return _set_contamination(made, contamination)
@@ -187,7 +181,7 @@ def _with_images(split: SplitPipeline, images: Any, contamination: Any, groups: 
     check_is_fitted(scorer, "train_scores_")
     if contamination is None:
         contamination = scorer.contamination
-        if scorer.calibration_["kind"] in ("threshold", "cost"):
+        if getattr(scorer, "calibration_", {}).get("kind") in ("threshold", "cost"):
             raise ValueError(
                 "this threshold was given as a number, and holds no share that images could keep: "
                 f"give contamination too, such as the {contamination!r} of fit"
@@ -221,32 +215,27 @@ def _foreign_copy(scorer: Any, threshold: float) -> Any:
         check_patch_scorer(scorer, "the last step")
     check_is_fitted(scorer)
     offset_of(scorer)  # an error where it has none
-    made = copy(scorer)
+    made = copy_of_estimator(scorer)
     made.offset_ = threshold
     return made
 
 
 def _with_scorer(estimator: Any, old: Any, new: Any, contamination: Any = None) -> Any:
-    """A copy of a Pipeline or of a search with another scorer; all other steps are shared."""
-    if estimator is old:
-        return new
+    """A copy of a Pipeline or of a search with another scorer; its other steps are copies too."""
+    made = copy_of_estimator(estimator, {id(old): new})
+    if contamination is not None:
+        _set_in_searched(made, contamination)
+    return made
+
+
+def _set_in_searched(estimator: Any, contamination: Any) -> None:
+    """Set the contamination of what searches fit clones of."""
     if hasattr(estimator, "best_estimator_"):
-        made = copy(estimator)
-        made.best_estimator_ = _with_scorer(estimator.best_estimator_, old, new, contamination)
-        if contamination is not None:  # which its clones are to have
-            template = split_pipeline(estimator.estimator).scorer
-            made.estimator = _with_scorer(
-                estimator.estimator, template, _set_contamination(copy(template), contamination)
-            )
-        return made
-    if isinstance(estimator, Pipeline):
-        for i, (name, step) in reversed(list(enumerate(estimator.steps))):
-            replaced = _with_scorer(step, old, new, contamination)
-            if replaced is not step:
-                made = copy(estimator)
-                made.steps = [*estimator.steps[:i], (name, replaced), *estimator.steps[i + 1 :]]
-                return made
-    return estimator
+        _set_contamination(split_pipeline(estimator.estimator).scorer, contamination)
+        _set_in_searched(estimator.best_estimator_, contamination)
+    elif isinstance(estimator, Pipeline):
+        for _, step in estimator.steps:
+            _set_in_searched(step, contamination)
 
 
 def _set_contamination(scorer: Any, contamination: Any) -> Any:
@@ -262,11 +251,11 @@ def _warn_of_few(scorer: Any) -> None:
     n_images = calibration.get("n_images", len(getattr(scorer, "train_scores_", ())))
     n_groups = calibration.get("n_groups")
     n, what = (n_images, "images") if n_groups is None else (n_groups, "groups of images")
-    if share is None or n == 0 or n + 1 >= (1 - 1e-9) / share:
+    if share is None or n == 0 or n >= images_for_share(share):
         return
     warn_user(
         f"{n} {what} hold no threshold of contamination={share:g}: "
         + ("it is the lowest of their scores, and " if n_groups is None else "")
         + f"flags {1 / (n + 1):.2g} of new good images on average. Give at least "
-        f"{ceil((1 - 1e-9) / share) - 1}, or a contamination of at least {1 / (n + 1):.2g}"
+        f"{images_for_share(share)}, or a contamination of at least {1 / (n + 1):.2g}"
     )

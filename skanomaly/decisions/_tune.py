@@ -22,7 +22,7 @@ from skanomaly.decisions._tuned_on import listed
 from skanomaly.inspection._limits import threshold_of
 from skanomaly.inspection._training_images import trained_on
 from skanomaly.metrics import expected_cost_curve
-from skanomaly.metrics._costs import cheapest, check_costs
+from skanomaly.metrics._costs import cheapest, check_costs, expected_cost
 from skanomaly.metrics._intervals import check_confidence_level
 
 
@@ -161,8 +161,7 @@ def tune_threshold(
     low, high = np.quantile(resampled, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
 
     def cost(miss_rate: float, false_alarm_rate: float) -> float:
-        of_misses = share * cost_miss * miss_rate
-        return float(of_misses + (1 - share) * cost_false_alarm * false_alarm_rate)
+        return float(expected_cost(miss_rate, false_alarm_rate, **costs))
 
     n_missed, n_false_alarms = errors(labels, scores, threshold)
     # Each of the two rates may be outside of its interval with half the probability.

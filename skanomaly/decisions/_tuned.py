@@ -124,7 +124,7 @@ class TunedThreshold:
         list of tuple of str
             Pairs of a quantity and its value.
         """
-        level = f"{self.confidence_level:.0%} interval"
+        level = f"{100 * self.confidence_level:.10g}% interval"
         low, high = self.threshold_interval
         out = [("threshold", f"{self.threshold:.6g} ({level} {low:.6g} to {high:.6g})")]
         if self.present_threshold is not None:

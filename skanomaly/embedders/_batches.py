@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from skanomaly._faults import of_an_image
+
 
 def read_ahead(
     calls: Iterable[tuple[Any, ...]], n_threads: int, margin: int, start: Callable[[], None] | None
@@ -70,5 +72,5 @@ def check_tokens_of_image(tokens: Any, index: int, masked: bool = False) -> np.n
     if masked:
         finite |= np.isnan(tokens).all(-1, keepdims=True)
     if not finite.all():
-        raise ValueError(f"the embedding of image {index} is not finite")
+        raise of_an_image(ValueError(f"the embedding of image {index} is not finite"))
     return tokens

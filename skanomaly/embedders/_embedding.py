@@ -14,6 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from skanomaly._cache import cache_key, token_cache
+from skanomaly._faults import of_an_image
 from skanomaly._images import (
     content_digest,
     load_with_span,
@@ -187,10 +188,12 @@ class ImageEmbedding(FittedEmbedder):
         """The whole image, never a crop of it, at the size the model takes."""
         size = self._input_size(*image.shape[:2])
         if self._max_side is not None and max(size) > self._max_side:
-            raise ValueError(
-                f"image {index} of {image.shape[:2]} pixels (height, width) would be embedded at "
-                f"{size}, of which {self._max_side} is the most; lower image_size, use "
-                "resize='squash', or cut the image into pieces"
+            raise of_an_image(
+                ValueError(
+                    f"image {index} of {image.shape[:2]} pixels (height, width) would be embedded "
+                    f"at {size}, of which {self._max_side} is the most; lower image_size, use "
+                    "resize='squash', or cut the image into pieces"
+                )
             )
         return self._resize(image, size)
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from skanomaly._cache import TokenCache, cache_key, token_cache
 from skanomaly._docstrings import document
+from skanomaly._faults import of_an_image
 from skanomaly._images import content_digest, load_with_span, read_item
 from skanomaly._origins import Origin
 from skanomaly._parameters import without_addresses
@@ -180,6 +181,8 @@ class FunctionPatches(BasePatchEmbedder):
         except Exception as exc:
             if hasattr(exc, "add_note"):  # Python 3.11
                 exc.add_note(f"raised by func for image {index}")
+            if isinstance(exc, ValueError):  # the word of a function for an image of no use to it
+                of_an_image(exc)
             raise
         if not isinstance(result, (tuple, list) if embeds else tuple):
             result = (result, None)

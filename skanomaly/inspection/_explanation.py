@@ -30,7 +30,9 @@ def patch_box(row: int, column: int, grid: tuple[int, int], size: tuple[int, int
     Returns
     -------
     tuple of int
-        ``(x, y, width, height)``; boxes of neighbouring patches join without a gap.
+        ``(x, y, width, height)``; boxes of neighbouring patches join without a gap. A pixel belongs
+        to the patch that its upper left corner lies in; a patch that no corner lies in stands for
+        the pixel around it.
 
     Examples
     --------
@@ -38,11 +40,16 @@ def patch_box(row: int, column: int, grid: tuple[int, int], size: tuple[int, int
     >>> patch_box(1, 2, grid=(4, 4), size=(100, 200))
     (100, 25, 50, 25)
     """
-    (top, bottom), (left, right) = (
-        (index * side // n, (index + 1) * side // n)
-        for index, n, side in zip((row, column), grid, size, strict=True)
+    (top, height), (left, width) = (
+        _pixels_of(*of_axis) for of_axis in zip((row, column), grid, size, strict=True)
     )
-    return left, top, max(1, right - left), max(1, bottom - top)
+    return left, top, width, height
+
+
+def _pixels_of(index, n, side):
+    """The first of the pixels for which ``pixel * n // side`` is `index`, and their number."""
+    first, end = -(-index * side // n), -(-(index + 1) * side // n)
+    return (first, end - first) if end > first else (index * side // n, 1)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from skanomaly._images import check_images, image_size
-from skanomaly._images.names import distinct_stems
+from skanomaly._images.names import distinct_stems, path_of
 from skanomaly._output import (
     Guard,
     check_folder,
     foreign_images,
     is_own_picture,
     save_picture,
+    unique_names,
     written_beside,
 )
 from skanomaly._typing import Images, PathLike
@@ -67,7 +68,8 @@ def regions_to_coco(
     have no holes and run lengths, the other form, are not read by all tools.
 
     Images that are no paths have as name their number, such as ``000003.png``, as the files of
-    :func:`save_region_masks` do. Sizes are those of the upright image.
+    :func:`save_region_masks` do; with a number behind it where a file has that name. Sizes are
+    those of the upright image.
 
     References
     ----------
@@ -244,17 +246,13 @@ def _checked(images, regions):
     return items, sizes
 
 
-def _is_path(item):
-    return isinstance(item, (str, os.PathLike))
-
-
 def _paths(items):
-    return [item for item in items if _is_path(item)]
+    return [path for path in map(path_of, items) if path is not None]
 
 
 def _named(items):
     """A path for each image: its own, or its number."""
-    return [Path(item) if _is_path(item) else Path(f"{i:06d}.png") for i, item in enumerate(items)]
+    return [Path(path_of(item) or f"{i:06d}.png") for i, item in enumerate(items)]
 
 
 def _file_names(items, root):
@@ -264,15 +262,20 @@ def _file_names(items, root):
         folder = Path(os.path.abspath(root))
     elif paths:
         folder = Path(os.path.commonpath([path.parent for path in paths]))
-    names = []
-    for item, named in zip(items, _named(items), strict=True):
-        if not _is_path(item):
-            names.append(named.name)
+    names: list[str | None] = []
+    for item in items:
+        if (path := path_of(item)) is None:
+            names.append(None)
             continue
-        path = PurePath(os.path.abspath(item))
-        if not path.is_relative_to(folder):
-            raise ValueError(f"{item} does not lie in root={os.fspath(root)!r}")
-        names.append(path.relative_to(folder).as_posix())
+        place = PurePath(os.path.abspath(path))
+        if not place.is_relative_to(folder):
+            raise ValueError(f"{path} does not lie in root={os.fspath(root)!r}")
+        names.append(place.relative_to(folder).as_posix())
+    unnamed = [i for i, name in enumerate(names) if name is None]
+    taken = [PurePath(name).stem for name in names if name is not None and "/" not in name]
+    made = unique_names([f"{i:06d}" for i in unnamed], reserved=taken)
+    for i, name in zip(unnamed, made, strict=True):
+        names[i] = f"{name}.png"
     return names
 
 

@@ -10,12 +10,13 @@ from sklearn.exceptions import NotFittedError
 
 from skanomaly._pipelines import contamination_of, split_detector
 from skanomaly._warn import warn_user
-from skanomaly.core.calibration import contamination_offset
+from skanomaly.core.calibration import contamination_offset, images_for_share
 from skanomaly.core.maps import map_maximum
 from skanomaly.inspection._maps import check_sigma, check_size
 
 _SHARE = 0.1  # of good images, where the scorer's own threshold is no share of them
-# Products of other shapes are rounded otherwise: a map may come out higher by so much, relatively.
+# Products of other shapes are rounded otherwise: a map may come out higher by so much, relatively
+# to the greatest of the patch scores, whatever their sign.
 _ROUNDING = 1e-6
 
 
@@ -34,7 +35,7 @@ def region_threshold(
         As for :func:`anomaly_maps`; fitted.
     share : float or None, default=None
         Share of new good *images* that may show any region, in (0, 1). None: the `contamination`
-        of the scorer, or 0.1 where that is no share.
+        of the scorer, also where its threshold was given as a number; 0.1 where it is no share.
     sigma : float, default=4.0
         As for :func:`anomaly_maps`.
     size : tuple of int or None, default=None
@@ -102,7 +103,7 @@ class RegionCalibration:
     def __init__(self, estimator: Any, share: float | None, sigma: float) -> None:
         scorer = split_detector(estimator).scorer
         self.sigma = sigma
-        self.share = _check_share(contamination_of(scorer) if share is None else share)
+        self.share = _share_of(scorer) if share is None else _check_share(share)
         self.known: dict[tuple[int, int] | None, float] = {}
         self.grids = _held_out_grids(scorer)
         self.fixed: float | None = None
@@ -111,12 +112,12 @@ class RegionCalibration:
 
     def warn_of_few_images(self) -> None:
         """Warn where there are too few training images for the share that is promised."""
-        if self.grids is not None and len(self.grids) < 1 / self.share - 1 - 1e-9:
+        if self.grids is not None and len(self.grids) < images_for_share(self.share):
             n = len(self.grids)
             warn_user(
                 f"regions are calibrated on {n} image{'s' * (n > 1)}: of new good images about "
                 f"{1 / (n + 1):.0%} will show a region, not {self.share:.3g} of them. That share "
-                f"needs {int(np.ceil(1 / self.share - 1 - 1e-9))} or more images"
+                f"needs {images_for_share(self.share)} or more images"
             )
 
     def threshold(self, size: tuple[int, int] | None) -> float:
@@ -129,7 +130,8 @@ class RegionCalibration:
                 for grid in self.grids
             ]
             highest = -contamination_offset([-value for value in maxima], self.share)
-            self.known[size] = highest + _ROUNDING * abs(highest)
+            greatest = max(float(np.abs(grid).max()) for grid in self.grids)
+            self.known[size] = highest + _ROUNDING * greatest
         return self.known[size]
 
 
@@ -154,9 +156,15 @@ def _held_out_grids(scorer):
     return [np.nan_to_num(grid, nan=0.0) for grid in grids]
 
 
-def _check_share(share):
+def _share_of(scorer):
+    """The share of the threshold, or of `fit`, from whose scores regions have theirs."""
+    share = contamination_of(scorer)
     if share is None:
-        return _SHARE
+        share = getattr(scorer, "contamination", None)
+    return float(share) if isinstance(share, Real) else _SHARE
+
+
+def _check_share(share):
     if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < 1:
         raise ValueError(f"share must be a share of good images, in (0, 1), got {share!r}")
     return float(share)

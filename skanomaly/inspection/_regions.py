@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from skanomaly._images import check_images, image_size
-from skanomaly._parameters import check_integer
+from skanomaly._parameters import check_integer, is_finite
 from skanomaly._pipelines import split_detector
 from skanomaly._typing import Images
 from skanomaly.core.maps import upsample_map
@@ -156,7 +155,9 @@ def anomaly_regions(
         Paths, bytes, PIL images or arrays.
     threshold : "calibrated" or float, default="calibrated"
         ``"calibrated"``: that of :func:`region_threshold` for the size of the image, so that of new
-        good images the share `contamination` shows any region. A number: that value of the maps.
+        good images the share `contamination` shows any region, also where the threshold of images
+        is now a number, as by ``recalibrate(estimator, threshold=...)``; 0.1 where it is no share.
+        A number: that value of the maps.
     min_area : int, default=1
         Regions of fewer pixels are left out.
     sigma : float, default=4.0
@@ -216,6 +217,5 @@ def anomaly_regions(
 
 
 def _check_threshold(threshold):
-    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
-    if not is_number or not np.isfinite(threshold):
+    if not is_finite(threshold):
         raise ValueError(f"threshold must be a finite number, got {threshold!r}")

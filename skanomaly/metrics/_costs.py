@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 
 from skanomaly._docstrings import document
 from skanomaly._labels import check_labels
+from skanomaly._parameters import is_finite
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.metrics._docstrings import METRIC_DOCS
 from skanomaly.metrics._validation import compared_in
@@ -121,14 +121,26 @@ def curve_of_counts(
     missed = np.concatenate([[0], np.cumsum(anomalous[::-1])])[::-1]
     flagged = np.concatenate([[0], np.cumsum(normal)])
     miss_rate, false_alarm_rate = missed / missed[0], flagged / flagged[-1]
+    costs = cost_miss, cost_false_alarm, prevalence
+    return expected_cost(miss_rate, false_alarm_rate, *costs), miss_rate, false_alarm_rate
+
+
+def expected_cost(
+    miss_rate: Any,
+    false_alarm_rate: Any,
+    cost_miss: float,
+    cost_false_alarm: float,
+    prevalence: Any,
+) -> Any:
+    """Cost of an inspected image by both rates, numbers or arrays of them."""
     of_misses = prevalence * cost_miss * miss_rate
-    cost = of_misses + (1 - prevalence) * cost_false_alarm * false_alarm_rate
-    return cost, miss_rate, false_alarm_rate
+    return of_misses + (1 - prevalence) * cost_false_alarm * false_alarm_rate
 
 
 def cheapest(cost: FloatArray) -> int:
-    """Number of the highest threshold among the cheapest; sums of floats may differ by rounding."""
-    return int(np.flatnonzero(cost <= cost.min() + 1e-12 * cost.max())[-1])
+    """Number of the highest threshold among the cheapest, which may differ by rounding."""
+    # A cost is a sum of two that are at least 0: it is rounded relatively to itself.
+    return int(np.flatnonzero(cost <= cost.min() * (1 + 1e-12))[-1])
 
 
 def thresholds_of(levels: FloatArray, dtype: Any = np.float64) -> FloatArray:
@@ -155,15 +167,11 @@ def thresholds_of(levels: FloatArray, dtype: Any = np.float64) -> FloatArray:
 def check_costs(cost_miss: Any, cost_false_alarm: Any, prevalence: Any) -> None:
     """ValueError where costs are no numbers of at least 0, or the share is not in (0, 1)."""
     for name, cost in (("cost_miss", cost_miss), ("cost_false_alarm", cost_false_alarm)):
-        if isinstance(cost, bool) or not isinstance(cost, Real) or not 0 <= float(cost) < np.inf:
+        if not is_finite(cost) or cost < 0:
             raise ValueError(f"{name} must be a finite number of at least 0, got {cost!r}")
     if cost_miss == cost_false_alarm == 0:
         raise ValueError("cost_miss and cost_false_alarm are both 0: every threshold costs nothing")
-    if prevalence is not None and (
-        isinstance(prevalence, bool)
-        or not isinstance(prevalence, Real)
-        or not 0 < float(prevalence) < 1
-    ):
+    if prevalence is not None and not (is_finite(prevalence) and 0 < prevalence < 1):
         raise ValueError(
             "prevalence must be the share of anomalous images among those to be inspected, in "
             f"(0, 1), got {prevalence!r}"

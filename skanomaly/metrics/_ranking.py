@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skanomaly._typing import FloatArray
-from skanomaly.metrics._streaming import DefectScores, NormalCounts, count_among
+from skanomaly.metrics._streaming import CHUNK, DefectScores, NormalCounts, count_among
 from skanomaly.metrics._validation import Pairs, label_regions, threshold_between
-
-_CHUNK = 2**16  # distinct scores of defect pixels at once: their temporaries stay in the cache
 
 
 class RankedPixels(NamedTuple):
@@ -45,7 +43,8 @@ def rank_pixels(
 ) -> RankedPixels:
     """Count the normal pixels above each score of a defect pixel.
 
-    Maps of images with defects are asked for twice, others once.
+    Masks, and maps of images with defects, are asked for twice, other maps once; the first ones
+    once more.
 
     Parameters
     ----------
@@ -117,8 +116,8 @@ def measure(ranked: RankedPixels, limits: Sequence[float] = ()) -> Measured:
     normal, n_defect = ranked.normal, int(ranked.defect.counts.sum())
     pairs, precision, f1_max, f1_lowest, left = 0, 0.0, 0.0, np.nan, n_defect
     areas = np.zeros(len(limits))
-    for start in range(0, values.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
+    for start in range(0, values.size, CHUNK):
+        part = slice(start, start + CHUNK)
         count, above, at_least = counts[part], normal.above[part], normal.at_least[part]
         # Twice the pairs that a defect pixel loses, ties counted once: integers, hence exact.
         pairs += int(count @ above) + int(count @ at_least)

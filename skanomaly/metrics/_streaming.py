@@ -17,7 +17,7 @@ import numpy as np
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.metrics._validation import Map
 
-_CHUNK = 2**16  # scores looked up at once: their temporaries stay in the cache
+CHUNK = 2**16  # scores of defect pixels at once: their temporaries stay in the cache
 _BLOCK = 2**25  # normal pixels sorted at once, unless there are more distinct scores
 _PENDING = 2**22  # defect pixels gathered before they are sorted
 
@@ -132,8 +132,8 @@ def count_among(pixels: Iterable[Map], values: Map, neighbours: bool = False) ->
     for normal in _sorted_blocks(pixels, values):
         lowest = min(lowest, float(normal[0]))
         n_pixels += normal.size
-        for start in range(0, values.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for start in range(0, values.size, CHUNK):
+            part = slice(start, start + CHUNK)
             below, up_to = _places(normal, values[part])
             above[part] += normal.size - up_to
             at_least[part] += normal.size - below

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
+from skanomaly._faults import of_an_image
 from skanomaly._grouped_fit import group_numbers
 from skanomaly._labels import normal_images
 from skanomaly._patch_tokens import PatchTokens, join_grids
@@ -333,5 +334,5 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
                     scores[rows][tokens.valid[rows]], self.aggregation, self.topk
                 )
             except ValueError as exc:
-                raise ValueError(f"image {tokens.first + i}: {exc}") from exc
+                raise of_an_image(ValueError(f"image {tokens.first + i}: {exc}")) from exc
         return out

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from skanomaly._calibrated import CalibratedEstimator
+from skanomaly._calibrated import CONTAMINATION, CalibratedEstimator
 from skanomaly._origins import differences, origin_of
 from skanomaly._parameters import check_integer
 from skanomaly._patch_tokens import PatchTokens
@@ -43,7 +43,7 @@ class CheckedScorer(CalibratedEstimator):
             StrOptions({"topk_mean", "max", "mean"}),
             Interval(Real, 0, 1, closed="both"),
         ],
-        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "contamination": [CONTAMINATION],
     }
 
     # Set by the constructor of a subclass.

@@ -151,7 +151,11 @@ def prompts_of(
 
 
 def members_of(
-    names: Sequence[str], scores: FloatArray, scaled: FloatArray, contributions: FloatArray
+    names: Sequence[str],
+    scores: FloatArray,
+    scaled: FloatArray,
+    contributions: FloatArray,
+    ranks: FloatArray,
 ) -> PatchExplanation:
     """What the members of a union add to its score.
 
@@ -161,6 +165,8 @@ def members_of(
         Of the members.
     scores, scaled, contributions : ndarray of shape (n_members,)
         As of :class:`skanomaly.core.explanations.Member`.
+    ranks : ndarray of shape (n_members,)
+        By which they are ordered, the highest first.
 
     Returns
     -------
@@ -170,8 +176,8 @@ def members_of(
         Member(name, *map(float, values))
         for name, *values in zip(names, scores, scaled, contributions, strict=True)
     ]
-    members.sort(key=lambda member: -member.contribution)
-    return PatchExplanation("members", members=tuple(members))
+    order = np.argsort(-ranks, kind="stable")
+    return PatchExplanation("members", members=tuple(members[i] for i in order))
 
 
 def with_inner(

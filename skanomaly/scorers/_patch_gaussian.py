@@ -11,6 +11,7 @@ from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
 from skanomaly._docstrings import document
+from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import FloatArray, IntArray
@@ -211,9 +212,11 @@ class PatchGaussianScorer(CrossFittedScorer):
         if model.grid is None:
             return mahalanobis(model.gaussian, values[:, None]).ravel()
         if self._one_grid(tokens) not in _same_positions(model.grid):
-            raise ValueError(
-                f"the grid of the images is {tokens.grids[0]}, that of the training images was "
-                f"{model.grid}: per-position Gaussians need one grid"
+            raise of_an_image(
+                ValueError(
+                    f"the grid of the images is {tokens.grids[0]}, that of the training images was "
+                    f"{model.grid}: per-position Gaussians need one grid"
+                )
             )
         values = values.reshape(tokens.n_images, -1, values.shape[1])
         return mahalanobis(model.gaussian, values).ravel()

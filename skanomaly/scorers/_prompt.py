@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
+from skanomaly._calibrated import CONTAMINATION
 from skanomaly._docstrings import document
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import ArrayLike, FloatArray, PathLike
@@ -130,7 +131,7 @@ class PromptScorer(TextScorer):
             StrOptions({"topk_mean", "max", "mean", "class_token"}),
             Interval(Real, 0, 1, closed="both"),
         ],
-        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "contamination": [StrOptions({"auto"}), CONTAMINATION],
         "device": [str],
     }
 

@@ -225,9 +225,11 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
     def _explain_row(self, tokens, row, n_neighbors):
         scores = np.array([patches[row] for patches in self._member_scores(tokens)[0]])
         scaled = (scores - self.location_) / self.scale_
-        highest = np.arange(len(scores)) == np.argmax(scaled)
-        shares = highest if self.combination == "max" else self._weights()
-        found = members_of(list(self.scorers_), scores, scaled, shares * scaled)
+        contributions = ranks = scaled * self._weights()
+        if self.combination == "max":
+            highest = np.arange(len(scores)) == np.argmax(scaled)
+            contributions, ranks = np.where(highest, scaled, 0.0), scaled
+        found = members_of(list(self.scorers_), scores, scaled, contributions, ranks)
         scorer = self.scorers_[found.members[0].name]
         if not hasattr(scorer, "explain_patch"):
             return found

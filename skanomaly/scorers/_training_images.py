@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
@@ -41,10 +42,12 @@ def check_scores(scores: ArrayLike, n_images: int | None, owner: str, first: int
         raise ValueError(f"{owner} made scores of shape {values.shape}: there must be {wanted}")
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
-        raise ValueError(
-            f"{owner} gave image {first + bad[0]} the score {values[bad[0]]}, which is below no "
-            "threshold: scores must be finite. Look for tokens that are too large, or for a fault "
-            "of the scorer"
+        raise of_an_image(
+            ValueError(
+                f"{owner} gave image {first + bad[0]} the score {values[bad[0]]}, which is below "
+                "no threshold: scores must be finite. Look for tokens that are too large, or for a "
+                "fault of the scorer"
+            )
         )
     return values
 

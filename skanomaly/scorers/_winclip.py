@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from skanomaly._faults import of_an_image
 from skanomaly._parameters import is_integer
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import FloatArray
@@ -124,7 +125,7 @@ def winclip_scores(
             try:
                 anchors = window_anchors(scores.reshape(grid), side)
             except ValueError as exc:
-                raise ValueError(f"image {tokens.first + i}: {exc}") from exc
+                raise of_an_image(ValueError(f"image {tokens.first + i}: {exc}")) from exc
             maps.append(harmonic_window_map(anchors, side))
         for side, scores in zip(windows, window_scores[:, rows], strict=True):
             _check_shared_windows(scores.reshape(grid), side, windows, tokens.first + i)

@@ -119,16 +119,115 @@ def test_of_a_detector(share):
     )
 
 
-def test_of_a_pipeline_whose_steps_are_shared():
+def test_of_a_pipeline():
     pipe = pipeline(contamination=0.4).fit(GOOD)
     moved = recalibrate(pipe, contamination=0.2)
-    assert moved[0] is pipe[0] and moved[1] is not pipe[1]
+    assert moved[0] is not pipe[0] and moved[1] is not pipe[1]
     assert moved[1].bank_ is pipe[1].bank_
     assert_same_calibration(moved[1], pipeline(contamination=0.2).fit(GOOD)[1])
     assert (pipe[1].contamination, moved[1].contamination) == (0.4, 0.2)
     np.testing.assert_array_equal(moved.score_samples(BAD), pipe.score_samples(BAD))
     assert clone(moved)[1].contamination == 0.2
     assert pipe.fit_predict(GOOD).tolist().count(-1) == 5
+
+
+class Counted(BaseEstimator):
+    """A step, with a step in it, that are fitted in place; images pass through."""
+
+    def __init__(self, inner=None):
+        self.inner = inner
+
+    def fit(self, X, y=None):
+        self.n_ = len(X)
+        if self.inner is not None:
+            self.inner.fit(X)
+        return self
+
+    def transform(self, X):
+        return X
+
+
+def fitted_steps(estimator):
+    if isinstance(estimator, str):
+        return
+    yield estimator
+    if hasattr(estimator, "best_estimator_"):
+        yield from fitted_steps(estimator.best_estimator_)
+        return
+    steps = getattr(estimator, "steps", None) or getattr(estimator, "transformer_list", ())
+    for _, step in steps:
+        yield from fitted_steps(step)
+    if getattr(estimator, "inner", None) is not None:
+        yield estimator.inner
+
+
+def of_searched():
+    grid = {"patchknnscorer__n_neighbors": [1]}
+    cv = [(range(12), range(12, 18))]
+    return GridSearchCV(pipeline(), grid, scoring=image_auroc_scorer, cv=cv)
+
+
+@pytest.mark.parametrize("by", [{"threshold": -0.5}, {"contamination": 0.2}, {"images": LATER}])
+@pytest.mark.parametrize("first", ["original", "copy"])
+@pytest.mark.parametrize("kind", ["plain", "nested", "step", "search"])
+def test_neither_is_changed_by_a_fit_of_the_other(kind, first, by):
+    knn = PatchKNNScorer()
+    made = {
+        "plain": pipeline,
+        "nested": lambda: make_pipeline(
+            make_pipeline(FilterBankPatches(image_size=64)), make_pipeline("passthrough", knn)
+        ),
+        "step": lambda: make_pipeline(Counted(Counted()), FilterBankPatches(image_size=64), knn),
+        "search": of_searched,
+    }[kind]()
+    y = None if kind != "search" else [1] * 15 + [-1] * 3
+    images = GOOD if y is None else [*GOOD, *LATER[:3], *BAD[:3]]
+    made.fit(images, y)
+    moved = recalibrate(made, **by)
+    fitted, kept = (moved, made) if first == "copy" else (made, moved)
+    old = set(map(id, fitted_steps(made)))
+    assert not any(id(step) in old for step in fitted_steps(moved))
+    steps = list(fitted_steps(kept))
+    before = [dict(vars(step)) for step in steps]
+    expected = kept.score_samples(BAD), kept.predict(BAD)
+    fitted.fit([GOOD[0], *LATER[3:], *images[12:]], y)
+    for step, state in zip(steps, before, strict=True):
+        assert vars(step).keys() == state.keys()
+        assert all(vars(step)[name] is state[name] for name in state)
+    np.testing.assert_array_equal(kept.score_samples(BAD), expected[0])
+    np.testing.assert_array_equal(kept.predict(BAD), expected[1])
+
+
+def test_the_members_of_a_union_are_their_own():
+    union = ScoreUnion([("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())])
+    union.fit(tokens())
+    moved = recalibrate(union, contamination=0.3)
+    expected = union.predict(tokens(seed=1))
+    moved.set_params(knn__n_neighbors=3)
+    np.testing.assert_array_equal(union.predict(tokens(seed=1)), expected)
+    with pytest.raises(NotFittedError, match="knn__n_neighbors"):
+        moved.predict(tokens(seed=1))
+    union.set_params(gaussian__topk=3)
+    with pytest.raises(NotFittedError, match="gaussian__topk"):
+        recalibrate(union, contamination=0.3)
+
+
+class Uncopied(Counted):
+    def __copy__(self):
+        raise TypeError("it holds a device")
+
+
+def test_a_step_that_cannot_be_copied_is_named():
+    pipe = make_pipeline(Uncopied(), FilterBankPatches(image_size=64), PatchKNNScorer()).fit(GOOD)
+    with pytest.raises(TypeError, match=r"Uncopied cannot be copied \(it holds a device\)"):
+        recalibrate(pipe, threshold=-1)
+
+
+def test_a_scorer_from_before_there_was_a_calibration():
+    scorer = PatchKNNScorer().fit(tokens())
+    expected = recalibrate(scorer, images=tokens(seed=1))
+    del scorer.calibration_
+    assert_same_calibration(recalibrate(scorer, images=tokens(seed=1)), expected)
 
 
 def test_steps_that_pass_through_and_pipelines_within():
@@ -432,6 +531,7 @@ def test_just_enough_images(n):
         ({"threshold": np.nan}, "threshold must be a finite number .*, got nan"),
         ({"threshold": -np.inf}, "threshold must be a finite number"),
         ({"threshold": True}, "threshold must be a finite number"),
+        ({"threshold": 10**400}, "threshold must be a finite number"),
         ({"threshold": "-1"}, "threshold must be a finite number"),
         ({"contamination": 0.0}, "'contamination' parameter of PatchKNNScorer must be a float"),
         ({"contamination": 0.6}, "'contamination' parameter"),

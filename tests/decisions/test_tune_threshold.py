@@ -330,6 +330,7 @@ def test_labels_that_are_none(pipe, y, message):
     "options, message",
     [
         ({"cost_miss": np.nan}, "cost_miss must be a finite number"),
+        ({"cost_miss": 10**400}, "cost_miss must be a finite number"),
         ({"prevalence": 1}, "prevalence must be"),
         ({"confidence_level": 95}, r"confidence_level must lie in \(0, 1\), got 95"),
         ({"confidence_level": True}, "confidence_level must lie in"),
@@ -344,3 +345,12 @@ def test_what_is_not_fitted():
     pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer())
     with pytest.raises(NotFittedError):
         tune_threshold(pipe, IMAGES, Y, prevalence=0.1)
+
+
+def test_the_level_of_an_interval_is_shown_as_it_is():
+    X = np.random.default_rng(0).normal(size=(12, 2, 2, 4)) + 3
+    scorer = PatchKNNScorer().fit(X)
+    y = [1] * 8 + [-1] * 4
+    for level, shown in ((0.95, " 95% "), (0.999, "99.9% "), (0.57, "57% ")):
+        tuned = tune_threshold(scorer, X + 1, y, prevalence=0.1, confidence_level=level)
+        assert shown in tuned.rows()[0][1].replace("(", " ")

@@ -144,3 +144,12 @@ def test_regions_of_another_image():
     regions = find_regions(heat_map(0), 0.1)
     with pytest.raises(ValueError, match="regions of these images"):
         regions_to_coco([image((10, 10))], [regions])
+
+
+def test_numbers_stand_for_images_beside_files_of_that_name(tmp_path):
+    image = np.zeros((4, 6, 3), dtype=np.uint8)
+    path = tmp_path / "000001.png"
+    Image.fromarray(image).save(path)
+    coco = regions_to_coco([path, image, image], [[], [], []])
+    names = [entry["file_name"] for entry in coco["images"]]
+    assert names == ["000001.png", "000001-2.png", "000002.png"]

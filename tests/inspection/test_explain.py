@@ -5,6 +5,8 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -368,6 +370,33 @@ def test_members_of_a_union(combination, made):
         score = own[member.name].score_patches(tokens)[0, found.row, found.column]
         assert member.score == pytest.approx(float(score), rel=1e-5)
     assert "from the members of the union" in str(found)
+
+
+def test_of_a_maximum_the_highest_member_speaks_below_the_usual_too():
+    rng = np.random.default_rng(0)
+    good, new = (rng.normal(size=(n, 4, 4, 8)) + 3 for n in (20, 3))
+    members = [("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())]
+    union = ScoreUnion(members, combination="max").fit(good)
+    scores = union.score_patches(new)
+    assert (scores < 0).any()
+    for image, row, column in np.ndindex(scores.shape):
+        found = union.explain_patch(new[image : image + 1], row, column)
+        scaled = [member.scaled for member in found.members]
+        assert scaled == sorted(scaled, reverse=True)
+        first, second = (member.contribution for member in found.members)
+        assert first == pytest.approx(scores[image, row, column], abs=1e-6)
+        assert second == 0 and not np.signbit(second)
+        assert bool(found.neighbors) == (found.members[0].name == "knn")
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+def test_the_box_of_a_patch_holds_the_pixels_that_belong_to_it(n, height, width):
+    for row in range(n):
+        _, top, _, rows = patch_box(row, 0, (n, 1), (height, width))
+        own = [pixel for pixel in range(height) if pixel * n // height == row]
+        assert list(range(top, top + rows)) == own or (not own and rows == 1)
+        assert 0 <= top and top + rows <= height
 
 
 def test_neighbors_within_a_union_are_numbered_as_in_fit():

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from skanomaly import (
     AnomalibDetector,
     FilterBankPatches,
+    FunctionPatches,
     PatchGaussianScorer,
     PatchKNNScorer,
     PromptScorer,
@@ -22,6 +23,7 @@ from skanomaly import (
     anomaly_regions,
     recalibrate,
 )
+from skanomaly.base import BasePatchScorer
 from skanomaly.core.maps import map_maximum, upsample_map
 from skanomaly.datasets import make_surfaces
 from skanomaly.inspection import find_regions, region_threshold
@@ -292,6 +294,50 @@ def test_moved_thresholds():
     assert np.mean(with_region) <= 0.1
     fixed = recalibrate(pipe, threshold=-1e9)  # no share of images: regions keep theirs
     assert region_threshold(fixed, size=size) == region_threshold(pipe, share=0.1, size=size)
+
+
+def test_regions_keep_the_share_of_fit_where_the_threshold_is_a_number():
+    good = make_surfaces(20, image_size=SIDE, random_state=0).images
+    pipe = make_pipeline(FilterBankPatches(image_size=SIDE), PatchKNNScorer(contamination=0.3))
+    moved = recalibrate(pipe.fit(good), threshold=-0.1)
+    assert region_threshold(moved) == region_threshold(pipe) == region_threshold(pipe, share=0.3)
+
+
+class Signed(BasePatchScorer):
+    """Patch scores of any sign: the first number of a token."""
+
+    def __init__(self, *, topk=0.01, aggregation="topk_mean", contamination=0.1):
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+
+    def _fit_tokens(self, tokens):
+        return self._score_tokens(tokens.select_view(0))[1]
+
+    def _score_tokens(self, tokens):
+        scores = tokens.values[:, 0].astype(np.float64)
+        return scores, -self._aggregate(tokens, scores)
+
+
+def first_colour(image):
+    """The first colour's differences from grey, hundredfold, but for a corner that is near 0."""
+    tokens = (image[..., :1].astype(np.float64) - 256) * 100
+    tokens[:1] = 1e-3
+    return tokens
+
+
+def test_rounding_is_as_great_as_the_patch_scores():
+    """Maps come out higher by the rounding of their greatest values, however near 0 they are."""
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 255, (12, 9, 7, 3), dtype=np.uint8))
+    pipe = make_pipeline(FunctionPatches(first_colour), Signed()).fit(images)
+    grids = pipe[-1].held_out_patches_
+    greatest = max(float(np.abs(grid).max()) for grid in grids)
+    size = (90, 70)
+    highest = max(float(upsample_map(grid, size, 0).max()) for grid in grids)
+    assert greatest > 1e6 * highest
+    threshold = region_threshold(pipe, sigma=0.0, size=size)
+    assert threshold >= highest + 5e-7 * greatest
 
 
 def test_detectors_that_are_calibrated_anew():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skanomaly.metrics import expected_cost_curve
-from skanomaly.metrics._costs import thresholds_of
+from skanomaly.metrics._costs import cheapest, thresholds_of
 from skanomaly.metrics._validation import threshold_between
 
 few_scores = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2, max_size=12).filter(
@@ -109,3 +109,19 @@ def test_costs_and_shares_that_are_none_are_refused(options, message):
 def test_images_without_a_cost_are_refused(y, scores, message):
     with pytest.raises(ValueError, match=message):
         expected_cost_curve(y, np.asarray(scores, dtype=float))
+
+
+@pytest.mark.parametrize("cost_miss", [1.0, 1e6, 1e12, 1e15])
+def test_the_cheapest_is_so_at_any_ratio_of_costs(cost_miss):
+    """Half of the good images need not be flagged for a defect that costs ever so much."""
+    y, scores = [1] * 5 + [-1] * 5, np.arange(10.0)[::-1]
+    _, cost, miss_rate, false_alarm_rate = expected_cost_curve(
+        y, scores, cost_miss=cost_miss, prevalence=0.5
+    )
+    best = cheapest(cost)
+    assert (cost[best], miss_rate[best], false_alarm_rate[best]) == (0, 0, 0)
+    y, scores = [*y, -1], [*scores, 9.5]  # one that no threshold tells from good images
+    _, cost, miss_rate, false_alarm_rate = expected_cost_curve(
+        y, scores, cost_miss=1, cost_false_alarm=cost_miss, prevalence=0.5
+    )
+    assert false_alarm_rate[cheapest(cost)] == 0 and cost[cheapest(cost)] == cost.min()
