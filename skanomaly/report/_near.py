@@ -49,7 +49,9 @@ def _why(found, image):
         "query": crop(photograph(image), found.box),
         "box": [x / columns, y / rows, width / columns, height / rows],
         "says": plain_sentences(found),
-        "lines": list(replace(found, neighbors=tuple(map(_without_folders, found.neighbors))).lines()),
+        "lines": list(
+            replace(found, neighbors=tuple(map(_without_folders, found.neighbors))).lines()
+        ),
         "normal": None,
         "missing": None,
     }

@@ -12,8 +12,8 @@ _MOST = 2  # of the differences that are told: the further ones mostly repeat th
 _ROWS = ("upper", "", "lower")
 _COLUMNS = ("left", "", "right")
 
-# What the names of filter_bank_names() begin with, and what a patch is, compared to good parts, in which
-# the component is higher, and lower.
+# How the names of filter_bank_names() begin, and what a patch is where the component is higher, and
+# lower, than in good parts.
 _TOLD = (
     (r"mean luma", "brighter", "darker"),
     (r"mean red-green", "redder", "greener"),
@@ -46,7 +46,9 @@ def plain_sentences(found: Explanation) -> list[str]:
     """
     sentences = [f"Most unusual spot: {place_in_words(found)}."]
     if found.members:
-        sentences.append(f"Of the scorers joined in this detector, {found.members[0].name} counts most.")
+        sentences.append(
+            f"Of the scorers joined in this detector, {found.members[0].name} counts most."
+        )
     if found.neighbors:
         sentences.append("Even the most similar spot of the good training images looks different.")
     if found.components:

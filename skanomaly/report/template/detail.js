@@ -75,9 +75,9 @@ class Detail {
     const image = IMAGES[this.index];
     const threshold = this.threshold();
     const outcome = outcomeOf(image, threshold);
-    const side = image.score < threshold ? "below" : "not below";
     const facts = [
-      ["Score", `${short(image.score, 5)}, ${side} the threshold ${short(threshold, 5)}`],
+      ["Score", short(image.score, 5)],
+      ["Flagged below", short(threshold, 5)],
       image.p === null
         ? null
         : ["Share of good parts this unusual", shareOf(image.p)],

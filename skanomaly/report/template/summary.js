@@ -36,7 +36,7 @@ function makeTiles() {
     if (GOOD.length) tiles.push(tile("alarm", "Good parts flagged"));
     if (BAD.length && GOOD.length) {
       const misses = BAD.length - below(BAD, zeroOverkill());
-      tiles.push(tile("zero", "Missed if no good part may be flagged", {
+      tiles.push(tile("zero", "Missed with no false alarms", {
         value: whole(misses),
         note: `of ${whole(BAD.length)}`,
         kind: "small",
