@@ -115,7 +115,7 @@ function update() {
   say(finding(counts));
   show();
   const which = state.filter === "all" ? "all images" : OUTCOMES[state.filter].plural;
-  const order = byId("sort").selectedOptions[0].textContent.toLowerCase();
+  const order = byId("sort").selectedOptions[0].dataset.says;
   setText("printed", `Shown: ${which}, ${order}. Threshold ${short(threshold)} (${called}).`);
 }
 
