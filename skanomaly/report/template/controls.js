@@ -54,7 +54,7 @@ slider.min = 0;
 slider.max = AXIS.steps;
 slider.addEventListener("input", () => setThreshold(AXIS.at(Number(slider.value))));
 byId("threshold").addEventListener("input", (event) => {
-  const value = numberIn(event.target.value);
+  const value = parsedNumber(event.target.value);
   if (Number.isFinite(value)) setThreshold(value);
   else showProblem("threshold", true);
 });
@@ -68,7 +68,7 @@ if (LABELLED) {
     byId(id).addEventListener("input", (event) => {
       const text = event.target.value;
       // One thousand, or one? In a cost that is no detail.
-      const value = /^\s*[1-9]\d{0,2},\d{3}\s*$/.test(text) ? NaN : numberIn(text) / unit;
+      const value = /^\s*[1-9]\d{0,2},\d{3}\s*$/.test(text) ? NaN : parsedNumber(text) / unit;
       const fits = Number.isFinite(value) && value >= 0 && value <= most;
       showProblem(id, !fits);
       if (!fits) return;

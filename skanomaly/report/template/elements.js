@@ -64,7 +64,7 @@ const whole = (n) => n.toLocaleString("en");
 const many = (n, one, more = `${one}s`) => `${whole(n)} ${n === 1 ? one : more}`;
 
 // What a person writes as a number: with a point or a comma, a minus or a dash. Otherwise NaN.
-function numberIn(text) {
+function parsedNumber(text) {
   const plain = text.trim().replace("−", "-").replace(",", ".");
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : NaN;
 }
