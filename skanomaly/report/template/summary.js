@@ -110,7 +110,13 @@ function showCounts(counts) {
 const PRESETS = [["calibrated", "Calibrated", "calibrated", () => DATA.threshold]];
 if (GOOD.length) PRESETS.push(["zero", "No false alarms", "no false alarms", zeroOverkill]);
 if (GOOD.length && BAD.length) {
-  PRESETS.push(["cheapest", "Least cost", "least cost", () => cheapestThreshold(state.costs)]);
+  // Of a thousand images it takes a while: found again only for other costs.
+  let [known, cheapest] = [null, null];
+  PRESETS.push(["cheapest", "Least cost", "least cost", () => {
+    const costs = JSON.stringify(state.costs);
+    if (costs !== known) [known, cheapest] = [costs, cheapestThreshold(state.costs)];
+    return cheapest;
+  }]);
 }
 
 function makePresets() {
