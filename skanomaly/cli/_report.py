@@ -145,8 +145,8 @@ def _read_split(root, layout, category):
     (split,) = splits
     if len(set(split.test.y)) < 2:
         raise ValueError(
-            f"{split.name} has no test images of both kinds, good and defective, to measure anything "
-            "on: leave out --data and name the images for a report without measures"
+            f"{split.name} has no good, or no defective, test images, and nothing can be measured: "
+            "leave out --data and name the images for a report without measures"
         )
     return split
 
