@@ -142,7 +142,13 @@ def _read_split(root, layout, category):
     if len(splits) > 1:
         names = ", ".join(split.name for split in splits[:5])
         raise ValueError(f"{root} holds {len(splits)} data sets ({names}, ...): name a --category")
-    return splits[0]
+    (split,) = splits
+    if len(set(split.test.y)) < 2:
+        raise ValueError(
+            f"{split.name} has no good, or no defective, test images, and nothing can be measured: "
+            "leave out --data and name the images for a report without measures"
+        )
+    return split
 
 
 def _as_text(summary):

@@ -12,9 +12,13 @@ import jinja2
 
 from skanomaly._version import __version__
 from skanomaly.report._html_diagram import diagram_of
+from skanomaly.report._metric_words import metric_in_words
 
 _FOLDER = Path(__file__).parent / "template"
-_SCRIPTS = ("charts.js", "threshold.js", "gallery.js", "report.js")
+_SCRIPTS = (
+    *("elements.js", "threshold.js", "charts.js", "gallery.js", "detail.js"),
+    *("summary.js", "report.js", "controls.js"),
+)
 # How a page of ours is known again; it stands before anything that is long.
 _MARK = '<meta name="generator" content="skanomaly report">'
 
@@ -68,6 +72,8 @@ def page(data: dict[str, Any], estimator: Any) -> str:
         diagram=diagram.body,
         data=data,
         labelled=data["images"][0]["y"] is not None,
+        outlined=any(row["outline"] for row in data["images"]),
+        metrics=[(*metric_in_words(name), value) for name, value in data["metrics"].items()],
         version=__version__,
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from skanomaly._pipelines import split_detector
 from skanomaly.inspection import explain
 from skanomaly.report._thumbnails import crop, photograph
+from skanomaly.report._why_words import plain_sentences
 
 Why = dict[str, Any]
 
@@ -28,9 +31,11 @@ def explanations(estimator: Any, images: Sequence[Any], chosen: Sequence[int]) -
     -------
     dict of int to dict
         For each, `query`, a picture of its worst patch, `box`, where that is, in shares of the
-        image, and `lines`, the explanation in words. Of a scorer of nearest patches also `normal`,
-        a picture of the nearest patch of the training images, or, where its file cannot be shown,
-        `missing`, the reason. Empty for a scorer that does not explain its scores.
+        image, `says`, the explanation in plain sentences, and `lines`, that with numbers, where
+        files have no folders but their own: the page is sent around. Of a scorer of nearest
+        patches also `normal`, a picture of the nearest patch of the training images, or, where its
+        file cannot be shown, `missing`, the reason. Empty for a scorer that does not explain its
+        scores.
     """
     if not hasattr(split_detector(estimator).scorer, "explain_patch"):
         return {}
@@ -43,7 +48,10 @@ def _why(found, image):
     out: Why = {
         "query": crop(photograph(image), found.box),
         "box": [x / columns, y / rows, width / columns, height / rows],
-        "lines": list(found.lines()),
+        "says": plain_sentences(found),
+        "lines": list(
+            replace(found, neighbors=tuple(map(_without_folders, found.neighbors))).lines()
+        ),
         "normal": None,
         "missing": None,
     }
@@ -54,3 +62,10 @@ def _why(found, image):
         else:
             out["missing"] = near.problem or "the training image was given as no file"
     return out
+
+
+def _without_folders(near):
+    if near.path is None:
+        return near
+    folder, name = os.path.split(near.path)
+    return replace(near, path=os.path.join(os.path.basename(folder), name))

@@ -22,11 +22,17 @@ from skanomaly._results.known import n_trained_on
 from skanomaly._stamps import file_digest
 from skanomaly._version import __version__
 from skanomaly.datasets import ImageSet
-from skanomaly.inspection import colour_table
 from skanomaly.inspection._limits import limits_for
 from skanomaly.report._near import explanations
 from skanomaly.report._report_curves import curves_of
-from skanomaly.report._thumbnails import jpeg, map_picture, outline_path, photograph
+from skanomaly.report._thumbnails import (
+    colours_beyond,
+    deepest_score,
+    jpeg,
+    map_picture,
+    outline_path,
+    photograph,
+)
 
 # The pictures of all cards take at most so many bytes, whatever the number of images; the most
 # anomalous images are there in more pixels too, and are explained.
@@ -178,7 +184,7 @@ def report_data(
         "contamination": subject.contamination,
         "costs": {"miss": float(cost_miss), "falseAlarm": float(cost_false_alarm)},
         "metrics": {name: float(value) for name, value in subject.metrics.items()},
-        "limits": [float(limits[0]), float(limits[1])],
+        "limits": [float(limits[0]), float(limits[1]), deepest_score(subject.patch_scores, limits)],
         "scale": _scale_of_colours(),
         "images": _image_rows(subject, limits),
         "trainScores": [] if held_out is None else np.sort(held_out).tolist(),
@@ -195,6 +201,7 @@ def _image_rows(subject, limits):
     rank[order] = np.arange(n)
     side = card_side(subject.images)
     flagged = subject.scores < subject.threshold
+    deepest = deepest_score(subject.patch_scores, limits)
 
     def row(i):
         image = subject.images[i]
@@ -205,7 +212,6 @@ def _image_rows(subject, limits):
             mask = subject.test.load_mask(i)
         return {
             "name": names[i],
-            "path": _path_text(image),
             "score": float(subject.scores[i]),
             "p": None if subject.p_values is None else float(subject.p_values[i]),
             "y": None if subject.y is None else int(subject.y[i]),
@@ -216,7 +222,7 @@ def _image_rows(subject, limits):
             "large": jpeg(pixels, _LARGE_SIDE, 88)
             if rank[i] < _N_LARGE and max(size) > 1.2 * side
             else None,
-            "map": map_picture(subject.patch_scores[i], size, limits),
+            "map": map_picture(subject.patch_scores[i], size, limits, deepest),
             "outline": "" if mask is None else outline_path(mask),
             "why": None,
         }
@@ -225,7 +231,8 @@ def _image_rows(subject, limits):
         rows = list(pool.map(row, range(n)))
     explained = [int(i) for i in order[:_N_EXPLAINED] if flagged[i]]
     for i, why in explanations(subject.estimator, subject.images, explained).items():
-        rows[i]["why"] = {**why, "lines": [shown_text(line) for line in why["lines"]]}
+        texts = {key: [shown_text(text) for text in why[key]] for key in ("says", "lines")}
+        rows[i]["why"] = {**why, **texts}
     return rows
 
 
@@ -298,10 +305,6 @@ def _names(images):
     return names
 
 
-def _path_text(image):
-    return shown_text(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else None
-
-
 def shown_text(text: Any) -> str:
     """A text without what no UTF-8 file holds: bytes of a name that cannot be decoded as codes.
 
@@ -319,4 +322,6 @@ def shown_text(text: Any) -> str:
 
 def _scale_of_colours():
     """The colours of heat for the legend: a few of them, as CSS writes them."""
-    return [f"rgba({r}, {g}, {b}, {a / 255:.3f})" for r, g, b, a in colour_table(9).tolist()]
+    colours = colours_beyond()
+    chosen = colours[np.linspace(0, len(colours) - 1, 15).astype(int)].tolist()
+    return [f"rgba({r}, {g}, {b}, {a / 255:.3f})" for r, g, b, a in chosen]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from base64 import b64encode
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,11 @@ from skanomaly.inspection import colour_table
 
 # A patch grid has 16 to 96 cells a side: the browser interpolates between these pixels.
 _MAP_SIDE = 128
-_LEVELS = 128  # of colour, in a map
+_LEVELS = 128  # of colour, within the limits
+_BEYOND = 96  # beyond them
+# Violet goes on to this, red, green, blue and opacity: a palette of 8 bits has room for it.
+_DEEPEST = (36, 0, 74, 235)
+_LEAST_DEPTH = 8.0
 _OUTLINE_SIDE = 320
 _SIGMA = 4.0  # of the maps that the metrics are measured on, in pixels of the image
 
@@ -66,7 +71,44 @@ def jpeg(pixels: Pixels, side: int, quality: int = 85) -> str:
     return _uri("jpeg", file)
 
 
-def map_picture(grid: FloatArray, size: tuple[int, int], limits: tuple[float, float]) -> str:
+def colours_beyond() -> NDArray[np.uint8]:
+    """The colours of a report: those of all heat maps, and deeper shades of the last one.
+
+    Returns
+    -------
+    ndarray of shape (224, 4), uint8
+        Red, green, blue and opacity. The first 128 are :func:`skanomaly.inspection.colour_table`.
+    """
+    table = colour_table(_LEVELS)
+    share = np.linspace(0, 1, _BEYOND + 1)[1:, None]
+    deeper = (1 - share) * table[-1] + share * np.array(_DEEPEST)
+    return np.concatenate([table, np.round(deeper).astype(np.uint8)])
+
+
+def deepest_score(grids: Sequence[FloatArray], limits: tuple[float, float]) -> float:
+    """The patch score of the deepest shade, one for all images of a report.
+
+    Parameters
+    ----------
+    grids : sequence of ndarray
+        Patch scores of all images.
+    limits : tuple of float
+        ``(low, high)`` of the colours.
+
+    Returns
+    -------
+    float
+        The highest of all, but at least `low` plus 8 times the span of the limits: where there are
+        only good parts, the worst of them is not drawn like a defect.
+    """
+    low, high = limits
+    peak = max((float(np.max(grid)) for grid in grids), default=high)
+    return max(peak, low + _LEAST_DEPTH * (high - low))
+
+
+def map_picture(
+    grid: FloatArray, size: tuple[int, int], limits: tuple[float, float], deepest: float
+) -> str:
     """The heat map of an image as a small PNG file, clear up to the lower limit of the colours.
 
     Parameters
@@ -77,21 +119,26 @@ def map_picture(grid: FloatArray, size: tuple[int, int], limits: tuple[float, fl
         ``(height, width)`` of the image.
     limits : tuple of float
         ``(low, high)`` of the colours.
+    deepest : float
+        From :func:`deepest_score`.
 
     Returns
     -------
     str
         Data URI. The picture has the proportions of the image, and is to be stretched over it; its
-        palette holds the colours and how much each covers.
+        palette holds the colours and how much each covers. Beyond the limits, where scores may be
+        many times higher, shades deepen with the logarithm.
     """
     scale = min(1.0, _MAP_SIDE / max(size))
     height, width = (max(1, round(side * scale)) for side in size)
     heat_map = upsample_map(_pooled(grid, height, width), (height, width), _SIGMA * scale)
     low, high = limits
     span = max(high - low, np.finfo(np.float64).tiny)
-    heat = np.clip((heat_map.astype(np.float64) - low) / span, 0, 1)
-    picture = Image.fromarray(np.round(heat * (_LEVELS - 1)).astype(np.uint8))
-    colours = colour_table(_LEVELS)
+    heat = (heat_map.astype(np.float64) - low) / span
+    depth = np.log(np.maximum(heat, 1)) / np.log(max((deepest - low) / span, _LEAST_DEPTH))
+    level = np.clip(heat, 0, 1) * (_LEVELS - 1) + np.clip(depth, 0, 1) * _BEYOND
+    picture = Image.fromarray(np.round(level).astype(np.uint8))
+    colours = colours_beyond()
     picture.putpalette(colours[:, :3].tobytes())
     file = io.BytesIO()
     picture.save(file, "PNG", transparency=colours[:, 3].tobytes(), optimize=True)

@@ -1,6 +1,7 @@
 """``skanomaly report``, and the reports of ``evaluate`` and ``demo``."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +73,16 @@ def test_wrong_use(parts, tmp_path):
         result = run("report", *args)
         assert result.exit_code == 1 and says in result.stderr, (args, result.output)
     assert not list(tmp_path.iterdir())
+
+
+def test_test_images_of_one_kind(parts, tmp_path):
+    shutil.copytree(parts / "disc", tmp_path / "disc")
+    shutil.rmtree(tmp_path / "disc" / "test" / "good")
+    target = tmp_path / "report.html"
+    result = run("report", parts / "parts.skan", "--data", tmp_path / "disc", "-o", target)
+    assert result.exit_code == 1 and "leave out --data" in result.stderr
+    images = tmp_path / "disc" / "test"
+    assert run("report", parts / "parts.skan", images, "-o", target).exit_code == 0
 
 
 def test_evaluate_writes_one(parts, tmp_path):

@@ -126,7 +126,8 @@ def until(page, condition):
 
 
 def threshold_of(page):
-    return float(page.input_value("#threshold"))
+    """The exact one; the field shows it rounded."""
+    return float(page.get_attribute("#threshold", "data-exact"))
 
 
 def names(page):
@@ -243,12 +244,15 @@ def test_filters_search_and_order(result, file, opened):
 def test_keyboard(result, file, opened):
     page = opened(file)
     opacity = "getComputedStyle(document.querySelector('.map')).opacity"
-    until(page, f"{opacity} === '0.7'")
+    until(page, f"{opacity} === '0.6'")
     page.keyboard.press("m")
     until(page, f"{opacity} === '0'")
     page.keyboard.press("]")
-    until(page, f"{opacity} === '0.8'")
-    assert page.is_checked("#map") and page.input_value("#opacity") == "80"
+    until(page, f"{opacity} === '0.7'")
+    assert page.is_checked("#map") and page.input_value("#opacity") == "70"
+    page.keyboard.press("Shift+M")  # as with caps lock
+    assert not page.is_checked("#map")
+    page.keyboard.press("m")
     outline = page.locator(".card .outline").first
     assert outline.is_visible()
     page.keyboard.press("o")
@@ -277,6 +281,13 @@ def test_keyboard(result, file, opened):
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#detail-name") == names(page)[2]
     assert page.inner_text("#detail-place") == f"3 of {len(result.y)}"
+    page.keyboard.press("End")
+    assert page.inner_text("#detail-name") == names(page)[-1] and page.is_disabled("#next")
+    page.keyboard.press("Home")
+    assert page.inner_text("#detail-name") == names(page)[0] and page.is_disabled("#previous")
+    assert page.is_enabled("#next")
+    page.click("#next")
+    page.click("#next")
     page.keyboard.press("Escape")
     assert not page.locator("#detail").is_visible()
     assert page.evaluate(focused) == names(page)[2]
@@ -327,17 +338,21 @@ def test_csv_of_verdicts(result, file, opened):
     threshold = threshold_of(page)
     with page.expect_download() as download:
         page.click("#csv")
-    assert download.value.suggested_filename == "verdicts.csv"
+    name = re.sub(r"[^\w]+", "-", result.name).strip("-")
+    assert download.value.suggested_filename == f"{name}-decisions.csv"
     text = download.value.path().read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [row["image"] for row in rows] == [str(path) for path in result.test.images]
+    shown = [f"{path.parent.name}/{path.name}" for path in result.test.images]
+    assert [row["image"] for row in rows] == [
+        f"'{name}" if name.startswith("=") else name for name in shown
+    ]
     for i, row in enumerate(rows):
         assert float(row["score"]) == result.scores[i]
         assert float(row["threshold"]) == threshold
         assert float(row["p_value"]) == result.p_values[i]
-        assert row["verdict"] == ("anomalous" if result.scores[i] < threshold else "normal")
-        assert row["label"] == {1: "normal", -1: "anomalous"}[result.y[i]]
-        kind = result.test.defect_types[i]
+        assert row["decision"] == ("flagged" if result.scores[i] < threshold else "passed")
+        assert row["known"] == {1: "good", -1: "defective"}[result.y[i]]
+        kind = result.test.defect_types[i] if result.y[i] == -1 else ""
         assert row["defect_type"] == (f"'{kind}" if kind == FORMULA_TYPE else kind)
     assert any(row["defect_type"].startswith("'=") for row in rows)
 
@@ -352,6 +367,7 @@ def test_recall_by_type_and_curves(result, file, opened):
         assert page.locator(f"#{name} .curve").is_visible()
     assert f"{result.metrics['aupro_0.3']:.4f}" in page.inner_text("#pro-number")
     page.click("#tab-provenance")
+    page.locator("details.fold > summary", has_text="Parameters").click()
     text = page.inner_text("#panel-provenance")
     assert "FilterBankPatches" in page.inner_text(".diagram") and "knn__contamination" in text
     assert re.search(r"\b[0-9a-f]{64}\b", text) and str(result.threshold) in text
@@ -390,6 +406,9 @@ def test_any_width(file, opened, width):
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     for name in ("images", "performance", "provenance"):
         page.click(f"#tab-{name}")
+        closed = page.locator("details.fold:not([open]) > summary:visible")
+        while closed.count():
+            closed.first.click()
         assert page.evaluate(overflow) == 0
     page.click("#tab-images")
     page.locator(".card").first.click()
@@ -412,8 +431,175 @@ def test_without_labels(result, opened, tmp_path):
     assert page.locator("#cost-panel, #type, #outline, #preset-zero").count() == 0
     page.click("#chips [data-filter=flagged]")
     assert len(names(page)) == len(files)
-    page.click("#tab-performance")
-    assert "no labels" in page.inner_text("#panel-performance")
+    assert "no labels" in page.inner_text("#basis")
+    assert page.locator("#tab-performance").count() == 0
+    assert page.inner_text("#finding") == f"{len(files)} of {len(files)} images flagged."
+
+
+def box_of(page, selector):
+    box = page.locator(selector).first.bounding_box()
+    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+
+
+@pytest.mark.parametrize("size", [(360, 740), (390, 844), (414, 896), (768, 1024)])
+def test_image_at_large_on_a_phone(file, opened, size):
+    page = opened(file, viewport={"width": size[0], "height": size[1]})
+    page.locator(".card").first.click()
+    stage, body = box_of(page, "#detail .stage"), box_of(page, "#detail-body")
+    head, foot = box_of(page, "#detail .detail-head"), box_of(page, "#detail .detail-foot")
+    assert 0 <= head[1] and head[3] <= stage[1] and stage[3] <= body[1] and foot[3] <= size[1]
+    page.click("#next")
+    page.evaluate("document.getElementById('detail').scrollTop = 1e6")
+    page.wait_for_timeout(50)
+    page.click("#detail [data-close]", timeout=3000)  # nothing lies over it, wherever it is read
+    assert not page.locator("#detail").is_visible()
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1440, 900), (1280, 600), (844, 390)])
+def test_image_at_large_fits_the_screen(file, opened, size):
+    page = opened(file, viewport={"width": size[0], "height": size[1]})
+    page.locator(".card").first.click()
+    for part in ("#detail", "#detail .stage", "#detail [data-close]", "#previous", "#next"):
+        left, top, right, bottom = box_of(page, part)
+        assert 0 <= left and 0 <= top and right <= size[0] and bottom <= size[1], part
+    scrolls = "(node) => node.scrollHeight > node.clientHeight + 1"
+    assert not page.eval_on_selector("#detail", scrolls)
+    stage, side = box_of(page, "#detail .stage"), box_of(page, "#detail-body")
+    assert stage[2] <= side[0]
+
+
+def test_fingers_can_press_it(file, opened):
+    page = opened(file, viewport={"width": 390, "height": 844}, has_touch=True)
+    for fold in page.locator("details.fold > summary:visible").all():
+        fold.click()
+    page.locator(".card").first.scroll_into_view_if_needed()
+    controls = ".button, .chip, .preset, .cell, .switch, [role=tab], summary, input, select"
+    small = """(nodes) => nodes.filter((node) => node.type !== "checkbox" && node.checkVisibility()
+        && node.getBoundingClientRect().height < 43.5).map((node) => node.outerHTML.slice(0, 99))"""
+    assert page.eval_on_selector_all(f":is({controls}):not(.diagram *)", small) == []
+    page.locator(".card").first.click()
+    assert page.eval_on_selector_all(f"#detail :is({controls})", small) == []
+    left, top, right, bottom = box_of(page, "#detail [data-close]")
+    assert right - left > 43 and bottom - top > 43
+
+
+def test_images_come_first_on_a_phone(result, file, opened):
+    page = opened(file, viewport={"width": 390, "height": 844})
+    assert not page.locator("#slider").is_visible() and not page.locator("#cost-miss").is_visible()
+    page.click("#cell-tn")
+    assert page.get_attribute("#cell-tn", "aria-pressed") == "true"
+    assert page.get_attribute("#cell-tp", "aria-pressed") == "false"
+    assert 0 <= box_of(page, "#images")[1] < 20
+    assert len(names(page)) == counts(page)[3]
+
+
+def test_what_was_found_in_a_sentence(result, file, opened):
+    page = opened(file)
+    n_bad, n_good, n = result.n_anomalous, result.n_normal, len(result.y)
+    page.fill("#threshold", "1e9")
+    assert page.inner_text("#finding") == (
+        f"{n} of {n} images flagged. All {n_bad} defective parts found; all {n_good} good parts "
+        "flagged by mistake."
+    )
+    page.fill("#threshold", "-1e9")
+    assert page.inner_text("#finding") == (
+        f"None of {n} images flagged. No defective part found, {n_bad} missed; no good part "
+        "flagged by mistake."
+    )
+    assert "bad" in page.get_attribute("#tile-missed", "class").split()
+    page.click("#preset-zero")
+    tp, fn, fp, _ = counts(page)
+    found = f"{tp} of {n_bad}" if fn else f"All {n_bad}"
+    assert f"{found} defective parts found" in page.inner_text("#finding") and fp == 0
+    assert page.inner_text("#tile-zero-value") == str(fn)
+    assert "zero overkill" in page.get_attribute("#tile-zero", "title")
+    for name, number in zip(("tp", "fn", "fp", "tn"), counts(page), strict=True):
+        assert page.get_attribute(f"#cell-{name}", "aria-label").startswith(f"{number} of ")
+        assert ("none" in page.get_attribute(f"#cell-{name}", "class").split()) == (number == 0)
+
+
+def test_numbers_as_people_write_them(result, file, opened):
+    page = opened(file)
+    for text, number in (("-6,5", -6.5), ("−0.25", -0.25), (" .5", 0.5), ("-1e-3", -0.001)):
+        page.fill("#threshold", text)
+        assert threshold_of(page) == number and counts(page) == expected(result, number)
+    for text in ("", "0x10", "-6,5,1", "Infinity", "nan"):
+        page.fill("#threshold", text)
+        assert page.locator("#threshold-problem").is_visible(), text
+        assert threshold_of(page) == -0.001
+    page.click("#preset-calibrated")
+    assert not page.locator("#threshold-problem").is_visible()
+    assert threshold_of(page) == result.threshold
+    page.fill("#cost-miss", "2,5")
+    assert not page.locator("#cost-miss-problem").is_visible()
+    for field, text in (("cost-miss", "1,000"), ("cost-alarm", "-1"), ("prevalence", "120")):
+        page.fill(f"#{field}", text)
+        assert page.get_attribute(f"#{field}", "aria-invalid") == "true"
+        assert page.locator(f"#{field}-problem").is_visible()
+
+
+def test_one_preset_at_a_time(file, opened):
+    page = opened(file)
+    for preset in ("zero", "cheapest", "calibrated"):
+        page.click(f"#preset-{preset}")
+        pressed = "[...document.querySelectorAll('.preset[aria-pressed=true]')].map((n) => n.id)"
+        assert page.evaluate(pressed) == [f"preset-{preset}"]
+
+
+def test_empty_lists_say_why(file, opened):
+    page = opened(file)
+    page.fill("#threshold", "1e9")
+    page.click("#chips [data-filter=missed]")
+    assert page.inner_text("#empty-says") == "No defect is missed at this threshold."
+    page.click("#clear")
+    assert page.evaluate("document.activeElement.id") == "search"
+    page.fill("#search", "no such image")
+    assert page.inner_text("#empty-says") == "No image fits these filters."
+    offered = page.locator("#type option").all_inner_texts()
+    assert "good" not in offered and HOSTILE_TYPE in offered
+
+
+def test_of_one_image_without_mask(result, opened, tmp_path):
+    scored = scored_images(result.estimator, list(result.test.images)[:1], name="one")
+    write_report(scored, tmp_path / "report.html")
+    page = opened(tmp_path / "report.html")
+    assert not page.locator("#histogram").is_visible() and page.locator("#threshold").is_visible()
+    assert page.locator("#outline, #detail-outline").count() == 0
+    assert page.inner_text("#shown") == "1 image"
+    page.click("#help-button")
+    assert "outlines" not in page.inner_text("#help")
+
+
+def test_why_is_in_words(file, opened):
+    page = opened(file)
+    page.locator(".card").first.click()
+    assert page.locator(".says").first.inner_text().startswith("Most unusual spot: ")
+    assert not page.locator(".numbers .note").first.is_visible()
+    page.click(".numbers summary")
+    assert "distance" in page.inner_text(".numbers")
+    page.keyboard.press("End")
+    assert "Only the most unusual" in page.inner_text("#detail-near")
+
+
+def test_colours_are_remembered(file, opened):
+    page = opened(file, color_scheme="light")
+    assert page.get_attribute("#theme", "aria-pressed") == "false"
+    page.click("#theme")
+    page.reload()
+    page.wait_for_selector(".card")
+    assert page.get_attribute("#theme", "aria-pressed") == "true"
+
+
+def test_printed(result, file, opened):
+    page = opened(file)
+    page.click("#chips [data-filter=found]")
+    page.emulate_media(media="print")
+    page.wait_for_timeout(100)
+    assert "Shown: defects found, most unusual first." in page.inner_text("#printed")
+    assert "(calibrated)" in page.inner_text("#printed")
+    assert page.locator(".print-only .legend").is_visible()
+    left, _, right, _ = box_of(page, "#histogram")
+    assert right - left < 300
 
 
 @pytest.mark.slow
@@ -446,7 +632,7 @@ def test_thousand_images(result, opened, tmp_path):
         " slider.value = place; slider.dispatchEvent(new Event('input')); } }",
     )
     assert time.perf_counter() - start < 10
-    assert int(page.inner_text("#count-flagged")) == n
+    assert page.inner_text("#count-flagged") == "1,000"
     page.locator(".card").last.scroll_into_view_if_needed()
     until(page, "document.querySelector('.card:last-child .photo').complete")
     until(page, "document.querySelector('.card:last-child .photo').naturalWidth > 0")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from html.parser import HTMLParser
@@ -27,7 +28,14 @@ from skanomaly.report._html_diagram import diagram_of
 from skanomaly.report._html_page import is_own_page, json_text, page
 from skanomaly.report._report_curves import calibration_curve
 from skanomaly.report._report_data import card_side, report_data, shown_text, subject_of
-from skanomaly.report._thumbnails import crop, jpeg, map_picture, outline_path
+from skanomaly.report._thumbnails import (
+    colours_beyond,
+    crop,
+    deepest_score,
+    jpeg,
+    map_picture,
+    outline_path,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +71,7 @@ def test_rows_are_what_was_scored(scored):
     assert data["threshold"] == scored.threshold and data["costs"] == {"miss": 3, "falseAlarm": 1}
     for i, row in enumerate(data["images"]):
         path = scored.images[i]
-        assert row["name"] == f"{path.parent.name}/{path.name}" and row["path"] == str(path)
+        assert row["name"] == f"{path.parent.name}/{path.name}"
         assert (row["score"], row["p"]) == (scored.scores[i], scored.p_values[i])
         assert (row["y"], row["type"]) == (scored.y[i], scored.defect_types[i])
         assert bool(row["outline"]) == (scored.y[i] == -1)
@@ -71,6 +79,7 @@ def test_rows_are_what_was_scored(scored):
         assert photo.size == (row["width"], row["height"]) == (64, 64)
         with Image.open(path) as image:
             assert np.abs(np.asarray(photo, float) - np.asarray(image, float)).mean() < 6
+    assert str(scored.images[0].parents[1]) not in json.dumps(data)  # folders of this machine
     digests = data["provenance"]["digests"]
     assert set(digests) == {"test images", "training images"}
     assert len(set(digests.values())) == 2
@@ -97,20 +106,42 @@ def test_calibration_by_a_plain_loop():
 
 
 def test_map_is_the_map_in_the_colours_of_all(scored):
+    """Within the limits those of all heat maps; beyond them deeper with the logarithm."""
     low, high = color_limits(scored.estimator)
-    grid = scored.patch_scores[-1]
-    picture = picture_of(map_picture(grid, (64, 64), (low, high)))
+    grid = 30 * scored.patch_scores[-1]
+    deepest = deepest_score([*scored.patch_scores, grid], (low, high))
+    assert deepest == grid.max() > low + 8 * (high - low)
+    picture = picture_of(map_picture(grid, (64, 64), (low, high), deepest))
     assert picture.size == (64, 64)
-    heat = (upsample_map(grid, (64, 64)).astype(float) - low) / (high - low)
-    colours = colour_table(128)[np.round(np.clip(heat, 0, 1) * 127).astype(int)]
-    np.testing.assert_array_equal(np.asarray(picture.convert("RGBA")), colours)
+    scores, found = upsample_map(grid, (64, 64)).astype(float), np.asarray(picture.convert("RGBA"))
+    table = colour_table(128)
+    np.testing.assert_array_equal(colours_beyond()[:128], table)
+    n_beyond = 0
+    for score, colour in zip(scores.ravel(), found.reshape(-1, 4), strict=True):
+        heat = (score - low) / (high - low)
+        if heat <= 1:
+            np.testing.assert_array_equal(colour, table[round(max(heat, 0) * 127)])
+        else:
+            step = round(96 * math.log(heat) / math.log((deepest - low) / (high - low)))
+            np.testing.assert_array_equal(colour, colours_beyond()[127 + min(step, 96)])
+            n_beyond += 1
+    assert n_beyond > 10
+
+
+def test_good_parts_alone_are_not_drawn_like_defects():
+    usual = [np.full((3, 3), 1.5, dtype=np.float32)]
+    assert deepest_score(usual, (1.0, 2.0)) == 9
+    usual.append(np.full((3, 3), 20, dtype=np.float32))
+    assert deepest_score(usual, (1.0, 2.0)) == 20
+    (*_, opacity), (*_, deeper) = colours_beyond()[127], colours_beyond()[-1]
+    assert opacity < deeper < 255
 
 
 def test_a_fine_map_keeps_its_peak():
     """Of a detector of images, whose maps are larger than the picture."""
     grid = np.zeros((500, 300), dtype=np.float32)
     grid[333, 222] = 1000
-    picture = picture_of(map_picture(grid, (1000, 600), (0, 1)))
+    picture = picture_of(map_picture(grid, (1000, 600), (0, 1), 1000))
     assert picture.height == 128 and picture.width == 77
     opacity = np.asarray(picture.convert("RGBA"))[..., 3]
     y, x = np.unravel_index(opacity.argmax(), opacity.shape)

@@ -1,59 +1,4 @@
-"use strict";
-// Elements and charts. Texts go through textContent alone: nothing of the data becomes markup.
-
-const SVG = "http://www.w3.org/2000/svg";
-
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  fill(node, attributes);
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-function drawn(tag, attributes = {}, text = null) {
-  const node = document.createElementNS(SVG, tag);
-  fill(node, attributes);
-  if (text !== null) node.textContent = text;
-  return node;
-}
-
-function fill(node, attributes) {
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") node.textContent = value;
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== null && value !== undefined && value !== false) {
-      node.setAttribute(name, value);
-    }
-  }
-}
-
-function short(value, digits = 4) {
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-4) return value.toExponential(digits - 1);
-  return value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(size))));
-}
-
-function percent(share, digits = 1) {
-  return Number.isFinite(share) ? `${(100 * share).toFixed(digits)}%` : "–";
-}
-
-// A step of 1, 2 or 5 times a power of ten, so that a span has about so many of them.
-function niceStep(span, wanted) {
-  const raw = span / wanted;
-  const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999) * power;
-  return Number(step.toPrecision(12));
-}
-
-function ticks(low, high, wanted) {
-  const step = niceStep(high - low, wanted);
-  const out = [];
-  for (let k = Math.ceil(low / step); k * step <= high + step * 1e-9; k += 1) {
-    out.push(Number((k * step).toPrecision(12)));
-  }
-  return out;
-}
+// The histogram of the scores, and the curves.
 
 // Scores by class: good parts above the axis, defective ones below, unlabelled ones above.
 class Histogram {
@@ -88,11 +33,11 @@ class Histogram {
     this.width = this.host.clientWidth;
     if (this.width < 40) return;
     const mirrored = this.groups.length > 1;
-    const height = mirrored ? 168 : 140;
-    const base = mirrored ? 80 : 114;
-    const room = mirrored ? 66 : 96;
+    const height = mirrored ? 150 : 118;
+    const base = mirrored ? 66 : 88;
+    const room = mirrored ? 54 : 74;
     const svg = drawn("svg", { viewBox: `0 0 ${this.width} ${height}`, role: "img" });
-    svg.append(drawn("title", {}, "Histogram of the scores"));
+    this.bottom = mirrored ? base + room + 3 : base + 1;
     const bins = Math.max(20, Math.min(72, Math.round(this.width / 6)));
     const count = (scores) => {
       const out = new Array(bins).fill(0);
@@ -134,16 +79,15 @@ class Histogram {
       }
     });
     svg.append(drawn("line", { class: "base", x1: 0, x2: this.width, y1: base, y2: base }));
-    const bottom = mirrored ? height - 4 : height - 8;
-    for (const value of this.axis.ticks(Math.max(3, Math.floor(this.width / 55)))) {
+    for (const value of this.axis.ticks(Math.max(3, Math.floor(this.width / 80)))) {
       const x = this.position(value);
-      svg.append(drawn("line", { class: "base", x1: x, x2: x, y1: base - 2, y2: base + 3 }));
-      svg.append(drawn("text", { class: "tick", x, y: bottom, "text-anchor": "middle" }, `${value}`));
+      svg.append(drawn("line", { class: "base", x1: x, x2: x, y1: this.bottom, y2: this.bottom + 4 }));
+      svg.append(drawn("text", { class: "tick", x, y: this.bottom + 16, "text-anchor": "middle" }, `${value}`));
     }
-    this.line = drawn("line", { class: "cut", y1: 0, y2: height - 16 });
+    this.line = drawn("line", { class: "cut", y1: 0, y2: this.bottom });
     this.grip = drawn("rect", { class: "grip", width: 8, height: 18, rx: 4, y: 4 });
     svg.append(this.line, this.grip);
-    this.host.replaceChildren(svg, this.legend());
+    this.host.replaceChildren(svg);
     this.svg = svg;
     if (this.threshold !== null) this.mark(this.threshold);
   }
@@ -153,16 +97,19 @@ class Histogram {
       element("span", {}, element("i", { class: group.kind }), group.label),
     );
     if (this.training.length) {
-      entries.push(element("span", {}, element("i", { class: "trained" }), "training, held out"));
+      entries.push(element("span", {}, element("i", { class: "trained" }), "Good training images"));
     }
-    return element("p", { class: "chart-legend" }, ...entries);
+    return entries;
   }
 
   mark(threshold) {
     this.threshold = threshold;
     if (!this.line) return;
     const x = this.position(threshold);
+    const counts = this.groups.map((group) => `${below(group.scores, threshold)} of ${group.label}`);
+    this.svg.setAttribute("aria-label", `Histogram of the scores. Flagged: ${counts.join(", ")}.`);
     this.zone.setAttribute("width", Math.max(0, x));
+    this.zone.setAttribute("height", this.bottom);
     this.line.setAttribute("x1", x);
     this.line.setAttribute("x2", x);
     this.grip.setAttribute("x", x - 4);
@@ -172,18 +119,17 @@ class Histogram {
 // A curve in the unit square, or a part of it.
 class CurveChart {
   constructor(host, curve, { xLabel, yLabel, xMax = 1, yMax = 1, diagonal = false, limit = null }) {
-    const [width, height, left, top, right, bottom] = [360, 280, 44, 10, 12, 40];
+    const [width, height, left, top, right, bottom] = [360, 280, 58, 10, 16, 42];
     this.x = (value) => left + ((width - left - right) * Math.min(value, xMax)) / xMax;
     this.y = (value) => height - bottom - ((height - top - bottom) * Math.min(value, yMax)) / yMax;
-    const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-    svg.append(drawn("title", {}, `${yLabel} against ${xLabel}`));
+    const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${yLabel} against ${xLabel}` });
     for (const value of ticks(0, xMax, 4)) {
       svg.append(drawn("line", { class: "rule", x1: this.x(value), x2: this.x(value), y1: top, y2: this.y(0) }));
-      svg.append(drawn("text", { class: "tick", x: this.x(value), y: height - bottom + 16, "text-anchor": "middle" }, `${value}`));
+      svg.append(drawn("text", { class: "tick", x: this.x(value), y: height - bottom + 16, "text-anchor": "middle" }, percent(value, 0)));
     }
     for (const value of ticks(0, yMax, 4)) {
       svg.append(drawn("line", { class: "rule", x1: left, x2: width - right, y1: this.y(value), y2: this.y(value) }));
-      svg.append(drawn("text", { class: "tick", x: left - 8, y: this.y(value) + 4, "text-anchor": "end" }, `${value}`));
+      svg.append(drawn("text", { class: "tick", x: left - 8, y: this.y(value) + 4, "text-anchor": "end" }, percent(value, 0)));
     }
     svg.append(drawn("text", { class: "label", x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel));
     const middle = (top + height - bottom) / 2;

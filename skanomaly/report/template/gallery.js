@@ -1,4 +1,4 @@
-// Cards of images, and one image at large. Pictures are set when they come near the window.
+// Cards of images. Pictures are set when they come near the window.
 
 class Stage {
   // A photograph, its heat map and its outline, one over the other.
@@ -24,7 +24,7 @@ class Stage {
 }
 
 function badge(outcome) {
-  return element("span", { class: `badge ${outcome}`, text: OUTCOMES[outcome].label });
+  return element("span", { class: `badge ${outcome}` }, outcomeIcon(outcome), OUTCOMES[outcome].label);
 }
 
 class Card {
@@ -32,8 +32,8 @@ class Card {
     this.image = image;
     this.stage = new Stage(image);
     this.badge = badge("passed");
-    // A folder that is named after the type of defect has said it.
-    const known = image.y === null || image.name.startsWith(`${image.type}/`) ? null : image.type;
+    // A good part has no type of defect. A folder that is named after the type of defect has said it.
+    const known = image.y !== -1 || image.name.startsWith(`${image.type}/`) ? null : image.type;
     this.node = element(
       "button",
       { type: "button", class: "card", "data-index": image.index },
@@ -53,8 +53,9 @@ class Card {
     if (this.outcome === outcome) return;
     this.outcome = outcome;
     this.node.dataset.outcome = outcome;
-    this.badge.className = `badge ${outcome}`;
-    this.badge.textContent = OUTCOMES[outcome].label;
+    const old = this.badge;
+    this.badge = badge(outcome);
+    old.replaceWith(this.badge);
     this.node.setAttribute(
       "aria-label",
       `${this.image.name}: ${OUTCOMES[outcome].label}, score ${short(this.image.score)}`,
@@ -133,106 +134,5 @@ class Gallery {
 
   loadVisible() {
     for (const index of this.visible) this.cards[index].stage.load();
-  }
-}
-
-class Detail {
-  constructor(gallery, threshold) {
-    this.dialog = document.getElementById("detail");
-    this.gallery = gallery;
-    this.threshold = threshold;
-    this.index = null;
-    document.getElementById("previous").addEventListener("click", () => this.step(-1));
-    document.getElementById("next").addEventListener("click", () => this.step(1));
-    this.dialog.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (step === undefined || event.target.matches("input[type=range]")) return;
-      this.step(step);
-      event.preventDefault();
-    });
-    this.dialog.addEventListener("close", () => {
-      gallery.cards[this.index].node.focus();
-    });
-  }
-
-  step(by) {
-    this.show(this.gallery.neighbour(this.index, by));
-  }
-
-  open(index) {
-    this.show(index);
-    if (!this.dialog.open) this.dialog.showModal();
-  }
-
-  show(index) {
-    this.index = index;
-    const image = IMAGES[index];
-    const stage = new Stage(image);
-    stage.load(true);
-    if (image.why) {
-      const box = element("i", { class: "patch" });
-      ["left", "top", "width", "height"].forEach((side, i) => {
-        box.style.setProperty(side, `${100 * image.why.box[i]}%`);
-      });
-      stage.node.append(box);
-    }
-    document.getElementById("detail-stage").replaceChildren(stage.node);
-    document.getElementById("detail-name").textContent = image.name;
-    const at = this.gallery.visible.indexOf(index);
-    document.getElementById("detail-place").textContent =
-      at < 0 ? "" : `${at + 1} of ${this.gallery.visible.length}`;
-    this.decide();
-    this.explain(image);
-  }
-
-  decide() {
-    if (this.index === null) return;
-    const image = IMAGES[this.index];
-    const threshold = this.threshold();
-    const outcome = outcomeOf(image, threshold);
-    const sign = image.score < threshold ? "<" : "≥";
-    const facts = [
-      ["Score", `${short(image.score, 5)} ${sign} threshold ${short(threshold, 5)}`],
-      image.p === null ? null : ["p-value", short(image.p, 3)],
-      image.y === null ? null : ["Known to be", image.y === 1 ? "good" : image.type],
-      ["Size", `${image.width} × ${image.height} pixels`],
-      image.path === null ? null : ["File", image.path],
-    ];
-    document.getElementById("detail-facts").replaceChildren(
-      element("p", { class: "verdict" }, badge(outcome), element("span", { text: OUTCOMES[outcome].says })),
-      element(
-        "dl",
-        { class: "pairs" },
-        ...facts
-          .filter((fact) => fact !== null)
-          .map(([name, value]) =>
-            element(
-              "div",
-              { class: name === "File" ? "stacked" : null },
-              element("dt", { text: name }),
-              element("dd", { text: value }),
-            ),
-          ),
-      ),
-    );
-  }
-
-  explain(image) {
-    const host = document.getElementById("detail-near");
-    host.replaceChildren();
-    if (!image.why) return;
-    const why = image.why;
-    const figure = (source, text) =>
-      element("figure", {}, element("img", { src: source, alt: "" }), element("figcaption", { text }));
-    const pair = element("div", { class: "pair" }, figure(why.query, "most unusual patch"));
-    if (why.normal) pair.append(figure(why.normal, "nearest normal patch"));
-    else if (why.missing) {
-      pair.append(element("p", { class: "note", text: `No picture of the nearest normal patch: ${why.missing}.` }));
-    }
-    host.append(
-      element("h3", { text: "Why" }),
-      pair,
-      ...why.lines.map((line) => element("p", { class: "note", text: line })),
-    );
   }
 }

@@ -1,18 +1,25 @@
 // What a threshold decides: pure functions of scores and labels, compared as Python compares them.
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+const DATA = JSON.parse(byId("data").textContent);
 const IMAGES = DATA.images.map((row, index) => ({ ...row, index }));
 const LABELLED = IMAGES[0].y !== null;
+const OUTLINED = IMAGES.some((image) => image.outline);
+const EXPLAINED = IMAGES.some((image) => image.why);
 const GOOD = IMAGES.filter((image) => image.y === 1).map((image) => image.score);
 const BAD = IMAGES.filter((image) => image.y === -1).map((image) => image.score);
 const SCORES = IMAGES.map((image) => image.score).sort((a, b) => a - b);
 
 const OUTCOMES = {
-  found: { label: "Found", says: "defective, flagged" },
-  missed: { label: "Missed", says: "defective, not flagged" },
-  alarm: { label: "False alarm", says: "good, flagged" },
-  passed: { label: "Passed", says: LABELLED ? "good, not flagged" : "not flagged" },
-  flagged: { label: "Flagged", says: "flagged" },
+  found: { label: "Found", says: "defective, flagged", plural: "defects found", none: "No defect is found" },
+  missed: { label: "Missed", says: "defective, passed", plural: "missed defects", none: "No defect is missed" },
+  alarm: { label: "False alarm", says: "good, flagged", plural: "false alarms", none: "No good part is flagged" },
+  passed: {
+    label: "Passed",
+    says: LABELLED ? "good, passed" : "passed",
+    plural: LABELLED ? "good parts that pass" : "images that pass",
+    none: LABELLED ? "No good part passes" : "No image passes",
+  },
+  flagged: { label: "Flagged", says: "flagged", plural: "flagged images", none: "No image is flagged" },
 };
 
 function outcomeOf(image, threshold) {
@@ -147,15 +154,9 @@ class Axis {
   // Round numbers that lie apart on the axis.
   ticks(most) {
     const out = [];
-    const free = 0.75 / most;
-    const fits = (score) => {
-      const share = this.share(score);
-      return share > 0.03 && share < 0.97 && out.every((other) => Math.abs(this.share(other) - share) > free);
-    };
-    for (const wanted of [2, 4, 8, 16, 32, 64, 128, 256]) {
-      for (const score of ticks(this.low, this.high, wanted)) {
-        if (out.length < most && fits(score)) out.push(score);
-      }
+    for (let i = 0; i < most; i += 1) {
+      const [low, high] = [0.2, 0.8].map((at) => this.score((i + at) / most));
+      out.push(roundest(low, high));
     }
     return out;
   }
@@ -169,15 +170,16 @@ function csvCell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+// Of all images, whatever is shown.
 function verdictsCsv(threshold) {
-  const header = ["image", "label", "defect_type", "score", "threshold", "verdict", "p_value"];
+  const header = ["image", "known", "defect_type", "score", "threshold", "decision", "p_value"];
   const rows = IMAGES.map((image) => [
-    image.path ?? image.name,
-    image.y === null ? null : image.y === 1 ? "normal" : "anomalous",
-    image.type,
+    image.name,
+    image.y === null ? null : image.y === 1 ? "good" : "defective",
+    image.y === 1 ? null : image.type,
     image.score,
     threshold,
-    image.score < threshold ? "anomalous" : "normal",
+    image.score < threshold ? "flagged" : "passed",
     image.p,
   ]);
   return [header, ...rows].map((row) => row.map(csvCell).join(",")).join("\r\n") + "\r\n";
