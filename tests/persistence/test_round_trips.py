@@ -32,6 +32,7 @@ from skanomaly.datasets import make_surfaces
 from skanomaly.metrics import image_auroc_scorer
 from skanomaly.model_selection import OneClassSplit
 
+pytestmark = pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")
 HERE = __name__
 KNN, SHARED = PatchKNNScorer(), PatchGaussianScorer("shared")
 TEXTS = {

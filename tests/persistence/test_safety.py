@@ -21,6 +21,8 @@ from skanomaly import PatchKNNScorer, load_model, model_manifest, save_model
 from skanomaly.persistence import ModelVersionWarning
 from skanomaly.persistence._tree import StoredArray
 
+pytestmark = pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")
+
 
 @pytest.fixture(scope="module")
 def scorer():
@@ -233,16 +235,20 @@ def test_types_that_are_trusted_do_nothing_but_take_their_attributes():
     from sklearn.base import BaseEstimator
 
     from skanomaly._parameters import Estimator
-    from skanomaly.persistence._trusted import trusted_names
+    from skanomaly.persistence._trusted import trusted_metrics, trusted_types
 
     setters = (None, BaseEstimator.__setstate__, Estimator.__setstate__)
-    for name in trusted_names():
+    for name in trusted_types():
         module, _, attribute = name.rpartition(".")
         value = getattr(importlib.import_module(module), attribute)
-        if isinstance(value, type) and name.startswith("skanomaly."):
-            assert getattr(value, "__setstate__", None) in setters, name
-            assert value.__new__ is object.__new__, name
-            assert value.__reduce__ is object.__reduce__, name
+        assert isinstance(value, type), name
+        assert getattr(value, "__setstate__", None) in setters, name
+        assert value.__new__ is object.__new__, name
+        assert value.__reduce__ is object.__reduce__, name
+        assert "__call__" not in dir(value), name
+    for name in trusted_metrics():
+        module, _, attribute = name.rpartition(".")
+        assert not isinstance(getattr(importlib.import_module(module), attribute), type)
 
 
 def test_a_newer_format(path):
