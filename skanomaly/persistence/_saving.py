@@ -102,7 +102,8 @@ def save_model(
         warn_user(
             f"{place} holds {', '.join(unknown)}: what is neither of this package nor among the "
             "types of scikit-learn that it trusts has to be named by whoever loads the file, "
-            f"load_model(path, trusted={unknown}), or on the command line --plugin FILE",
+            f"load_model(path, trusted={unknown}), or on the command line by --plugin FILE or "
+            "--trust NAME",
             ModelTrustWarning,
         )
     write_container(place, manifest, data, arrays, files)

@@ -92,14 +92,15 @@ def take_out(
                 done[id(value)] = value, copy
                 for place, item in np.ndenumerate(array):
                     copy[place] = copied(item)
-            elif array.nbytes < LEAST_BYTES:
-                copy = array
             else:
                 if not array.flags.c_contiguous and not array.flags.f_contiguous:
                     # In the order of its strides, by which BLAS sums one way or another.
                     array = np.copy(array, order="K")
-                copy = _stand_in(StoredArray, {"number": len(arrays)})
-                arrays.append(array)
+                if array.nbytes < LEAST_BYTES:
+                    copy = array
+                else:
+                    copy = _stand_in(StoredArray, {"number": len(arrays)})
+                    arrays.append(array)
         elif isinstance(value, PurePath):
             copy = _stand_in(StoredPath, {"text": str(value)})
         elif type(value) is dict:

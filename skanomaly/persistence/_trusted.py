@@ -173,8 +173,8 @@ def untrusted_error(path: object, names: Sequence[str]) -> TypeError:
     return TypeError(
         f"{path} holds types that are not trusted: {', '.join(names)}.{reasons} Whoever made the "
         "file chose these names, and to load it is to use what they stand for here. If you know "
-        f"them, load it with trusted=[{listed}], or on the command line with --plugin FILE, the "
-        "file or module of Python that defines them"
+        f"them, load it with trusted=[{listed}]; on the command line with --plugin FILE, the file "
+        "or module of Python that defines them, or --trust NAME for each"
     )
 
 
