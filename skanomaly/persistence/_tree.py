@@ -88,6 +88,8 @@ def take_out(
         elif isinstance(value, np.ndarray):
             array = np.asarray(value)
             if array.dtype.hasobject:
+                if array.ndim != 1:  # skops would open the lists in it
+                    raise TypeError(f"an array of objects has {array.ndim} dimensions, not 1")
                 copy = np.empty(array.shape, dtype=object)
                 done[id(value)] = value, copy
                 for place, item in np.ndenumerate(array):
