@@ -19,10 +19,10 @@ from skanomaly.cli._options import (
     Plugin,
     Trust,
     home,
-    load_kept,
     plain_errors,
     printable,
 )
+from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
 
 

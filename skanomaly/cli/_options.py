@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -319,34 +319,6 @@ def import_plugins(sources: list[str] | None) -> list[ModuleType]:
     from skanomaly.registry._plugins import import_plugin
 
     return [import_plugin(source) for source in sources or ()]
-
-
-def load_kept(path: Path, plugins: list[str] | None, trust: list[str] | None) -> Any:
-    """A model from its file, with the types and functions that its plug-ins define.
-
-    Parameters
-    ----------
-    path : Path
-        Of the model.
-    plugins : list of str or None
-        Values of ``--plugin``: whoever names a file of code to be run trusts what it defines.
-    trust : list of str or None
-        Values of ``--trust``.
-
-    Returns
-    -------
-    estimator
-    """
-    from skanomaly import load_model
-
-    names = list(trust or ())
-    for module in import_plugins(plugins):
-        home = module.__name__
-        for value in vars(module).values():
-            of = getattr(value, "__module__", None)
-            if isinstance(value, (type, FunctionType)) and f"{of}.".startswith(f"{home}."):
-                names.append(f"{of}.{value.__name__}")
-    return load_model(path, trusted=names)
 
 
 def read_splits(root: Path, layout: str | None, category: str | None) -> list[DatasetSplit]:

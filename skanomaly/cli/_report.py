@@ -24,11 +24,11 @@ from skanomaly.cli._options import (
     Plugin,
     Trust,
     home,
-    load_kept,
     plain_errors,
     printable,
     read_splits,
 )
+from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
 
 

@@ -25,10 +25,10 @@ from skanomaly.cli._options import (
     Plugin,
     Trust,
     home,
-    load_kept,
     plain_errors,
 )
 from skanomaly.cli._records import Printed, RecordFile, field_names, is_terminal
+from skanomaly.cli._settings import load_kept
 
 _SIGMA = 4.0  # of heat maps, as of anomaly_maps
 _FOUND = 3  # exit code
