@@ -261,9 +261,11 @@ class Ran:
         return os.mkdir, (str(self.marker),)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".bin", ".npz"])
-@pytest.mark.parametrize("kind", ["timm", "open_clip"])
-def test_weights_that_would_run_code_do_not(kind, suffix, tmp_path, tiny_clip, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("timm", ".pth"), ("timm", ".npz"), ("open_clip", ".pth"), ("open_clip", ".bin")],
+)
+def test_weights_that_would_run_code_do_not(kind, suffix, tmp_path, monkeypatch):
     """Not either in versions of timm and open_clip that read them as any pickle."""
     torch = pytest.importorskip("torch")
     marker, file = tmp_path / "ran", tmp_path / f"model{suffix}"
@@ -271,7 +273,8 @@ def test_weights_that_would_run_code_do_not(kind, suffix, tmp_path, tiny_clip, m
     if kind == "timm":
         embedder = TimmPatches("resnet18", weights=f"pretrained@{file}", device="cpu")
     else:
-        embedder = OpenClipPatches(tiny_clip, weights=f"openai@{file}", device="cpu")
+        pytest.importorskip("open_clip")
+        embedder = OpenClipPatches("ViT-B-32", weights=f"laion2b_e16@{file}", device="cpu")
     load, plainly = torch.load, []
 
     def load_as_others_do(*args, weights_only=False, **options):
@@ -281,4 +284,4 @@ def test_weights_that_would_run_code_do_not(kind, suffix, tmp_path, tiny_clip, m
     monkeypatch.setattr(torch, "load", load_as_others_do)
     with pytest.raises((ValueError, OSError)):
         embedder.fit_transform(np.zeros((1, 64, 64, 3), np.uint8))
-    assert not marker.exists() and all(plainly)
+    assert not marker.exists() and all(plainly) and plainly
