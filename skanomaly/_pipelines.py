@@ -70,6 +70,14 @@ class SplitPipeline:
         """All steps before the scorer."""
         return self.image_transformers + self.token_transformers
 
+    @property
+    def train_images(self) -> Any:
+        """The :class:`TrainingImages` that a detector or the embedder remembers; None of none."""
+        for step in (self.scorer, *reversed(self.image_transformers)):
+            if (known := getattr(step, "_train_images", None)) is not None:
+                return known
+        return None
+
     def transform(self, images: Any) -> Any:
         """What the scorer takes: the images after all transformers."""
         for transformer in self.transformers:

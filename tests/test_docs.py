@@ -83,6 +83,7 @@ def test_caching(names, tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2 * len(names["good"]) + len(names["new"])
 
 
+@pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")
 def test_models(names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = ModuleType("docs_models")  # whose functions have a place to be found at

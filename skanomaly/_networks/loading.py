@@ -100,6 +100,38 @@ def tag_and_file(weights: PathLike) -> tuple[PathLike, Path | None]:
     return tag, file
 
 
+def check_plain(path: Path, user: str) -> None:
+    """Raise where another library might run code from a file of weights to read it.
+
+    Some versions of timm and open_clip read what is no ``.safetensors`` file as a pickle.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Of the file.
+    user : str
+        What reads it, for error messages.
+
+    Raises
+    ------
+    ValueError
+        When it does not hold plain tensors.
+    """
+    if path.suffix != ".safetensors":
+        _plain(path, import_optional("torch", "torch", user))
+
+
+def _plain(path: Path, torch: Any) -> Any:
+    """Content of a file of torch; no code from it is run."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as exc:
+        raise ValueError(
+            f"{path} could not be read as plain tensors ({type(exc).__name__}); it is damaged, "
+            "or a pickle that runs code, which is refused. Save the state_dict as .safetensors"
+        ) from exc
+
+
 def read_weights(weights: PathLike, user: str) -> dict[str, torch.Tensor]:
     """Read the tensors of a local weight file without running any code from it.
 
@@ -133,13 +165,7 @@ def read_weights(weights: PathLike, user: str) -> dict[str, torch.Tensor]:
         except Exception as exc:
             raise ValueError(f"{path} is not a readable safetensors file: {exc}") from exc
     else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as exc:
-            raise ValueError(
-                f"{path} could not be read as plain tensors ({type(exc).__name__}); it is damaged, "
-                "or a pickle that runs code, which is refused. Save the state_dict as .safetensors"
-            ) from exc
+        state = _plain(path, torch)
     for wrapper in ("state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

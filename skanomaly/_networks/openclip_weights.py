@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skanomaly._networks.hub import download_error, open_clip_file
-from skanomaly._networks.loading import read_weights, tag_and_file, unknown_weights
+from skanomaly._networks.loading import check_plain, read_weights, tag_and_file, unknown_weights
 from skanomaly._optional import import_optional
 from skanomaly._typing import PathLike
 
@@ -163,6 +163,8 @@ def build_open_clip(
     state = read_weights(weights, user) if kind == "file" else None
     if kind == "tag":
         path = download(model_name, weights, user) if kept is None else kept
+        if kept is not None and kept.suffix not in (".npz", ".npy"):  # which it reads as arrays
+            check_plain(kept, user)
         options = {"pretrained": str(path), "quick_gelu": config["quick_gelu"]}
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(0)

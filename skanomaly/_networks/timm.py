@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.hub import download_error, timm_file
 from skanomaly._networks.loading import (
+    check_plain,
     load_once,
     read_weights,
     tag_and_file,
@@ -225,6 +226,8 @@ def _weight_options(
         # The number of classes is the file's own, so that timm demands every tensor.
         overlay, options = {"num_classes": n_classes}, {"num_classes": n_classes}
     if state is None and kept is not None:
+        if cfg is None or not cfg.custom_load:
+            check_plain(kept, "timm")
         return {"pretrained": True, "pretrained_cfg_overlay": {"file": str(kept)}}, None
     if state is None:
         return {"pretrained": True}, None

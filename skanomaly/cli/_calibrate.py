@@ -19,10 +19,13 @@ from skanomaly.cli._options import (
     MaxPixels,
     ModelFile,
     Overwrite,
+    Plugin,
+    Trust,
     home,
     plain_errors,
     printable,
 )
+from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
 
 if TYPE_CHECKING:
@@ -120,6 +123,8 @@ def calibrate(
             "--in-place", rich_help_panel=OUTPUT, help="Write it into the file that was read."
         ),
     ] = False,
+    plugin: Plugin = None,
+    trust: Trust = None,
     json_file: JsonSummary = None,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = None,
@@ -127,7 +132,6 @@ def calibrate(
     """Move the threshold of a trained model, without training it again."""
     with plain_errors(max_pixels):
         from skanomaly import (
-            load_model,
             model_manifest,
             recalibrate,
             save_model,
@@ -148,11 +152,11 @@ def calibrate(
         good = list(image_paths(images, null=null)) if images else []
         bad = list(image_paths(anomalous)) if anomalous else []
         _check_apart(good, bad)
-        guard = Guard([*good, *bad, *([] if in_place else [model])], overwrite)
+        guard = Guard([*good, *bad, *(plugin or ()), *([] if in_place else [model])], overwrite)
         guard.check([target], lambda path: in_place or overwrite)
         check_folder(target.parent)
         check_summary(json_file, guard, [target])
-        before = load_model(model)
+        before = load_kept(model, plugin, trust)
         tuned = None
         if bad:
             labels = [1] * len(good) + [-1] * len(bad)

@@ -16,10 +16,13 @@ from skanomaly.cli._options import (
     MaxPixels,
     ModelFile,
     Overwrite,
+    Plugin,
+    Trust,
     home,
     plain_errors,
     printable,
 )
+from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
 
 
@@ -53,6 +56,8 @@ def explain(
             "patches of training images that it was compared to.",
         ),
     ] = None,
+    plugin: Plugin = None,
+    trust: Trust = None,
     json_file: JsonSummary = None,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = None,
@@ -65,8 +70,8 @@ def explain(
         if not image.is_file():
             what = "is a folder" if image.is_dir() else "is not there"
             raise FileNotFoundError(f"{image} {what}: name the file of one image")
-        estimator = skanomaly.load_model(model)
-        guard = Guard([model, image, *_training_files(estimator)], overwrite)
+        estimator = load_kept(model, plugin, trust)
+        guard = Guard([model, image, *(plugin or ()), *_training_files(estimator)], overwrite)
         if output is not None:
             if not output.parent.is_dir():
                 raise FileNotFoundError(f"there is no folder for --output {output}")
@@ -114,7 +119,5 @@ def _training_files(estimator: Any) -> list[str]:
     """Paths of the training images, which no output may replace."""
     from skanomaly._pipelines import split_pipeline
 
-    split = split_pipeline(estimator)
-    steps = (*split.image_transformers, split.scorer)
-    known = filter(None, (getattr(step, "_train_images", None) for step in steps))
-    return [path for images in known for path in images.paths if path is not None]
+    known = split_pipeline(estimator).train_images
+    return [] if known is None else [path for path in known.paths if path is not None]

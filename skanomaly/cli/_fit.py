@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -154,7 +155,10 @@ def _check_new(output, overwrite):
 
 def _check_kept(detector):
     """Raise before the work where a model of this kind cannot be kept in a file."""
-    with TemporaryDirectory(prefix="skanomaly-") as folder:
+    from skanomaly.persistence import ModelTrustWarning
+
+    with TemporaryDirectory(prefix="skanomaly-") as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelTrustWarning)  # said when the model is kept
         skanomaly.save_model(clone(detector), Path(folder, "model.skan"))
 
 

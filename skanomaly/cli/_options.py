@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -141,6 +142,18 @@ Plugin = Annotated[
         callback=lambda values: home(values or []),  # typer 0.16 cannot take None from it
         help="Import this file or module, which registers scorers or embedders of your own; "
         "repeatable.",
+    ),
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        show_default=False,
+        metavar="NAME",
+        rich_help_panel=MODEL,
+        callback=lambda values: values or [],
+        help="Take a type or function of this name from the file of the model, as an error asks "
+        "for; what --plugin defines needs no name. Name none that you do not know; repeatable.",
     ),
 ]
 
@@ -301,12 +314,11 @@ def shown(text: str) -> Text:
     return Text(printable(text))
 
 
-def import_plugins(sources: list[str] | None) -> None:
+def import_plugins(sources: list[str] | None) -> list[ModuleType]:
     """Import what ``--plugin`` names, each of which registers scorers or embedders."""
     from skanomaly.registry._plugins import import_plugin
 
-    for source in sources or ():
-        import_plugin(source)
+    return [import_plugin(source) for source in sources or ()]
 
 
 def read_splits(root: Path, layout: str | None, category: str | None) -> list[DatasetSplit]:

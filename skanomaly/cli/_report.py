@@ -22,12 +22,13 @@ from skanomaly.cli._options import (
     ModelFile,
     Overwrite,
     Plugin,
+    Trust,
     home,
-    import_plugins,
     plain_errors,
     printable,
     read_splits,
 )
+from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
 
 
@@ -85,6 +86,7 @@ def report(
         ),
     ] = 1.0,
     plugin: Plugin = None,
+    trust: Trust = None,
     json_file: JsonSummary = None,
     overwrite: Overwrite = False,
     max_pixels: MaxPixels = None,
@@ -99,13 +101,12 @@ def report(
 
         check_costs(cost_miss, cost_false_alarm, None)
         _check_sources(images, data, category, layout)
-        import_plugins(plugin)
         split = None if data is None else _read_split(data, layout, category)
         paths = list(image_paths(images or [], null=null)) if split is None else split_files(split)
         guard = Guard([*paths, model, *filter(None, [data, *(plugin or ())])], overwrite)
         target = check_report_file(output, guard)
         check_summary(json_file, guard, [output])
-        fitted = skanomaly.load_model(model)
+        fitted = load_kept(model, plugin, trust)
         result: Any = (
             scored_images(fitted, paths) if split is None else evaluation_of(fitted, split)
         )

@@ -16,8 +16,19 @@ from tqdm.auto import tqdm
 
 from skanomaly._output import Guard, check_folder, foreign_images, safe_name, save_picture
 from skanomaly.cli._inputs import LISTED, ImageArguments, Null, image_paths
-from skanomaly.cli._options import DATA, LIMITS, OUTPUT, MaxPixels, ModelFile, home, plain_errors
+from skanomaly.cli._options import (
+    DATA,
+    LIMITS,
+    OUTPUT,
+    MaxPixels,
+    ModelFile,
+    Plugin,
+    Trust,
+    home,
+    plain_errors,
+)
 from skanomaly.cli._records import Printed, RecordFile, field_names, is_terminal
+from skanomaly.cli._settings import load_kept
 
 _SIGMA = 4.0  # of heat maps, as of anomaly_maps
 _FOUND = 3  # exit code
@@ -107,6 +118,8 @@ def score(
             help="Write a picture of each image beside its heat map into this folder.",
         ),
     ] = None,
+    plugin: Plugin = None,
+    trust: Trust = None,
     fail_on_anomaly: Annotated[
         bool,
         typer.Option(
@@ -129,7 +142,7 @@ def score(
 ) -> None:
     """Judge images by a trained model, one after the other, however many there are."""
     with plain_errors(max_pixels):
-        from skanomaly import iter_scores, load_model
+        from skanomaly import iter_scores
         from skanomaly._stamps import file_digest
 
         if min_area is not None and not regions:
@@ -137,14 +150,13 @@ def score(
         if resume and overwrite:
             raise ValueError("--resume goes on with a file that --overwrite would replace")
         paths = image_paths(images, null=null)
-        estimator = load_model(model)
+        estimator = load_kept(model, plugin, trust)
         digest = file_digest(model)[:12]
         named = [Path(name) for name in images if name != LISTED and os.path.isfile(name)]
         fields = field_names(regions=regions, maps=maps is not None)
         shown = _Shown(estimator, regions, min_area or 1, maps)
-        records = _open(
-            jsonl_file, csv_file, fields, digest, Guard([model, *named], overwrite), resume
-        )
+        guard = Guard([model, *(plugin or ()), *named], overwrite)
+        records = _open(jsonl_file, csv_file, fields, digest, guard, resume)
         if resume and records.n_kept:
             print(f"{records.n_kept} images were judged before", file=sys.stderr)
         counts = Counter(anomalous=records.n_anomalous, normal=records.n_kept - records.n_anomalous)

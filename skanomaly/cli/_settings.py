@@ -6,10 +6,13 @@ import ast
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import skanomaly
 from skanomaly._cache import token_cache
+from skanomaly.cli._options import import_plugins
 from skanomaly.registry._steps import UnknownParameterError
 from skanomaly.registry._table import SCORERS
 
@@ -111,6 +114,32 @@ def make_model(
     if sys.stderr.isatty() and not any(key.rpartition("__")[2] == "verbose" for key in params):
         _show_progress(model)
     return model
+
+
+def load_kept(path: Path, plugins: list[str] | None, trust: list[str] | None) -> Any:
+    """A model from its file, with the types and functions that its plug-ins define.
+
+    Parameters
+    ----------
+    path : Path
+        Of the model.
+    plugins : list of str or None
+        Values of ``--plugin``: whoever names a file of code to be run trusts what it defines.
+    trust : list of str or None
+        Values of ``--trust``.
+
+    Returns
+    -------
+    estimator
+    """
+    names = list(trust or ())
+    for module in import_plugins(plugins):
+        home = module.__name__
+        for value in vars(module).values():
+            of = getattr(value, "__module__", None)
+            if isinstance(value, (type, FunctionType)) and f"{of}.".startswith(f"{home}."):
+                names.append(f"{of}.{value.__name__}")
+    return skanomaly.load_model(path, trusted=names)
 
 
 def check_caches(model: Any) -> None:

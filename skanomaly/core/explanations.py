@@ -29,8 +29,6 @@ class NeighborPatch:
         Its place in the grid of that view.
     grid : tuple of int
         ``(grid_h, grid_w)`` of that view.
-    n_views : int
-        How many views each training image had.
     distance : float
         From the explained patch.
     """
@@ -40,7 +38,6 @@ class NeighborPatch:
     row: int
     column: int
     grid: tuple[int, int]
-    n_views: int
     distance: float
 
 

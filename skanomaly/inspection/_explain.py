@@ -65,8 +65,8 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
       of the texts.
     - :class:`skanomaly.ScoreUnion`: what each member adds, and what the first of them says.
 
-    A file of a training image that is missing, or no longer the one of `fit`, is told so in
-    `problem`, and its `box` is None.
+    A file of a training image that is missing, or is not known to be the one of `fit`, is told so
+    in `problem`, and its `box` is None: nothing of it is shown.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def _nearest(split: SplitPipeline, near: NeighborPatch) -> NearestPatch:
                 "augmentation that says how: a patch of a view has no known place in its image"
             )
         row, column = place_before(near.view, row, column, near.grid)
-    known = getattr(embedder, "_train_images", None)
+    known = split.train_images
     path = digest = None
     if known is not None and near.image_number < len(known):
         path, digest = known.paths[near.image_number], known.digests[near.image_number]
@@ -182,11 +182,15 @@ def _problem(path: str, digest: str | None) -> str | None:
     """Why the file of a training image cannot be shown."""
     if not os.path.exists(path):
         return "the file is missing"
+    if not os.path.isfile(path):
+        return "it is no file that holds an image, such as a folder or a device"
+    if digest is None:
+        return "what was in the file at fit is not known"
     try:
         found = file_digest(path)
     except OSError as exc:
         return f"the file cannot be read: {exc.strerror}"
-    return None if digest in (None, found) else "the file has changed since fit"
+    return None if digest == found else "the file has changed since fit"
 
 
 def _named(split: SplitPipeline, found: PatchExplanation) -> tuple[Component, ...]:

@@ -22,17 +22,15 @@ def trained_on(estimator: Any) -> dict[str, str]:
         marked as anomalous are left out: they entered nothing. Empty where no step remembers.
     """
     split = split_pipeline(estimator)
-    numbers = getattr(split.scorer, "_train_numbers", None)
+    known, numbers = split.train_images, getattr(split.scorer, "_train_numbers", None)
+    if known is None:
+        return {}
+    # An embedder that was fitted by itself, to others, does not know them by these numbers.
+    used = range(len(known))
+    if numbers is not None and len(numbers) and max(numbers) < len(known):
+        used = numbers
     found: dict[str, str] = {}
-    for step in (*split.transformers, split.scorer):
-        known = getattr(step, "_train_images", None)
-        if known is None:
-            continue
-        # An embedder that was fitted by itself, to others, does not know them by these numbers.
-        used = range(len(known))
-        if numbers is not None and len(numbers) and max(numbers) < len(known):
-            used = numbers
-        for i in used:
-            if (digest := known.digests[i]) is not None:
-                found.setdefault(digest, known.paths[i] or f"its image {i}")
+    for i in used:
+        if (digest := known.digests[i]) is not None:
+            found.setdefault(digest, known.paths[i] or f"its image {i}")
     return found

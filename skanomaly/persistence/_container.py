@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import mmap
 import os
 import re
@@ -132,6 +133,21 @@ class _Bytes(bytearray):
         self.extend(data)
 
 
+def array_header(file: BinaryIO, end: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type of an array in NumPy's format that begins here and ends at `end`.
+
+    ValueError where it does not end there, or holds objects.
+    """
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("an array is of another format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file, max_header_size=_MOST_HEADER)
+    if dtype.hasobject or min(shape, default=0) < 0:
+        raise ValueError("an array is of objects, or of less than nothing")
+    if file.tell() + math.prod(shape) * dtype.itemsize != end:
+        raise ValueError("an array is not as long as it says")
+    return shape, fortran, dtype
+
+
 def _digests(file):
     """sha256 of all bytes but for the last 64, and these. By reads: a map would count as memory."""
     digest, last = hashlib.sha256(), b""
@@ -227,18 +243,19 @@ class Container:
             if len(self._places) != len(self._archive.infolist()):
                 raise ValueError("two members have one name")
             self.manifest = self._manifest()
-        except (zipfile.BadZipFile, ValueError, KeyError, IndexError, OSError) as exc:
+        except Exception as exc:  # whatever zipfile and json meet in a made-up file
             raise self.refused(exc) from exc
-        version = self.manifest.get("format_version")
+        version, versions = self.manifest.get("format_version"), self.manifest.get("versions", {})
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise self.refused(ValueError(f"its format is {version!r}"))
         if version > FORMAT:
-            versions = self.manifest.get("versions")
             writer = versions.get("skanomaly") if isinstance(versions, dict) else None
             raise ValueError(
                 f"{self.path} is of format {version}, written by skanomaly {writer}; this version "
                 f"reads formats up to {FORMAT}: install that version, or a newer one"
             )
+        if not isinstance(versions, dict):
+            raise self.refused(ValueError(f"its versions are {versions!r}"))
 
     def refused(self, exc: Exception) -> ValueError:
         """The error for a file that is whole, but not what this package writes."""
@@ -290,7 +307,8 @@ class Container:
 
         What is written to them stays in memory, and never reaches the file.
         """
-        names = sorted(name for name in self._places if name.startswith("arrays/"))
+        names = [name for name in self._places if name.startswith("arrays/")]
+        names.sort(key=lambda name: int(name[7:-4]))
         if [name[7:-4] for name in names] != [f"{i:05d}" for i in range(len(names))]:
             raise ValueError("its arrays are not numbered")
         if not names:
@@ -300,14 +318,8 @@ class Container:
 
     def _array(self, mapped: mmap.mmap, start: int, size: int) -> np.ndarray:
         self._file.seek(start)
-        if np.lib.format.read_magic(self._file) != (1, 0):
-            raise ValueError("an array is of another format")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(
-            self._file, max_header_size=_MOST_HEADER
-        )
-        first, count = self._file.tell(), int(np.prod(shape, dtype=object))
-        if dtype.hasobject or first + count * dtype.itemsize != start + size:
-            raise ValueError("an array is not as long as it says")
+        shape, fortran, dtype = array_header(self._file, start + size)
+        first, count = self._file.tell(), math.prod(shape)
         array = np.frombuffer(mapped, dtype, count, first)
         return array.reshape(shape, order="F" if fortran else "C")
 

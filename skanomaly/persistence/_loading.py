@@ -12,11 +12,12 @@ from sklearn.exceptions import InconsistentVersionWarning
 from skanomaly._parameters import FROM_A_FILE
 from skanomaly._typing import PathLike
 from skanomaly._warn import warn_user
+from skanomaly.persistence._audit import audit
 from skanomaly.persistence._container import Container
 from skanomaly.persistence._manifest import versions
-from skanomaly.persistence._portable import without_folders
-from skanomaly.persistence._tree import objects_of, put_back
-from skanomaly.persistence._trusted import trusted_names, untrusted_error
+from skanomaly.persistence._portable import check_value, without_rights
+from skanomaly.persistence._tree import objects_of, put_back, values_of
+from skanomaly.persistence._trusted import untrusted_error
 from skanomaly.persistence._weights import restore_weights
 
 # Those by which a model may score otherwise.
@@ -76,32 +77,34 @@ def load_model(
     >>> load_model("bottle.skan").predict(["part 1.png", "part 2.png"])  # doctest: +SKIP
     array([ 1, -1])
     """
-    if isinstance(trusted, str):
-        raise TypeError(f"trusted must be a list of names, got the text {trusted!r}")
+    names = trusted if isinstance(trusted, str) else list(trusted)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"trusted must be a list of names, got {trusted!r}")
     with Container(path) as file:
         # All of scikit-learn, which a file that is refused before need not wait for.
         from skanomaly.persistence._skops import skops_io
 
         try:
             data, arrays = file.tree(), file.arrays()
-            names = [*trusted_names(), *trusted]
-            found = skops_io.get_untrusted_types(data=data)
-        except Exception as exc:  # whatever skops meets in a made-up file
+            known, unknown = audit(data, names)
+        except Exception as exc:  # whatever is met in a made-up file
             raise file.refused(exc) from exc
-        if unknown := sorted(set(found) - set(names)):
+        if unknown:
             raise untrusted_error(file.path, unknown)
         try:
             with warnings.catch_warnings():  # one warning for all of the file, below
                 warnings.simplefilter("ignore", InconsistentVersionWarning)
                 token = FROM_A_FILE.set(True)
                 try:
-                    estimator = put_back(skops_io.loads(data, trusted=names), arrays)
+                    estimator = put_back(skops_io.loads(data, trusted=known), arrays)
                 finally:
                     FROM_A_FILE.reset(token)
             if not isinstance(estimator, BaseEstimator):
                 raise ValueError(f"it holds a {type(estimator).__name__}, no estimator")
             for value in objects_of(estimator):
-                vars(value).update(without_folders(value, vars(value)))
+                vars(value).update(without_rights(value, vars(value)))
+            for value in values_of(estimator):
+                check_value(value)
         except ImportError as exc:
             raise ImportError(f"{file.path} needs a module that is not here: {exc}") from exc
         except Exception as exc:

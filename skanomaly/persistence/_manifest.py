@@ -14,6 +14,7 @@ import numpy as np
 import scipy
 import sklearn
 
+from skanomaly._images.training import TrainingImages
 from skanomaly._parameters import without_addresses
 from skanomaly._pipelines import contamination_of, parameters_as_text, split_pipeline
 from skanomaly._version import __version__
@@ -64,7 +65,7 @@ def describe(estimator: Any, *, image_paths: bool) -> dict[str, Any]:
             for step in split.image_transformers
             if step.__dict__.get("_origin_at_fit")
         ],
-        "training_images": _training_images((*split.transformers, scorer), image_paths),
+        "training_images": _training_images(split.train_images, image_paths),
         "calibration": _calibration(scorer),
     }
 
@@ -93,12 +94,11 @@ def _name(estimator: Any) -> str:
     return f"{kind.__module__}.{kind.__name__}"
 
 
-def _training_images(steps: Any, image_paths: bool) -> dict[str, Any] | None:
-    known = [step._train_images for step in steps if "_train_images" in vars(step)]
-    if not known:
+def _training_images(known: TrainingImages | None, image_paths: bool) -> dict[str, Any] | None:
+    if known is None:
         return None
-    images = {"count": len(known[-1]), "sha256": list(known[-1].digests)}
-    return {**images, "paths": list(known[-1].paths)} if image_paths else images
+    images = {"count": len(known), "sha256": list(known.digests)}
+    return {**images, "paths": list(known.paths)} if image_paths else images
 
 
 def _calibration(scorer: Any) -> dict[str, Any] | None:

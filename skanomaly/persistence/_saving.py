@@ -10,11 +10,17 @@ from sklearn.base import BaseEstimator
 
 from skanomaly._images.training import TrainingImages
 from skanomaly._typing import PathLike
+from skanomaly._warn import warn_user
+from skanomaly.persistence._audit import audit
 from skanomaly.persistence._container import write_container
 from skanomaly.persistence._manifest import describe
-from skanomaly.persistence._portable import without_folders
-from skanomaly.persistence._tree import take_out
+from skanomaly.persistence._portable import check_value, without_rights
+from skanomaly.persistence._tree import take_out, values_of
 from skanomaly.persistence._weights import weights_of
+
+
+class ModelTrustWarning(UserWarning):
+    """A model was saved that can only be loaded by naming some of what it holds."""
 
 
 def save_model(
@@ -41,14 +47,21 @@ def save_model(
     FileExistsError
         When `path` is a file that is no model, or a link.
     TypeError
-        When `estimator` is none, or holds what cannot be written, such as a lambda.
+        When `estimator` is none, or holds what cannot be written, such as a lambda, or the grid of
+        a search over what is not kept.
     OSError, ValueError
         When the file cannot be written, or with `include_weights` weights are not to be had.
 
+    Warns
+    -----
+    ModelTrustWarning
+        Where whoever loads the file has to name types or functions (`trusted` of
+        :func:`load_model`); the message names them.
+
     Notes
     -----
-    Folders of caches (`cache_dir`, and `memory` of a Pipeline) are not kept. All other parameters
-    are, and can be read by whoever has the file, paths among them.
+    Folders of caches (`cache_dir`, and `memory` of a Pipeline) and `trust` of a detector are not
+    kept. All other parameters are, and can be read by whoever has the file, paths among them.
 
     Examples
     --------
@@ -74,6 +87,9 @@ def save_model(
     try:
         tree, arrays = take_out(estimator, _edit(image_paths))
         data = skops_io.dumps(tree)
+        for value in values_of(tree):
+            check_value(value)
+        _, unknown = audit(data)
     except RecursionError as exc:
         raise TypeError(f"{type(estimator).__name__} cannot be saved: it holds itself") from exc
     except (TypeError, ValueError, AttributeError) as exc:
@@ -81,6 +97,15 @@ def save_model(
     manifest = describe(estimator, image_paths=image_paths)
     manifest["arrays"] = {"count": len(arrays), "bytes": sum(array.nbytes for array in arrays)}
     manifest["weights"], files = weights_of(estimator, include=include_weights)
+    manifest["trusted"] = unknown
+    if unknown:
+        warn_user(
+            f"{place} holds {', '.join(unknown)}: what is neither of this package nor among the "
+            "types of scikit-learn that it trusts has to be named by whoever loads the file, "
+            f"load_model(path, trusted={unknown}), or on the command line by --plugin FILE or "
+            "--trust NAME",
+            ModelTrustWarning,
+        )
     write_container(place, manifest, data, arrays, files)
 
 
@@ -88,6 +113,6 @@ def _edit(image_paths: bool) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
     def edit(value: Any, state: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, TrainingImages) and not image_paths:
             return {**state, "paths": (None,) * len(value)}
-        return without_folders(value, state)
+        return without_rights(value, state)
 
     return edit

@@ -7,6 +7,7 @@ the tree has been read, the arrays are put back.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
@@ -31,10 +32,20 @@ class StoredArray:
     number: int
 
 
+class StoredArrays:
+    """In place of a list of arrays of one shape: the number of the array of all of them."""
+
+    number: int
+
+
 class StoredPath:
     """In place of a path: its text. The names of Python's classes differ by version and system."""
 
     text: str
+
+
+class _StandIn:
+    """Base of what stands in a tree for objects."""
 
 
 def take_out(
@@ -54,7 +65,7 @@ def take_out(
     tree : object
         Serves skops alone: its objects only have the names of their classes.
     arrays : list of ndarray
-        In the order of their numbers; no copies.
+        In the order of their numbers; copies only where many of one shape are put together.
 
     Raises
     ------
@@ -69,16 +80,29 @@ def take_out(
         if id(value) in done:
             return done[id(value)][1]
         copy: Any
-        if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-            array = np.asarray(value)
-            if not array.flags.c_contiguous and not array.flags.f_contiguous:
-                # In the order of its strides, by which BLAS sums products one way or another.
-                array = np.copy(array, order="K")
-            if array.dtype.hasobject or array.nbytes < LEAST_BYTES:
-                copy = array
+        if isinstance(value, np.ma.MaskedArray):
+            if value.dtype.hasobject:
+                copy = np.ma.MaskedArray(copied(value.data), value.mask)
             else:
-                copy = _stand_in(StoredArray, {"number": len(arrays)})
-                arrays.append(array)
+                copy = value
+        elif isinstance(value, np.ndarray):
+            array = np.asarray(value)
+            if array.dtype.hasobject:
+                if array.ndim != 1:  # skops would open the lists in it
+                    raise TypeError(f"an array of objects has {array.ndim} dimensions, not 1")
+                copy = np.empty(array.shape, dtype=object)
+                done[id(value)] = value, copy
+                for place, item in np.ndenumerate(array):
+                    copy[place] = copied(item)
+            else:
+                if not array.flags.c_contiguous and not array.flags.f_contiguous:
+                    # In the order of its strides, by which BLAS sums one way or another.
+                    array = np.copy(array, order="K")
+                if array.nbytes < LEAST_BYTES:
+                    copy = array
+                else:
+                    copy = _stand_in(StoredArray, {"number": len(arrays)})
+                    arrays.append(array)
         elif isinstance(value, PurePath):
             copy = _stand_in(StoredPath, {"text": str(value)})
         elif type(value) is dict:
@@ -86,6 +110,9 @@ def take_out(
             copy = {}
             done[id(value)] = value, copy
             copy.update((key, copied(item)) for key, item in value.items())
+        elif type(value) is list and _are_alike(value):
+            copy = _stand_in(StoredArrays, {"number": len(arrays)})
+            arrays.append(np.stack(value))
         elif type(value) is list:
             copy = []
             done[id(value)] = value, copy
@@ -132,15 +159,20 @@ def put_back(tree: Any, arrays: Sequence[np.ndarray]) -> Any:
         if id(value) in done:
             return done[id(value)][1]
         result = value
-        if isinstance(value, StoredArray):
+        if isinstance(value, (StoredArray, StoredArrays)):
             number = getattr(value, "number", None)
             if type(number) is not int or not 0 <= number < len(arrays):
                 raise ValueError(f"there is no array of the number {number!r}")
-            result = arrays[number]
+            result = arrays[number] if isinstance(value, StoredArray) else list(arrays[number])
         elif isinstance(value, StoredPath):
             result = Path(value.text)
         elif type(value) is tuple:
             result = tuple(map(restored, value))
+        elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+            done[id(value)] = value, value
+            data = value.data if isinstance(value, np.ma.MaskedArray) else value
+            for place, item in np.ndenumerate(data):
+                data[place] = restored(item)
         elif type(value) in (dict, list) or _is_open(value):
             done[id(value)] = value, value
             items: Any = value if isinstance(value, _CONTAINERS) else vars(value)
@@ -154,17 +186,51 @@ def put_back(tree: Any, arrays: Sequence[np.ndarray]) -> Any:
 
 def objects_of(estimator: Any) -> Iterator[Any]:
     """The estimators in an estimator, itself first, and what else holds their state; each once."""
+    return filter(_is_open, values_of(estimator))
+
+
+def values_of(estimator: Any) -> Iterator[Any]:
+    """All that an estimator holds, itself first, wherever it stands; each once."""
     seen: dict[int, Any] = {}
     waiting = [estimator]
     while waiting:
         value = waiting.pop()
-        if id(value) in seen or not (type(value) in _CONTAINERS or _is_open(value)):
+        if id(value) in seen or isinstance(value, (str, int, float)):
             continue
         seen[id(value)] = value
-        if type(value) not in _CONTAINERS:
-            yield value
-            value = vars(value)
-        waiting += reversed(list(value.values() if isinstance(value, dict) else value))
+        yield value
+        inner: Any = ()
+        if isinstance(value, dict):
+            inner = value.values()
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            inner = value
+        elif isinstance(value, np.ndarray):
+            inner = np.ma.getdata(value).ravel() if value.dtype.hasobject else ()
+        elif (
+            isinstance(value, _StandIn)
+            or _is_open(value)
+            or type(value).__module__.startswith("sklearn.")
+        ):
+            inner = getattr(value, "__dict__", {}).values()
+        waiting += reversed(list(inner))
+
+
+def _are_alike(value: list[Any]) -> bool:
+    """Whether a list is of arrays that can be one array, such as grids of patch scores."""
+    first = value[0] if len(value) > 1 else None
+    return (
+        type(first) is np.ndarray
+        and not first.dtype.hasobject
+        and first.dtype.names is None
+        and all(
+            type(item) is np.ndarray
+            and item.dtype == first.dtype
+            and item.shape == first.shape
+            and item.flags.c_contiguous
+            for item in value
+        )
+        and len(value) * first.nbytes >= LEAST_BYTES
+    )
 
 
 def _is_open(value: Any) -> bool:
@@ -185,15 +251,23 @@ def _state(value: Any) -> dict[str, Any]:
 
 def _stand_in(kind: type, state: dict[str, Any]) -> Any:
     """An object of the same name that has nothing but its state."""
-    value = type(kind.__name__, (), {"__module__": kind.__module__})()
+    value = type(kind.__name__, (_StandIn,), {"__module__": kind.__module__})()
     vars(value).update(state)
     return value
 
 
 def _check_keys(value: dict[Any, Any]) -> None:
+    written: dict[str, Any] = {}
     for key in value:
         if isinstance(key, bool) or not isinstance(key, (str, int, float, np.integer, np.floating)):
             raise TypeError(f"a dictionary has the key {key!r}: keys must be text or numbers")
+        number = key.item() if isinstance(key, np.generic) else key
+        text = key if isinstance(key, str) else json.dumps(number)
+        if text in written:
+            raise TypeError(
+                f"a dictionary has the keys {written[text]!r} and {key!r}, which are one in a file"
+            )
+        written[text] = key
 
 
 def _check_name(value: Any, named: Any) -> None:

@@ -1,17 +1,22 @@
-"""What may be in a model file: types that are trusted, by their names."""
+"""What may be in a model file: types and functions that are trusted, by name and by place.
+
+Objects of the types below are made without a call of their constructor, and given their attributes.
+So each of them must do no harm whatever its attributes are: it calls nothing that it holds but
+methods of its own kind (`fit`, `transform`, `predict`, ...) of estimators, and what this module
+allows in that place. Left out for that reason are, among others, transformers that call functions
+or attributes by name (`ColumnTransformer`, `SelectFromModel`, `SelectKBest`), splitters that call
+a class (`RepeatedKFold`), and what reads arrays in compiled code without checks (trees, SVMs,
+search trees, sparse matrices).
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from functools import lru_cache
-from types import FunctionType
 
-import sklearn.metrics
-import sklearn.model_selection
+import numpy as np
 
-# Objects of these are made without a call of their constructor, and given their attributes; those
-# that have a `__setstate__` do nothing more with it. What reads bytes, runs code or calls what it
-# is given is not among them.
 _OURS = {
     "anomalib._detector": ["AnomalibDetector"],
     "core.fingerprints": ["ImageFingerprints"],
@@ -25,23 +30,95 @@ _OURS = {
     "embedders._openclip": ["OpenClipPatches"],
     "embedders._timm": ["TimmPatches"],
     "_images.training": ["TrainingImages"],
-    "metrics._image": [
+    "model_selection": ["OneClassSplit"],
+    "persistence._tree": ["StoredArray", "StoredArrays", "StoredPath"],
+    "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
+    "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
+    "scorers._prompt": ["PromptScorer"],
+    "scorers._score_union": ["ScoreUnion"],
+}
+# Around our estimators, and transformers of numbers between them. FunctionTransformer calls a
+# function, which can only be a ufunc of NumPy, or one that is named in `trusted`.
+_SKLEARN = {
+    "sklearn.pipeline": ["FeatureUnion", "Pipeline"],
+    "sklearn.model_selection": [
+        "GridSearchCV",
+        "RandomizedSearchCV",
+        "GroupKFold",
+        "GroupShuffleSplit",
+        "KFold",
+        "LeaveOneGroupOut",
+        "LeaveOneOut",
+        "LeavePGroupsOut",
+        "LeavePOut",
+        "PredefinedSplit",
+        "ShuffleSplit",
+        "StratifiedGroupKFold",
+        "StratifiedKFold",
+        "StratifiedShuffleSplit",
+        "TimeSeriesSplit",
+    ],
+    "sklearn.preprocessing": [
+        "Binarizer",
+        "FunctionTransformer",
+        "KernelCenterer",
+        "MaxAbsScaler",
+        "MinMaxScaler",
+        "Normalizer",
+        "PolynomialFeatures",
+        "PowerTransformer",
+        "QuantileTransformer",
+        "RobustScaler",
+        "StandardScaler",
+    ],
+    "sklearn.decomposition": [
+        "FactorAnalysis",
+        "FastICA",
+        "IncrementalPCA",
+        "KernelPCA",
+        "MiniBatchNMF",
+        "NMF",
+        "PCA",
+        "TruncatedSVD",
+    ],
+    "sklearn.feature_selection": ["VarianceThreshold"],
+    "sklearn.random_projection": ["GaussianRandomProjection"],
+    "sklearn.kernel_approximation": ["Nystroem", "RBFSampler"],
+}
+# They call a metric, and a method of the estimator that they are given: only as scorers of
+# searches, where that is the estimator searched.
+SEARCHES = frozenset(
+    f"sklearn.model_selection._search.{name}" for name in ("GridSearchCV", "RandomizedSearchCV")
+)
+IMAGE_SCORER = "skanomaly.metrics._image_scorers.ImageScorer"
+SCORER = "sklearn.metrics._scorer._Scorer"
+SCORERS = "sklearn.metrics._scorer._MultimetricScorer"
+RESPONSES = frozenset(["decision_function", "predict", "predict_proba", "score_samples"])
+# Functions of numbers and labels, which call nothing that they are given.
+_METRICS = {
+    "skanomaly.metrics._image": [
         "image_auroc",
         "image_average_precision",
         "image_f1_max",
         "image_fpr_at_recall",
         "image_recall_at_zero_fpr",
     ],
-    "metrics._image_scorers": ["ImageScorer"],
-    "model_selection": ["OneClassSplit"],
-    "persistence._tree": ["StoredArray", "StoredPath"],
-    "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
-    "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
-    "scorers._prompt": ["PromptScorer"],
-    "scorers._score_union": ["ScoreUnion"],
+    "sklearn.metrics": [
+        "accuracy_score",
+        "average_precision_score",
+        "balanced_accuracy_score",
+        "f1_score",
+        "fbeta_score",
+        "jaccard_score",
+        "matthews_corrcoef",
+        "precision_score",
+        "recall_score",
+        "roc_auc_score",
+    ],
 }
-# Of a fitted search, besides estimators, which skops trusts.
-_SCORERS = ("_PassthroughScorer", "_Scorer", "_MultimetricScorer")
+
+# Where versions of NumPy say that their ufuncs are.
+_UFUNCS = ("numpy", "numpy._core._multiarray_umath", "numpy.core._multiarray_umath")
 
 # What is left out above, and why.
 _REASONS = {
@@ -51,19 +128,30 @@ _REASONS = {
 
 
 @lru_cache(maxsize=1)
-def trusted_names() -> tuple[str, ...]:
-    """Names of the types and functions that files may hold, besides those that skops trusts."""
-    ours = [f"skanomaly.{module}.{name}" for module, names in _OURS.items() for name in names]
-    scorers = [f"sklearn.metrics._scorer.{name}" for name in _SCORERS]
-    for function in vars(sklearn.metrics).values():
-        if isinstance(function, FunctionType):
-            scorers.append(f"{function.__module__}.{function.__name__}")
-    splitters = [
-        f"{kind.__module__}.{kind.__name__}"
-        for kind in vars(sklearn.model_selection).values()
-        if isinstance(kind, type) and hasattr(kind, "get_n_splits")
-    ]
-    return tuple(sorted({*ours, *scorers, *splitters}))
+def trusted_types() -> frozenset[str]:
+    """Names of the types of which a file may hold objects anywhere."""
+    ours = {f"skanomaly.{module}.{name}" for module, names in _OURS.items() for name in names}
+    return frozenset(ours | _names(_SKLEARN))
+
+
+@lru_cache(maxsize=1)
+def trusted_metrics() -> frozenset[str]:
+    """Names of the functions that a scorer in a file may call."""
+    return _names(_METRICS)
+
+
+@lru_cache(maxsize=1)
+def number_types() -> frozenset[str]:
+    """Names of the types of NumPy's numbers and texts."""
+    kinds = (np.number, np.bool_, np.str_)
+    return frozenset(
+        f"numpy.{kind.__name__}" for kind in np.sctypeDict.values() if issubclass(kind, kinds)
+    )
+
+
+def is_ufunc(module: str, name: str) -> bool:
+    """Whether a name is that of one of NumPy's functions of numbers, such as ``numpy.sqrt``."""
+    return module in _UFUNCS and isinstance(getattr(np, name, None), np.ufunc)
 
 
 def untrusted_error(path: object, names: Sequence[str]) -> TypeError:
@@ -85,5 +173,16 @@ def untrusted_error(path: object, names: Sequence[str]) -> TypeError:
     return TypeError(
         f"{path} holds types that are not trusted: {', '.join(names)}.{reasons} Whoever made the "
         "file chose these names, and to load it is to use what they stand for here. If you know "
-        f"them, load it with trusted=[{listed}]"
+        f"them, load it with trusted=[{listed}]; on the command line with --plugin FILE, the file "
+        "or module of Python that defines them, or --trust NAME for each"
     )
+
+
+def _names(table: dict[str, list[str]]) -> frozenset[str]:
+    """The names under which what a module offers is defined; not all versions offer all."""
+    found = set()
+    for module, names in table.items():
+        for name in names:
+            if (value := getattr(importlib.import_module(module), name, None)) is not None:
+                found.add(f"{value.__module__}.{value.__name__}")
+    return frozenset(found)

@@ -8,19 +8,24 @@ import importlib.metadata
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from skanomaly._warn import warn_user
 
 ENTRY_POINTS = "skanomaly.plugins"
 
 
-def import_plugin(source: str) -> None:
+def import_plugin(source: str) -> ModuleType:
     """Import a module, or a file of Python, that registers scorers and embedders.
 
     Parameters
     ----------
     source : str
         Path of a ``.py`` file, or the name of a module.
+
+    Returns
+    -------
+    module
 
     Raises
     ------
@@ -33,7 +38,9 @@ def import_plugin(source: str) -> None:
     if is_file and not Path(source).is_file():
         raise FileNotFoundError(f"the plug-in {source} is no file")
     try:
-        _import_file(Path(source).resolve()) if is_file else importlib.import_module(source)
+        if is_file:
+            return _import_file(Path(source).resolve())
+        return importlib.import_module(source)
     except (Exception, SystemExit) as exc:
         # Whatever the code of a plug-in raises, the person has named the plug-in.
         raise ImportError(f"the plug-in {source} failed: {type(exc).__name__}: {exc}") from exc
@@ -59,7 +66,7 @@ def _import_file(path):
     name = path.stem
     if name in sys.modules:
         if getattr(sys.modules[name], "__file__", None) == str(path):
-            return
+            return sys.modules[name]
         raise ImportError(f"there is a module named {name!r} already: rename the file")
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
@@ -72,3 +79,4 @@ def _import_file(path):
     except BaseException:
         del sys.modules[name]
         raise
+    return module

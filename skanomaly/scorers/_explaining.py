@@ -78,7 +78,7 @@ def neighbors_of(
     for distance, index in zip(distances[0].tolist(), indices[0], strict=True):
         image, view, row, column, grid = place_of_row(int(rows[index]), bank.offsets, bank.sides)
         number = int(train_numbers[image])
-        found.append(NeighborPatch(number, view, row, column, grid, bank.n_views, distance))
+        found.append(NeighborPatch(number, view, row, column, grid, distance))
     return PatchExplanation("neighbors", neighbors=tuple(found), note=note)
 
 

@@ -51,13 +51,11 @@ class _MemoryBank:
     coverage_radius : float
     rows : ndarray of shape (n_bank,), int, or None
         Where each patch comes from: its row among the tokens of the training images, of which
-        `offsets`, `sides` and `n_views` tell the place; None where these are all rows in order.
+        `offsets` and `sides` tell the place; None where these are all rows in order.
     offsets : ndarray of shape (n_images + 1,), int
         Where the rows of each training image start.
     sides : ndarray of shape (n_images, 2), int
         Rows and columns of each training image's patches.
-    n_views : int
-        Views of each training image.
     """
 
     index: PatchIndex | FaissIndex
@@ -67,7 +65,6 @@ class _MemoryBank:
     rows: IntArray | None
     offsets: IntArray
     sides: IntArray
-    n_views: int
 
 
 @document(SCORER_DOCS)
@@ -330,4 +327,4 @@ def _places(tokens, rows):
     """Where the patches of a bank come from, in as little memory as that needs."""
     if rows is not None:
         rows = rows.astype(np.int32 if len(tokens.values) < 2**31 else np.int64)
-    return rows, tokens.offsets, grid_sides(tokens.grids), tokens.n_views
+    return rows, tokens.offsets, grid_sides(tokens.grids)

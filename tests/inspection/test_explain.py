@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -259,6 +260,24 @@ def test_files_that_are_gone_or_have_changed(paths):
     assert missing.neighbors[0].problem == "the file is missing"
     assert "the file is missing" in str(missing)
     assert (missing.neighbors[0].row, missing.neighbors[0].column) == (first.row, first.column)
+
+
+def test_no_file_is_shown_that_is_not_known(paths, tmp_path):
+    """A model that somebody made up may name any file as that of a training image."""
+    pipe = make_pipeline(FilterBankPatches(image_size=SIDE), PatchKNNScorer(metric="euclidean"))
+    known = pipe.fit(paths[:14])[0]._train_images
+    n = len(known)
+    pipe[0]._train_images = replace(known, digests=(None,) * n)
+    (near,) = explain(pipe, paths[14], n_neighbors=1).neighbors
+    assert near.problem == "what was in the file at fit is not known" and near.box is None
+    others = ["/dev/zero", str(tmp_path)]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        others.append(str(tmp_path / "pipe"))
+    for path in filter(os.path.exists, others):
+        pipe[0]._train_images = replace(known, paths=(path,) * n)
+        (near,) = explain(pipe, paths[14], n_neighbors=1).neighbors
+        assert near.problem.startswith("it is no file") and near.box is None
 
 
 def test_images_that_are_normal(made):

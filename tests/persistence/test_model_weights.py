@@ -251,3 +251,37 @@ def test_tokenizers_that_are_downloaded_cannot_be_put_in(tmp_path):
     params["model_name"] = "roberta-ViT-B-32"
     with pytest.raises(ValueError, match=r"reads texts by roberta-base of transformers"):
         save_model(OpenClipPatches(**params), path, include_weights=True)
+
+
+class Ran:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("timm", ".pth"), ("timm", ".npz"), ("open_clip", ".pth"), ("open_clip", ".bin")],
+)
+def test_weights_that_would_run_code_do_not(kind, suffix, tmp_path, monkeypatch):
+    """Not either in versions of timm and open_clip that read them as any pickle."""
+    torch = pytest.importorskip("torch")
+    marker, file = tmp_path / "ran", tmp_path / f"model{suffix}"
+    torch.save({"weight": Ran(marker)}, file)
+    if kind == "timm":
+        embedder = TimmPatches("resnet18", weights=f"pretrained@{file}", device="cpu")
+    else:
+        pytest.importorskip("open_clip")
+        embedder = OpenClipPatches("ViT-B-32", weights=f"laion2b_e16@{file}", device="cpu")
+    load, plainly = torch.load, []
+
+    def load_as_others_do(*args, weights_only=False, **options):
+        plainly.append(weights_only)
+        return load(*args, weights_only=weights_only, **options)
+
+    monkeypatch.setattr(torch, "load", load_as_others_do)
+    with pytest.raises((ValueError, OSError)):
+        embedder.fit_transform(np.zeros((1, 64, 64, 3), np.uint8))
+    assert not marker.exists() and all(plainly) and plainly

@@ -1,5 +1,7 @@
 """What comes out of a model file is what went in, to the bit, of every estimator."""
 
+import datetime
+import functools
 import os
 import pathlib
 
@@ -31,7 +33,9 @@ from skanomaly.base import BasePatchScorer
 from skanomaly.datasets import make_surfaces
 from skanomaly.metrics import image_auroc_scorer
 from skanomaly.model_selection import OneClassSplit
+from skanomaly.persistence import ModelTrustWarning
 
+pytestmark = pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")
 HERE = __name__
 KNN, SHARED = PatchKNNScorer(), PatchGaussianScorer("shared")
 TEXTS = {
@@ -299,6 +303,9 @@ def test_types_of_others_are_loaded_where_they_are_named(surfaces, tmp_path):
         ("model", "must be an estimator"),
         (PatchKNNScorer, "must be an estimator"),
         (FunctionTransformer(kw_args={True: 1}), "has the key True"),
+        (FunctionTransformer(kw_args={"a": np.full((2, 2), None)}), "of objects has 2 dimensions"),
+        (FunctionTransformer(kw_args={1: "a", "1": "b"}), "keys 1 and '1', which are one"),
+        (FunctionTransformer(kw_args={"a": {"1.5": 0, np.float64(1.5): 1}}), "which are one"),
     ],
 )
 def test_what_cannot_be_saved_says_so(estimator, message, tmp_path):
@@ -312,6 +319,47 @@ def test_an_estimator_that_holds_itself(tmp_path):
     scorer.own_ = scorer
     with pytest.raises(TypeError, match="holds itself"):
         save_model(scorer, tmp_path / "model.skan")
+
+
+@pytest.mark.filterwarnings("error::skanomaly.persistence.ModelTrustWarning")
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (frozenset([1]), "builtins.frozenset"),
+        (range(3), "builtins.range"),
+        (functools.partial(np.add, 1), "functools.partial"),
+        (np.mean, "numpy.mean"),
+        (datetime.date(2020, 1, 2), "datetime.date"),
+        (grey_cells, f"{HERE}.grey_cells"),
+        (Brightness(), f"{HERE}.Brightness"),
+    ],
+)
+def test_what_has_to_be_named_is_said_when_it_is_saved(value, name, tmp_path):
+    tree, path = FunctionTransformer(kw_args={"value": [value]}), tmp_path / "model.skan"
+    with pytest.warns(ModelTrustWarning, match=rf"holds {name}: .*trusted=\['{name}'\]"):
+        save_model(tree, path)
+    assert model_manifest(path)["trusted"] == [name]
+    with pytest.raises(TypeError, match=f"not trusted: {name}"):
+        load_model(path)
+    (again,) = load_model(path, trusted=[name]).kw_args["value"]
+    assert repr(again) == repr(value)
+    save_model(KNN, path)
+    assert model_manifest(path)["trusted"] == []
+
+
+@pytest.mark.parametrize("n_arrays", [2, 3])
+def test_lists_of_arrays_are_one_array_in_the_file(n_arrays, tmp_path):
+    rng = np.random.default_rng(0)
+    alike = [rng.normal(size=(40, 40)).astype(np.float32) for _ in range(n_arrays)]
+    others = [alike[0], alike[1].T, alike[1][:, ::-1], alike[0][:20], alike[0].astype(float)]
+    save_model(FunctionTransformer(kw_args={"a": alike, "b": others}), tmp_path / "model.skan")
+    found = load_model(tmp_path / "model.skan").kw_args
+    for before, after in ((alike, found["a"]), (others, found["b"])):
+        assert type(after) is list and len(after) == len(before)
+        for one, other in zip(before, after, strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+    assert model_manifest(tmp_path / "model.skan")["arrays"]["count"] == 1 + len(others) - 2 + 1
 
 
 def test_faiss_has_to_be_trusted(tmp_path):

@@ -21,6 +21,8 @@ from skanomaly import PatchKNNScorer, load_model, model_manifest, save_model
 from skanomaly.persistence import ModelVersionWarning
 from skanomaly.persistence._tree import StoredArray
 
+pytestmark = pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")
+
 
 @pytest.fixture(scope="module")
 def scorer():
@@ -233,16 +235,84 @@ def test_types_that_are_trusted_do_nothing_but_take_their_attributes():
     from sklearn.base import BaseEstimator
 
     from skanomaly._parameters import Estimator
-    from skanomaly.persistence._trusted import trusted_names
+    from skanomaly.persistence._trusted import trusted_metrics, trusted_types
 
     setters = (None, BaseEstimator.__setstate__, Estimator.__setstate__)
-    for name in trusted_names():
+    for name in trusted_types():
         module, _, attribute = name.rpartition(".")
         value = getattr(importlib.import_module(module), attribute)
-        if isinstance(value, type) and name.startswith("skanomaly."):
-            assert getattr(value, "__setstate__", None) in setters, name
-            assert value.__new__ is object.__new__, name
-            assert value.__reduce__ is object.__reduce__, name
+        assert isinstance(value, type), name
+        assert getattr(value, "__setstate__", None) in setters, name
+        assert value.__new__ is object.__new__, name
+        assert value.__reduce__ is object.__reduce__, name
+        assert "__call__" not in dir(value), name
+    for name in trusted_metrics():
+        module, _, attribute = name.rpartition(".")
+        assert not isinstance(getattr(importlib.import_module(module), attribute), type)
+
+
+@pytest.mark.parametrize("versions", [[], 5, None, "x", [["skanomaly", "1"]]])
+def test_versions_that_are_none(versions, path):
+    changed_manifest(path, versions=versions)
+    for read in (model_manifest, load_model):
+        with pytest.raises(ValueError, match="its versions are"):
+            read(path)
+
+
+@pytest.mark.parametrize("weights", [5, {"a": 1}, [1], [{}], [{"class": 1}], "x"])
+def test_weights_that_are_none(weights, path):
+    """They are asked for where an estimator has weights."""
+    changed_manifest(path, weights=weights)
+    load_model(path)
+    save_model(skanomaly.DinoV2Patches(weights="random"), path)
+    changed_manifest(path, weights=weights)
+    with pytest.raises(ValueError, match="not as skanomaly writes model files"):
+        load_model(path)
+
+
+def test_a_manifest_without_end(path):
+    members = members_of(path)
+    text = members["manifest.json"].decode().rstrip().rstrip("}").rstrip()
+    members["manifest.json"] = f'{text},"x": {"[" * 100000}{"]" * 100000}}}'.encode()
+    write_signed(path, members.items())
+    for read in (model_manifest, load_model):
+        with pytest.raises(ValueError, match="not as skanomaly writes model files"):
+            read(path)
+
+
+def test_a_zip_of_another_version(path):
+    data = bytearray(path.read_bytes()[:-64])
+    at = data.rindex(b"PK\x01\x02")
+    data[at + 6] = 99  # version needed to extract
+    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode())
+    for read in (model_manifest, load_model):
+        with pytest.raises(ValueError, match="not as skanomaly writes model files"):
+            read(path)
+
+
+@pytest.mark.parametrize("trusted", ["name", [1], [None], [b"name"]])
+def test_trusted_that_is_no_list_of_names(trusted, path):
+    with pytest.raises(TypeError, match="trusted must be a list of names"):
+        load_model(path, trusted=trusted)
+
+
+def test_training_images_that_are_otherwise(path, tmp_path):
+    embedder = skanomaly.FilterBankPatches(image_size=32).fit(np.zeros((2, 32, 32, 3), np.uint8))
+    known = embedder._train_images
+    for name, value in (
+        ("digests", ()),
+        ("digests", None),
+        ("digests", (1, 2)),
+        ("paths", ["a", "b"]),
+        ("paths", (b"a", None)),
+    ):
+        before = getattr(known, name)
+        object.__setattr__(known, name, value)
+        members = {**members_of(path), "estimator.skops": skops.io.dumps(embedder)}
+        object.__setattr__(known, name, before)
+        write_signed(path, members.items())
+        with pytest.raises(ValueError, match="training images are not as"):
+            load_model(path)
 
 
 def test_a_newer_format(path):
