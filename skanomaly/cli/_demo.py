@@ -61,7 +61,9 @@ def demo(
     seed: Annotated[
         int,
         typer.Option(
-            metavar="N", rich_help_panel=DATA, help="Make other images with another number."
+            metavar="N",
+            rich_help_panel=DATA,
+            help="Draw the images by this number; another one gives others.",
         ),
     ] = 0,
     json_file: Json = None,

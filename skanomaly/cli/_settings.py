@@ -10,6 +10,7 @@ from typing import Any
 
 import skanomaly
 from skanomaly._cache import token_cache
+from skanomaly.cli._options import WrongUsage
 from skanomaly.registry._steps import UnknownParameterError
 from skanomaly.registry._table import SCORERS
 
@@ -47,9 +48,9 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         name = name.strip()
         if not (name and sign):
-            raise ValueError(f"--set takes name=value, got {text!r}")
+            raise WrongUsage(f"--set takes name=value, got {text!r}")
         if name in settings:
-            raise ValueError(f"--set {name} is given twice")
+            raise WrongUsage(f"--set {name} is given twice")
         settings[name] = _parse_value(value)
     return settings
 
@@ -91,7 +92,7 @@ def make_model(
         and "checkpoint_path" in skanomaly.model_info(name).parameters
     )
     if takes_checkpoint and weights is None and "checkpoint_path" not in params:
-        raise ValueError(f"{name} needs --weights FILE, a checkpoint or an exported model")
+        raise WrongUsage(f"{name} needs --weights FILE, a checkpoint or an exported model")
     options = {
         "checkpoint_path" if takes_checkpoint else "weights": ("--weights", weights),
         "contamination": ("--contamination", contamination),
@@ -100,14 +101,14 @@ def make_model(
         if value is None:
             continue
         if key in params:
-            raise ValueError(f"{option} and --set {key} say the same: leave one out")
+            raise WrongUsage(f"{option} and --set {key} say the same: leave one out")
         params[key], typed[key] = value, option
     try:
         model = skanomaly.create_model(name, scorer=scorer, **params)
     except UnknownParameterError as exc:
         takers = _takers(exc.parameter)
         text = f"{name} has no parameter {exc.parameter!r}; {takers} have it" if takers else exc
-        raise ValueError(f"{typed[exc.parameter]}: {text}") from exc
+        raise WrongUsage(f"{typed[exc.parameter]}: {text}") from exc
     if sys.stderr.isatty() and not any(key.rpartition("__")[2] == "verbose" for key in params):
         _show_progress(model)
     return model
