@@ -98,12 +98,12 @@ class _Program(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it, and end the process."""
-        with interruptible():
-            check_streams()
-            try:
+        try:
+            with interruptible():
+                check_streams()
                 return super().__call__(*args, **kwargs)
-            finally:
-                ignore_interrupts()
+        finally:
+            ignore_interrupts()
 
 
 app = _Program(

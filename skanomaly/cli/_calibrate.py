@@ -59,7 +59,8 @@ def calibrate(
             metavar="SHARE",
             callback=share,
             rich_help_panel=_THRESHOLD,
-            help="Flag this share of good images, above 0 and up to 0.5, such as 0.02; without it, the share stays.",
+            help="Flag this share of good images, above 0 and up to 0.5, such as 0.02; without it, "
+            "the share stays.",
         ),
     ] = None,
     threshold: Annotated[

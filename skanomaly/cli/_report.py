@@ -102,9 +102,7 @@ def report(
         from skanomaly.report._html import check_report_file, save_report
 
         if cost_miss == cost_false_alarm == 0:
-            raise WrongUsage(
-                "--cost-miss and --cost-false-alarm are both 0: nothing costs anything"
-            )
+            raise WrongUsage("--cost-miss and --cost-false-alarm are both 0")
         _check_sources(images, data, category, layout)
         if null and data is not None:
             raise WrongUsage("--null is for a list on standard input, in place of --data")

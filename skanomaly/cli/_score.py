@@ -245,7 +245,7 @@ class _Shown:
             self.limits = limits
             if inside := _folder_of_images(folder):
                 raise FileExistsError(
-                    f"--maps {folder} holds folders of images, such as {inside}, where the pictures "
+                    f"--maps {folder} holds folders of images, such as {inside}, where pictures "
                     "would be taken for more of them: name a folder of its own"
                 )
             check_folder(folder)

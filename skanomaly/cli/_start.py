@@ -34,7 +34,9 @@ def interruptible() -> Iterator[None]:
         yield
     except BaseException as exc:
         # Compiled modules turn the interruption of their import into other errors.
-        if not (was_interrupted or isinstance(exc, KeyboardInterrupt)):
+        if isinstance(exc, SystemExit) or not (
+            was_interrupted or isinstance(exc, KeyboardInterrupt)
+        ):
             raise
         if sys.stderr is not None:
             print("interrupted", file=sys.stderr)

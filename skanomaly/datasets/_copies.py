@@ -62,7 +62,8 @@ def near_copies(
 ) -> tuple[list[tuple[Path, str]], Pairs, str | None]:
     """Decode all files: what is wrong with them, and the copies and near copies among `paths`.
 
-    `others` are decoded too, but not compared; all by `value_range`, where one is given. Also what is to be said of the range of all.
+    `others` are decoded too, but not compared; all by `value_range`, where one is
+    given. Also what is to be said of the range of all.
     """
     everything = [*paths, *others]
     # A thumbnail is all that is kept of an image.

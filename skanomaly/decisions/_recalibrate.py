@@ -81,8 +81,8 @@ def recalibrate(
     Warns
     -----
     UserWarning
-        Where some of `images` are training images, and where there are fewer than ``1 / contamination - 1`` scores, or groups, so that no threshold
-        holds so small a share.
+        Where some of `images` are training images, and where there are fewer than ``1 /
+        contamination - 1`` scores, or groups, so that no threshold holds so small a share.
 
     Notes
     -----
