@@ -213,15 +213,7 @@ def foreign_images(folder: Path, targets: Iterable[Path]) -> list[Path]:
 
 @contextmanager
 def names(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Let errors of the system, such as a full disk, name the file that was to be written.
-
-    Parameters
-    ----------
-    path : Path
-        What a person knows.
-    temporary : Path or None, default=None
-        What stands for it meanwhile.
-    """
+    """Let errors of the system, such as of a full disk, name `path`, not what stands for it."""
     try:
         yield
     except OSError as exc:

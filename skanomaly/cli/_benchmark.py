@@ -21,7 +21,6 @@ from skanomaly.cli._options import (
     Seeds,
     Settings,
     Shots,
-    WrongUsage,
     import_plugins,
     known_models,
     plain_errors,
@@ -29,6 +28,7 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._results import evaluate_table
 from skanomaly.cli._settings import check_caches, make_model
+from skanomaly.cli._typed import WrongUsage
 
 
 def benchmark(

@@ -13,6 +13,7 @@ import skanomaly
 from skanomaly._output import Guard
 from skanomaly._stamps import file_digest
 from skanomaly._warn import warn_user
+from skanomaly.cli._calibrate_request import check_request, target_of
 from skanomaly.cli._inputs import LISTED, EmptyList, Null, image_paths
 from skanomaly.cli._model_files import check_new_model, least_share, promise_of
 from skanomaly.cli._options import (
@@ -21,16 +22,12 @@ from skanomaly.cli._options import (
     MaxPixels,
     ModelFile,
     Overwrite,
-    WrongUsage,
-    cost,
-    finite,
-    fraction,
     home,
     plain_errors,
     printable,
-    share,
 )
 from skanomaly.cli._summary import check_summary, give_summary
+from skanomaly.cli._typed import cost, finite, fraction, share
 
 if TYPE_CHECKING:
     from skanomaly.decisions import TunedThreshold
@@ -158,12 +155,8 @@ def calibrate(
             if value is not None
         }
         images, anomalous = images or [], anomalous or []
-        _check_request(images, contamination, threshold, anomalous, costs)
-        if [*images, *anomalous].count(LISTED) > 1:
-            raise WrongUsage(f"'{LISTED}', the list on standard input, can be given once only")
-        if null and LISTED not in [*images, *anomalous]:
-            raise WrongUsage(f"--null is for a list on standard input: give '{LISTED}' for images")
-        target = _target(model, output, in_place)
+        check_request(images, null, contamination, threshold, anomalous, costs)
+        target = target_of(model, output, in_place)
         check_new_model(target, overwrite or in_place)
         good = _listed(images, null, "good image")
         bad = _listed(anomalous, null, "defect")
@@ -199,34 +192,6 @@ def calibrate(
         give_summary(summary, lambda: print(_as_text(summary, tuned), flush=True), json_file)
 
 
-def _check_request(
-    images: Sequence[str],
-    contamination: float | None,
-    threshold: float | None,
-    anomalous: Sequence[str],
-    costs: dict[str, float],
-) -> None:
-    """Raise where options ask for nothing, or for thresholds of two kinds."""
-    if threshold is not None and (images or anomalous or contamination is not None):
-        raise WrongUsage(
-            "--threshold is the number itself: leave out IMAGES, --anomalous and --contamination"
-        )
-    if anomalous and contamination is not None:
-        raise WrongUsage(
-            "--anomalous asks for the threshold of least cost, --contamination for that of a share "
-            "of good images: give one of them"
-        )
-    if anomalous and not images:
-        raise WrongUsage("--anomalous takes good images too, as IMAGES, to know false alarms by")
-    if costs and not anomalous:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in costs)
-        raise WrongUsage(f"{names} is for a threshold by cost, which takes defects: --anomalous")
-    if costs.get("cost_miss") == costs.get("cost_false_alarm") == 0:
-        raise WrongUsage("--cost-miss and --cost-false-alarm are both 0: nothing costs anything")
-    if not images and contamination is None and threshold is None:
-        raise WrongUsage("give good images, --contamination or --threshold: nothing else is moved")
-
-
 def _listed(arguments: Sequence[str], null: bool, what: str) -> list[Path]:
     """Images that arguments stand for; none only where there are no arguments."""
     try:
@@ -234,17 +199,6 @@ def _listed(arguments: Sequence[str], null: bool, what: str) -> list[Path]:
     except EmptyList as exc:
         raise ValueError(f"no {what} was listed on standard input") from exc
     return paths
-
-
-def _target(model: Path, output: Path | None, in_place: bool) -> Path:
-    if in_place == (output is not None):
-        raise WrongUsage(
-            "give --output FILE for the model with its new threshold, or --in-place to replace "
-            f"{model}" + ("; not both" if in_place else "")
-        )
-    if output is not None and os.path.realpath(output) == os.path.realpath(model):
-        raise WrongUsage(f"--output {output} is the model itself, which --in-place replaces")
-    return model if output is None else output
 
 
 def _check_apart(good: Sequence[Path], bad: Sequence[Path]) -> None:

@@ -27,7 +27,6 @@ from skanomaly.cli._options import (
     Settings,
     Shots,
     Weights,
-    WrongUsage,
     home,
     import_plugins,
     plain_errors,
@@ -35,6 +34,7 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._results import evaluate_splits, evaluate_table
 from skanomaly.cli._settings import check_caches, make_model
+from skanomaly.cli._typed import WrongUsage
 
 if TYPE_CHECKING:
     from skanomaly.datasets import DatasetSplit

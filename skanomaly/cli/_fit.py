@@ -28,7 +28,6 @@ from skanomaly.cli._options import (
     Scorer,
     Settings,
     Weights,
-    WrongUsage,
     home,
     import_plugins,
     plain_errors,
@@ -101,7 +100,7 @@ def fit(
         )
         check_caches(detector)
         if groups_by_folder and not takes_groups(detector):
-            raise WrongUsage(f"--groups-by-folder: {model} takes no groups")
+            raise ValueError(f"--groups-by-folder: {model} takes no groups")
         check_new_model(output, overwrite)
         _check_kept(detector)
         good = training_set(images, detector, null=null, groups_by_folder=groups_by_folder)

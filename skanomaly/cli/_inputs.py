@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from skanomaly.cli._options import DATA, WrongUsage, home, printable
+from skanomaly.cli._options import DATA, home, printable
+from skanomaly.cli._typed import WrongUsage
 
 LISTED = "-"  # the argument that stands for the list on standard input
 _KINDS = 5  # of files left out, that are named

@@ -22,8 +22,6 @@ from skanomaly.cli._options import (
     ModelFile,
     Overwrite,
     Plugin,
-    WrongUsage,
-    cost,
     home,
     import_plugins,
     plain_errors,
@@ -31,6 +29,7 @@ from skanomaly.cli._options import (
     read_splits,
 )
 from skanomaly.cli._summary import check_summary, give_summary
+from skanomaly.cli._typed import WrongUsage, cost
 
 
 def report(

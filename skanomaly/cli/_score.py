@@ -29,11 +29,11 @@ from skanomaly.cli._options import (
     OUTPUT,
     MaxPixels,
     ModelFile,
-    WrongUsage,
     home,
     plain_errors,
 )
 from skanomaly.cli._records import Printed, RecordFile, field_names, is_terminal
+from skanomaly.cli._typed import WrongUsage
 
 _SIGMA = 4.0  # of heat maps, as of anomaly_maps
 _FOUND = 3  # exit code

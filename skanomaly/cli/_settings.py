@@ -10,7 +10,7 @@ from typing import Any
 
 import skanomaly
 from skanomaly._cache import token_cache
-from skanomaly.cli._options import WrongUsage
+from skanomaly.cli._typed import WrongUsage
 from skanomaly.registry._steps import UnknownParameterError
 from skanomaly.registry._table import SCORERS
 
@@ -108,7 +108,7 @@ def make_model(
     except UnknownParameterError as exc:
         takers = _takers(exc.parameter)
         text = f"{name} has no parameter {exc.parameter!r}; {takers} have it" if takers else exc
-        raise WrongUsage(f"{typed[exc.parameter]}: {text}") from exc
+        raise ValueError(f"{typed[exc.parameter]}: {text}") from exc
     if sys.stderr.isatty() and not any(key.rpartition("__")[2] == "verbose" for key in params):
         _show_progress(model)
     return model

@@ -200,9 +200,10 @@ def _with_images(
     if takes_images(split):
         images = check_images(images)
         digests = digests_of(images)
-        _warn_of_trained_on([i for i, digest in enumerate(digests) if digest in known])
     numbers = group_numbers(groups, len(images))
-    return scorer._with_images(scored_by(split, images), contamination, numbers, digests)
+    made = scorer._with_images(scored_by(split, images), contamination, numbers, digests)
+    _warn_of_trained_on([i for i, digest in enumerate(digests) if digest in known])
+    return made
 
 
 def takes_images(split: SplitPipeline) -> bool:
