@@ -22,7 +22,7 @@ from skanomaly.cli._info import info
 from skanomaly.cli._models import models
 from skanomaly.cli._report import report
 from skanomaly.cli._score import score
-from skanomaly.cli._start import check_streams, ignore_interrupts, interruptible
+from skanomaly.cli._start import INTERRUPTED, check_streams, ignore_interrupts, interruptible, leave
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
 
@@ -102,6 +102,11 @@ class _Program(typer.Typer):
             with interruptible():
                 check_streams()
                 return super().__call__(*args, **kwargs)
+        except SystemExit as exc:
+            ignore_interrupts()
+            if exc.code == INTERRUPTED:
+                leave()
+            raise
         finally:
             ignore_interrupts()
 

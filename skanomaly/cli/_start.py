@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 INTERRUPTED = 130  # exit code, as of shells
+
+
+def leave() -> NoReturn:
+    """End the process as one that was interrupted.
+
+    Python itself would end by the signal where the interruption went through `exec`, as in the
+    making of data classes, although it was caught.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # None, or closed meanwhile
+            stream.flush()
+    atexit._run_exitfuncs()  # temporary folders
+    os._exit(INTERRUPTED)
 
 
 @contextmanager
@@ -40,7 +54,7 @@ def interruptible() -> Iterator[None]:
             raise
         if sys.stderr is not None:
             print("interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        leave()
     finally:
         if is_ours:
             with suppress(ValueError):
