@@ -13,7 +13,7 @@ from skanomaly._output import Guard
 from skanomaly.cli._options import JsonSummary, ModelFile, Overwrite, plain_errors, shown
 from skanomaly.cli._summary import check_summary, give_summary
 
-_CALLED = {"n_images": "calibrated on images", "n_groups": "in groups"}
+_CALLED = {"n_images": "calibrated on", "n_groups": "in groups"}
 
 
 def info(
