@@ -92,7 +92,7 @@ def make_model(
         and "checkpoint_path" in skanomaly.model_info(name).parameters
     )
     if takes_checkpoint and weights is None and "checkpoint_path" not in params:
-        raise WrongUsage(f"{name} needs --weights FILE, a checkpoint or an exported model")
+        raise ValueError(f"{name} needs --weights FILE, a checkpoint or an exported model")
     options = {
         "checkpoint_path" if takes_checkpoint else "weights": ("--weights", weights),
         "contamination": ("--contamination", contamination),
