@@ -20,6 +20,7 @@ from typing import BinaryIO
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from skanomaly._stamps import is_special
 from skanomaly._typing import PathLike
 
 # Of a name without its suffix: file systems take 255 bytes, some of them 143.
@@ -182,9 +183,10 @@ def check_folder(folder: Path) -> None:
     except (FileExistsError, NotADirectoryError) as exc:
         raise type(exc)(f"{folder} cannot be a folder: there is a file of that name") from exc
     probe = _beside(folder / "probe")
-    with open(probe, "xb"):  # more than permissions: the disk may be read-only
-        pass
-    os.unlink(probe)
+    with names(folder, probe):
+        with open(probe, "xb"):  # more than permissions: the disk may be read-only
+            pass
+        os.unlink(probe)
 
 
 def foreign_images(folder: Path, targets: Iterable[Path]) -> list[Path]:
@@ -210,6 +212,17 @@ def foreign_images(folder: Path, targets: Iterable[Path]) -> list[Path]:
 
 
 @contextmanager
+def names(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let errors of the system, such as of a full disk, name `path`, not what stands for it."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno is not None and exc.filename in (None, str(temporary)):
+            exc.filename, exc.filename2 = str(path), None
+        raise
+
+
+@contextmanager
 def written_beside(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` at the end, or leaves it as it was.
 
@@ -225,11 +238,12 @@ def written_beside(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = _beside(path)
     try:
-        with open(temporary, "xb") as file:
-            yield file
-        if path.is_file():
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
+        with names(path, temporary):
+            with open(temporary, "xb") as file:
+                yield file
+            if path.is_file():
+                shutil.copymode(path, temporary)
+            os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -293,6 +307,8 @@ def is_drawing(path: Path) -> bool:
 
 def _mark_of(path):
     """What stands behind the mark of ours, None without one."""
+    if is_special(path):
+        return None
     try:
         with open(path, "rb") as file:
             head = file.read(33 + 4 + len(_MARK_BYTES) + len(_MADE))

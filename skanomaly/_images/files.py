@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from skanomaly._stamps import is_special
 from skanomaly._typing import PathLike
 
 PATH = (str, os.PathLike)  # names are made by os.fsdecode: a PathLike may hold bytes
@@ -212,6 +213,10 @@ def _stream(item, where):
 
 
 def _open_path(path, where):
+    if is_special(path):  # opening a pipe waits for whoever writes to it
+        raise ImageReadError(
+            f"{where}: it is a pipe, socket or device, and no file; save the image to a file."
+        )
     try:
         return open(path, "rb")
     except (OSError, ValueError) as exc:  # ValueError: a null character in the path

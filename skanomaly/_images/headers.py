@@ -36,7 +36,8 @@ def check_header(im: Image.Image, where: str) -> None:
     if im.format not in _ONE_PICTURE_FORMATS and getattr(im, "is_animated", False):
         raise ImageReadError(
             f"{where}: it is animated or has several pages, and only single images are accepted; "
-            "pick a frame, e.g. im = PIL.Image.open(...); im.seek(k); im = im.copy()."
+            "save the frame that is meant as a file of its own, or pick it in Python: "
+            "im = PIL.Image.open(...); im.seek(k); im = im.copy()."
         )
     tags = getattr(im, "tag_v2", {})
     planes = tags.get(ExifTags.Base.PlanarConfiguration) == 2

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from skanomaly._output import Guard, check_folder, written_beside
+from skanomaly._output import Guard, check_folder, names, written_beside
 from skanomaly._typing import PathLike
 from skanomaly._version import __version__
 
@@ -92,7 +92,7 @@ def _key(row):
 
 def _append(path, line):
     """Add a line in one piece, so that other processes can add to the same file; or nothing."""
-    with open(path, "ab", buffering=0) as file:
+    with names(path), open(path, "ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         try:
             if file.write(line) < len(line):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from skanomaly.cli._info import info
 from skanomaly.cli._models import models
 from skanomaly.cli._report import report
 from skanomaly.cli._score import score
+from skanomaly.cli._start import INTERRUPTED, check_streams, ignore_interrupts, interruptible, leave
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
 
@@ -91,7 +92,26 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
     (doctor, _SET_UP, ("skanomaly doctor", "skanomaly doctor --json -")),
 )
 
-app = typer.Typer(
+
+class _Program(typer.Typer):
+    """The application as a program: it may be interrupted at any time."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it, and end the process."""
+        try:
+            with interruptible():
+                check_streams()
+                return super().__call__(*args, **kwargs)
+        except SystemExit as exc:
+            ignore_interrupts()
+            if exc.code == INTERRUPTED:
+                leave()
+            raise
+        finally:
+            ignore_interrupts()
+
+
+app = _Program(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -28,6 +28,7 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._results import evaluate_table
 from skanomaly.cli._settings import check_caches, make_model
+from skanomaly.cli._typed import WrongUsage
 
 
 def benchmark(
@@ -57,12 +58,12 @@ def benchmark(
 ) -> None:
     """Compare models: train and measure each of them on each category of a data set."""
     with plain_errors(max_pixels):
+        if seeds > 1 and not shots:
+            raise WrongUsage("--seeds is for --shots")
+        if len(set(models)) < len(models):
+            raise WrongUsage(f"--models names a model twice: {' '.join(models)}")
         import_plugins(plugin)
         splits = read_splits(root, layout, category)
-        if seeds > 1 and not shots:
-            raise ValueError("--seeds is for --shots")
-        if len(set(models)) < len(models):
-            raise ValueError(f"--models names a model twice: {' '.join(models)}")
         detectors = {
             name: make_model(name, contamination=contamination, settings=settings)
             for name in models

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import skanomaly
-from skanomaly._output import Guard, check_folder
-from skanomaly.cli._fit import promise_of
-from skanomaly.cli._inputs import Null, image_paths
+from skanomaly._output import Guard
+from skanomaly._stamps import file_digest
+from skanomaly._warn import warn_user
+from skanomaly.cli._calibrate_request import check_request, target_of
+from skanomaly.cli._inputs import LISTED, EmptyList, Null, image_paths
+from skanomaly.cli._model_files import check_new_model, least_share, promise_of
 from skanomaly.cli._options import (
     OUTPUT,
     JsonSummary,
@@ -27,6 +30,7 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
+from skanomaly.cli._typed import cost, finite, fraction, share
 
 if TYPE_CHECKING:
     from skanomaly.decisions import TunedThreshold
@@ -53,8 +57,10 @@ def calibrate(
         typer.Option(
             show_default=False,
             metavar="SHARE",
+            callback=share,
             rich_help_panel=_THRESHOLD,
-            help="Flag this share of good images, such as 0.02; without it, the share stays.",
+            help="Flag this share of good images, above 0 and up to 0.5, such as 0.02; without it, "
+            "the share stays.",
         ),
     ] = None,
     threshold: Annotated[
@@ -62,6 +68,7 @@ def calibrate(
         typer.Option(
             show_default=False,
             metavar="SCORE",
+            callback=finite,
             rich_help_panel=_THRESHOLD,
             help="Flag the images that score lower than this number.",
         ),
@@ -74,7 +81,8 @@ def calibrate(
             metavar="IMAGES",
             rich_help_panel=_THRESHOLD,
             callback=lambda values: home(values or []),
-            help="Known defects: a file, folder or glob; repeatable. The threshold is then the one "
+            help="Known defects: a file, folder or glob, or '-' for a list on standard input; "
+            "repeatable. The threshold is then the one "
             "of least expected cost on these and IMAGES. Take no image that you mean to test on.",
         ),
     ] = None,
@@ -83,6 +91,7 @@ def calibrate(
         typer.Option(
             show_default=False,
             metavar="SHARE",
+            callback=fraction,
             rich_help_panel=_COSTS,
             help="Share of defective parts on the line, such as 0.01.",
         ),
@@ -92,6 +101,7 @@ def calibrate(
         typer.Option(
             show_default=False,
             metavar="COST",
+            callback=cost,
             rich_help_panel=_COSTS,
             help="Cost of a defect that is missed; without it, 1.",
         ),
@@ -101,6 +111,7 @@ def calibrate(
         typer.Option(
             show_default=False,
             metavar="COST",
+            callback=cost,
             rich_help_panel=_COSTS,
             help="Cost of a good part that is flagged; without it, 1.",
         ),
@@ -147,27 +158,30 @@ def calibrate(
             )
             if value is not None
         }
-        _check_request(images or [], contamination, threshold, anomalous or [], costs)
-        target = _target(model, output, in_place)
-        good = list(image_paths(images, null=null)) if images else []
-        bad = list(image_paths(anomalous)) if anomalous else []
+        images, anomalous = images or [], anomalous or []
+        check_request(images, null, contamination, threshold, anomalous, costs)
+        target = target_of(model, output, in_place)
+        check_new_model(target, overwrite or in_place)
+        good = _listed(images, null, "good image")
+        bad = _listed(anomalous, null, "defect")
         _check_apart(good, bad)
         guard = Guard([*good, *bad, *(plugin or ()), *([] if in_place else [model])], overwrite)
-        guard.check([target], lambda path: in_place or overwrite)
-        check_folder(target.parent)
+        guard.check([target], lambda path: True)
         check_summary(json_file, guard, [target])
         before = load_kept(model, plugin, trust)
         tuned = None
-        if bad:
+        if anomalous:
             labels = [1] * len(good) + [-1] * len(bad)
             tuned = tune_threshold(before, [*good, *bad], labels, **costs)
             after = tuned.apply(before)
-        elif good:
+        elif images:
             after = recalibrate(before, images=good, contamination=contamination)
         else:
             after = recalibrate(before, contamination=contamination, threshold=threshold)
         # Weights that came with the model go on with it.
         brought = any(weights["included"] for weights in model_manifest(model).get("weights", []))
+        if threshold is not None:
+            _warn_of_all_or_none(after)
         save_model(after, target, include_weights=brought)
         summary = {
             "command": "calibrate",
@@ -176,54 +190,60 @@ def calibrate(
             "file": str(target),
             "before": _described(before),
             "after": _described(after),
-            **_flagged(before, after, bool(good) and tuned is None),
+            **_flagged(before, after, bool(images) and tuned is None and _are_new(before, good)),
             "tuned": None if tuned is None else tuned.to_dict(),
         }
         give_summary(summary, lambda: print(_as_text(summary, tuned), flush=True), json_file)
 
 
-def _check_request(
-    images: Sequence[str],
-    contamination: float | None,
-    threshold: float | None,
-    anomalous: Sequence[str],
-    costs: dict[str, float],
-) -> None:
-    """Raise where options ask for nothing, or for thresholds of two kinds."""
-    if threshold is not None and (images or anomalous or contamination is not None):
-        raise ValueError(
-            "--threshold is the number itself: leave out IMAGES, --anomalous and --contamination"
-        )
-    if anomalous and contamination is not None:
-        raise ValueError(
-            "--anomalous asks for the threshold of least cost, --contamination for that of a share "
-            "of good images: give one of them"
-        )
-    if anomalous and not images:
-        raise ValueError("--anomalous takes good images too, as IMAGES, to know false alarms by")
-    if costs and not anomalous:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in costs)
-        raise ValueError(f"{names} is for a threshold by cost, which takes defects: --anomalous")
-    if not images and contamination is None and threshold is None:
-        raise ValueError("give good images, --contamination or --threshold: nothing else is moved")
-
-
-def _target(model: Path, output: Path | None, in_place: bool) -> Path:
-    if in_place == (output is not None):
-        raise ValueError(
-            "give --output FILE for the model with its new threshold, or --in-place to replace "
-            f"{model}" + ("; not both" if in_place else "")
-        )
-    return model if output is None else output
+def _listed(arguments: Sequence[str], null: bool, what: str) -> list[Path]:
+    """Images that arguments stand for; none only where there are no arguments."""
+    try:
+        paths = list(image_paths(arguments, null=null and LISTED in arguments))
+    except EmptyList as exc:
+        raise ValueError(f"no {what} was listed on standard input") from exc
+    return paths
 
 
 def _check_apart(good: Sequence[Path], bad: Sequence[Path]) -> None:
-    """Raise where one image is given as a good one and as a defect."""
-    both = {os.path.realpath(path) for path in good} & {os.path.realpath(path) for path in bad}
+    """Raise where one image, or a copy of it, is given as a good one and as a defect."""
+    known = {_content(path) for path in good}
+    both = [path for path in bad if _content(path) in known]
     if both:
+        n = len(both)
         raise ValueError(
-            f"{len(both)} images are among IMAGES and among --anomalous, such as {min(both)}: name "
-            "good images and defects apart"
+            f"{n} image{'s are' if n > 1 else ' is'} among IMAGES and among --anomalous, such as "
+            f"{min(both)}: name good images and defects apart"
+        )
+
+
+def _content(path: Path) -> str:
+    """What is the same of copies; of a file that cannot be read, which is said later, its name."""
+    try:
+        return file_digest(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+
+
+def _are_new(model: Any, good: Sequence[Path]) -> bool:
+    """Whether no image entered the model."""
+    from skanomaly.inspection._training_images import trained_on
+
+    return trained_on(model).keys().isdisjoint(map(_content, good))
+
+
+def _warn_of_all_or_none(estimator: Any) -> None:
+    """Warn where a threshold flags all good images that are known, or none."""
+    from skanomaly._pipelines import split_pipeline
+
+    scorer = split_pipeline(estimator).scorer
+    scores = getattr(scorer, "train_scores_", ())
+    flagged = [score < scorer.offset_ for score in scores]
+    if flagged and all(flagged) == any(flagged):
+        warn_user(
+            f"this threshold flags {'all' if all(flagged) else 'none'} of the {len(flagged)} good "
+            "images that the model was calibrated on, which score from "
+            f"{min(scores):.6g} to {max(scores):.6g}"
         )
 
 
@@ -265,27 +285,33 @@ def _flagged(before: Any, after: Any, on_images: bool) -> dict[str, Any]:
 def _as_text(summary: dict[str, Any], tuned: TunedThreshold | None) -> str:
     before, after, n = summary["before"], summary["after"], summary["n_images"]
     old = "none" if before["threshold"] is None else f"{before['threshold']:.6g}"
-    new = f"{after['threshold']:.6g}{_share_text(after)}"
+    expected = summary.get("expected_share")
+    new = f"{after['threshold']:.6g}"
+    if expected is None or expected <= after["contamination"]:
+        new += _share_text(after)
+    plural = "s" * (n != 1)
     lines = [f"threshold  {new}; it was {old}{_share_text(before)}"]
     if tuned is not None:
         lines += [f"  {name}: {value.strip()}" for name, value in tuned.rows()[1:]]
     elif n:
         lines.append(
-            f"flagged    {summary['flagged_after']} of the {n} good images that are calibrated on"
+            f"flagged    {summary['flagged_after']} of the {n} good image{plural} that "
+            f"{'are' if n > 1 else 'is'} calibrated on"
             + ("" if summary["flagged_before"] is None else f"; {summary['flagged_before']} before")
         )
     if "flagged_before_interval" in summary:
         low, high = summary["flagged_before_interval"]
         lines.append(
             f"           (the threshold before flags {summary['flagged_before'] / n:.1%} of good "
-            f"images now; as {n} images tell, {low:.1%} to {high:.1%})"
+            f"images now; as {n} image{plural} tell{'s' * (n == 1)}, {low:.1%} to {high:.1%})"
         )
-    if summary.get("expected_share") is not None:
+    if expected is not None:
         low, high = summary["expected_share_interval"]
         lines.append(
-            f"promise    {summary['expected_share']:.1%} of new good images will be flagged; "
+            f"promise    {expected:.1%} of new good images will be flagged; "
             f"expect {low:.1%} to {high:.1%}"
         )
+        lines += least_share(expected, after["contamination"])
     lines.append(f"model file {summary['file']}")
     return "\n".join(map(printable, lines))
 

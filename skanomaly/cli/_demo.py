@@ -61,7 +61,9 @@ def demo(
     seed: Annotated[
         int,
         typer.Option(
-            metavar="N", rich_help_panel=DATA, help="Make other images with another number."
+            metavar="N",
+            rich_help_panel=DATA,
+            help="Draw the images by this number; another one gives others.",
         ),
     ] = 0,
     json_file: Json = None,
@@ -84,6 +86,8 @@ def demo(
         report = output / "report.html"
         evaluate_splits("filterbank", model, [split], output / "heatmaps", json_file, guard, report)
         print(
+            f"Where 10% of all good parts are flagged, it is 2% to 18% of {_N_GOOD} of them, by "
+            "chance: so few cannot tell these shares apart.\n"
             f"The parts are in {data}, what the model says of each test part in "
             f"{output / 'heatmaps'}: a folder of pictures for each defect, and scores.csv.\n"
             f"Open {report} in a browser to see it all, and to move the threshold.\n"

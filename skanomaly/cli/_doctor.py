@@ -35,7 +35,7 @@ _LEAST_AUROC = 0.8
 
 
 def doctor(json_file: JsonSummary = None, overwrite: Overwrite = False) -> None:
-    """Check the installation: versions, extras, devices and caches, and a test of five seconds."""
+    """Check the installation: versions, extras, devices and caches, and a test of a few seconds."""
     with plain_errors():
         check_summary(json_file, Guard(overwrite=overwrite))
         extras, devices = [], []

@@ -34,6 +34,7 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._results import evaluate_splits, evaluate_table
 from skanomaly.cli._settings import check_caches, make_model
+from skanomaly.cli._typed import WrongUsage
 
 if TYPE_CHECKING:
     from skanomaly.datasets import DatasetSplit
@@ -108,14 +109,17 @@ def evaluate(
 ) -> None:
     """Measure a model on a data set: train on its good images, find the defects of the others."""
     with plain_errors(max_pixels):
+        _check_sources(root, normal, test, masks, layout, category)
+        if shots and output is not None:
+            raise WrongUsage("--output is for one training set; leave out --shots")
+        if shots and report is not None:
+            raise WrongUsage("--report is for one training set; leave out --shots")
+        if seeds > 1 and not shots:
+            raise WrongUsage("--seeds is for --shots")
         import_plugins(plugin)
         splits = _read_splits(root, normal, test, masks, layout, category)
-        if shots and output is not None:
-            raise ValueError("--output is for one training set; leave out --shots")
-        if report is not None and (shots or len(splits) > 1):
-            raise ValueError("--report is for one data set: leave out --shots, name a --category")
-        if seeds > 1 and not shots:
-            raise ValueError("--seeds is for --shots")
+        if report is not None and len(splits) > 1:
+            raise ValueError("--report is for one data set: name a --category")
         folders = [folder for folder in (root, normal, test, masks) if folder is not None]
         if output is not None:
             for folder in folders:
@@ -135,24 +139,31 @@ def evaluate(
             evaluate_splits(model, detector, splits, output, json_file, guard, report)
 
 
-def _read_splits(root, normal, test, masks, layout, category):
-    """The data sets that the options name."""
+def _check_sources(root, normal, test, masks, layout, category):
+    """Raise where the options name no images, or too many."""
     if root is not None and (normal or test or masks):
-        raise ValueError(
+        raise WrongUsage(
             f"pass either {root}, which holds training and test images, or --normal and --test "
             "with the folders of each"
         )
-    if root is not None:
-        return read_splits(root, layout, category)
-    if normal is None or test is None:
-        raise ValueError(
+    if root is None and (normal is None or test is None):
+        raise WrongUsage(
             "name the images: the folder of a data set, or --normal FOLDER --test FOLDER"
         )
-    if layout is not None or category is not None:
-        raise ValueError("--layout and --category are for a data set, not for --normal and --test")
+    if root is None and (layout is not None or category is not None):
+        raise WrongUsage("--layout and --category are for a data set, not for --normal and --test")
+
+
+def _read_splits(root, normal, test, masks, layout, category):
+    """The data sets that the options name."""
+    if root is not None:
+        return read_splits(root, layout, category)
+    from skanomaly.cli._training_set import check_no_drawings
     from skanomaly.datasets import read_folders
 
-    return [read_folders(normal, test, masks)]
+    split = read_folders(normal, test, masks)
+    check_no_drawings([*split.train.images, *split.test.images])
+    return [split]
 
 
 def _check_apart(output, data):

@@ -78,8 +78,11 @@ def explain(
             guard.check([output], is_own_picture)
             check_folder(output.parent)
         check_summary(json_file, guard, [] if output is None else [output])
-        found = explain_image(estimator, image, n_neighbors=neighbors)
-        (decision,) = skanomaly.decide(estimator, [image])
+        try:
+            found = explain_image(estimator, image, n_neighbors=neighbors)
+            (decision,) = skanomaly.decide(estimator, [image])
+        except skanomaly.ImageReadError as exc:  # of one image no number is of use
+            raise skanomaly.ImageReadError(str(exc).replace("image 0 (", "image (", 1)) from exc
         if output is not None:
             judged = decision.score, decision.threshold, decision.p_value
             save_picture(explanation_picture(found, *judged, image.name), output)

@@ -8,14 +8,15 @@ import time
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from sklearn.base import clone
 
 import skanomaly
-from skanomaly._output import Guard, check_folder
+from skanomaly._output import Guard
 from skanomaly.cli._inputs import ImageArguments, Null
+from skanomaly.cli._model_files import check_new_model, least_share, promise_of
 from skanomaly.cli._options import (
     DATA,
     OUTPUT,
@@ -35,9 +36,6 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._settings import check_caches, make_model
 from skanomaly.cli._summary import check_summary, give_summary
-
-# How sure one may be of the share that will be flagged.
-_CONFIDENCE = 0.9
 
 
 def fit(
@@ -104,9 +102,9 @@ def fit(
         check_caches(detector)
         if groups_by_folder and not takes_groups(detector):
             raise ValueError(f"--groups-by-folder: {model} takes no groups")
-        _check_new(output, overwrite)
+        check_new_model(output, overwrite)
         _check_kept(detector)
-        good = training_set(images, null=null, groups_by_folder=groups_by_folder)
+        good = training_set(images, detector, null=null, groups_by_folder=groups_by_folder)
         guard = Guard([*good.paths, *filter(None, [weights, *(plugin or ())])], overwrite)
         guard.check([output], lambda path: True)
         check_summary(json_file, guard, [output])
@@ -136,23 +134,6 @@ def fit(
         )
 
 
-def _check_new(output, overwrite):
-    """Raise where the file cannot be written, or is there: a model is not made again at once."""
-    from skanomaly.persistence._container import is_model
-
-    if output.is_dir():
-        raise IsADirectoryError(f"--output {output} is a folder: name a file in it")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder for --output {output}")
-    if output.is_symlink() or (output.exists() and not is_model(output)):
-        raise FileExistsError(f"{output} is no model file, and is never replaced: name another")
-    if output.exists() and not overwrite:
-        raise FileExistsError(
-            f"{output} is there already: name another file, or replace it with --overwrite"
-        )
-    check_folder(output.parent)
-
-
 def _check_kept(detector):
     """Raise before the work where a model of this kind cannot be kept in a file."""
     from skanomaly.persistence import ModelTrustWarning
@@ -175,43 +156,6 @@ def _check_enough(detector, n_images, n_groups):
         )
 
 
-def promise_of(fitted: Any, n: int) -> dict[str, Any]:
-    """The threshold, and what share of new good images falls below it.
-
-    Parameters
-    ----------
-    fitted : estimator
-        With a threshold.
-    n : int
-        Images that it rests on, or groups of them.
-
-    Returns
-    -------
-    dict
-        `threshold`, `contamination`, `expected_share` and `expected_share_interval`, of 90%; the
-        last three are None where the threshold is no share.
-    """
-    from scipy.stats import beta
-
-    from skanomaly._pipelines import contamination_of, offset_of, split_detector
-
-    scorer = split_detector(fitted).scorer
-    share = contamination_of(scorer)
-    promise = {"threshold": float(offset_of(scorer)), "contamination": share}
-    if share is None:
-        return {**promise, "expected_share": None, "expected_share_interval": None}
-    # The i-th of n held-out scores stands for the share i / (n + 1); the share below it is Beta
-    # distributed over training sets. No score stands for less than the first does.
-    least = 1 / (n + 1)
-    rank = max(share, least) * (n + 1)
-    interval = beta.interval(_CONFIDENCE, rank, max(n + 1 - rank, 1e-9))
-    return {
-        **promise,
-        "expected_share": max(share, least),
-        "expected_share_interval": [float(edge) for edge in interval],
-    }
-
-
 def _as_text(summary):
     size, n, share = summary["bytes"], summary["n_images"], summary["expected_share"]
     lines = [
@@ -227,11 +171,7 @@ def _as_text(summary):
             f"{summary['n_groups'] or n} {'images' if summary['n_groups'] is None else 'groups'}, "
             f"expect {low:.1%} to {high:.1%}"
         )
-        if share > summary["contamination"]:
-            lines.append(
-                f"           (not {summary['contamination']:.1%}: with so few, no threshold flags "
-                "less)"
-            )
+        lines += least_share(share, summary["contamination"])
     lines.append(f"model file {summary['file']} ({_size(size)})")
     return "\n".join(map(printable, lines))
 

@@ -13,6 +13,8 @@ from skanomaly._output import Guard
 from skanomaly.cli._options import JsonSummary, ModelFile, Overwrite, plain_errors, shown
 from skanomaly.cli._summary import check_summary, give_summary
 
+_CALLED = {"n_images": "calibrated on", "n_groups": "in groups"}
+
 
 def info(
     model: ModelFile,
@@ -66,10 +68,11 @@ def _rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         where = f", {paths[0]} and others" if len(paths) > 1 else "".join(f", {p}" for p in paths)
         rows.append(("training images", f"{images.get('count')}{where}"))
     for name, value in _get(manifest, "calibration").items():
-        text = value
+        text = _short(value)
         if isinstance(value, dict):
-            text = ", ".join(f"{key}: {item}" for key, item in value.items())
-        rows.append((name.replace("_", " "), str(text)))
+            text = ", ".join(f"{key}: {_short(item)}" for key, item in value.items())
+        if value is not None:
+            rows.append((_CALLED.get(name, name.replace("_", " ")), text))
     for entry in manifest.get("weights") or []:
         place = "in this file" if entry["included"] else "not in this file"
         digests = ", ".join(of_file["sha256"] for of_file in entry["files"])
@@ -77,6 +80,13 @@ def _rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     arrays = _get(manifest, "arrays")
     rows.append(("arrays", f"{arrays.get('count')}, {arrays.get('bytes', 0) / 1e6:.1f} MB"))
     return rows
+
+
+def _short(value: Any) -> str:
+    """A number with the digits that tell something; the others are for ``--json``."""
+    if isinstance(value, list):
+        return ", ".join(map(_short, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _get(manifest: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -13,9 +13,15 @@ from typing import Annotated
 import typer
 
 from skanomaly.cli._options import DATA, home, printable
+from skanomaly.cli._typed import WrongUsage
 
 LISTED = "-"  # the argument that stands for the list on standard input
 _KINDS = 5  # of files left out, that are named
+
+
+class EmptyList(ValueError):
+    """The list on standard input holds no image."""
+
 
 ImageArguments = Annotated[
     list[str],
@@ -63,7 +69,8 @@ def image_paths(arguments: Sequence[str], *, null: bool = False) -> Iterator[Pat
         When an argument is no file and matches none, or a folder holds no image; before the first
         path.
     ValueError
-        When the list is asked for twice, or `null` is set without it.
+        When the list is asked for twice, or `null` is set without it; once its end is read, when it
+        holds no image.
 
     Notes
     -----
@@ -84,9 +91,9 @@ def image_paths(arguments: Sequence[str], *, null: bool = False) -> Iterator[Pat
     ['b.png', 'a.png']
     """
     if arguments.count(LISTED) > 1:
-        raise ValueError(f"'{LISTED}', the list on standard input, can be given once only")
+        raise WrongUsage(f"'{LISTED}', the list on standard input, can be given once only")
     if null and LISTED not in arguments:
-        raise ValueError(f"--null is for a list on standard input: give '{LISTED}' for the images")
+        raise WrongUsage(f"--null is for a list on standard input: give '{LISTED}' for the images")
     for argument in arguments:
         if argument != LISTED:
             _check(argument)
@@ -110,7 +117,12 @@ def _paths(arguments, null):
     seen = set()
     for argument in arguments:
         if argument == LISTED:
-            yield from _listed(b"\0" if null else b"\n", left_out)
+            is_empty = True
+            for path in _listed(b"\0" if null else b"\n", left_out):
+                is_empty = False
+                yield path
+            if is_empty:  # such as of a program that ended at once: not all is well then
+                raise EmptyList("no image was listed on standard input")
             continue
         for path in _matches(argument, left_out):
             if len(arguments) > 1:
@@ -150,6 +162,7 @@ def _images_below(folder, left_out, above):
     """Images in a folder and those below it, by name; no folder within itself, by a link."""
     # Not needed for --help, which should be quick.
     from skanomaly._output import is_drawing
+    from skanomaly._stamps import is_special
     from skanomaly.datasets._tree import IMAGE_SUFFIXES, list_entries
 
     info = os.stat(folder)
@@ -162,6 +175,8 @@ def _images_below(folder, left_out, above):
             yield from _images_below(entry, left_out, above | {number})
         elif suffix not in IMAGE_SUFFIXES:
             left_out[suffix or "without suffix"] += 1
+        elif is_special(entry):
+            left_out["pipes, sockets or devices"] += 1
         elif suffix == ".png" and is_drawing(entry):
             left_out["heat maps of skanomaly"] += 1
         else:
@@ -170,6 +185,8 @@ def _images_below(folder, left_out, above):
 
 def _listed(end, left_out):
     """Paths of the list on standard input; a folder in it is searched."""
+    if sys.stdin is None:
+        raise ValueError(f"'{LISTED}' is the list on standard input, which is closed")
     for name in _pieces(sys.stdin.buffer, end):
         if end == b"\n" and name.endswith(b"\r") and not os.path.lexists(name):
             name = name[:-1]  # of a list that was made on Windows

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from PIL import Image
 from rich.text import Text
+
+from skanomaly.cli._typed import WrongUsage, share
 
 if TYPE_CHECKING:
     from skanomaly.datasets import DatasetSplit
@@ -164,8 +167,10 @@ Contamination = Annotated[
     typer.Option(
         show_default=False,
         metavar="SHARE",
+        callback=share,
         rich_help_panel=TRAINING,
-        help="Flag this share of good images, such as 0.05; without it, the model's own (0.1).",
+        help="Flag this share of good images, above 0 and up to 0.5, such as 0.05; without it, the "
+        "model's own (0.1).",
     ),
 ]
 Shots = Annotated[
@@ -234,9 +239,6 @@ Overwrite = Annotated[
         "is read.",
     ),
 ]
-
-# Limits
-
 MaxPixels = Annotated[
     int | None,
     typer.Option(
@@ -269,6 +271,8 @@ def plain_errors(max_pixels: int | None = None) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _printer_of_warnings()
+            # Our own error says it, with the option.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             yield
         sys.stdout.flush()
     except typer.Exit:  # the code that a command ends with, and a RuntimeError
@@ -277,13 +281,25 @@ def plain_errors(max_pixels: int | None = None) -> Iterator[None]:
         print("interrupted; what was written until now is kept", file=sys.stderr)
         raise typer.Exit(130) from exc
     except BrokenPipeError as exc:  # such as of `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise typer.Exit(1) from exc
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as exc:
-        print(f"error: {_printable_lines(exc) or type(exc).__name__}", file=sys.stderr)
-        raise typer.Exit(1) from exc
+        text = _printable_lines(exc) or type(exc).__name__
+        if getattr(exc, "errno", None) == errno.ENOSPC and exc.filename is None:  # type: ignore[union-attr]
+            text = f"standard output cannot be written: {text}"
+            _drop_output()
+        elif "value_range=" in text and "--set" not in text:
+            text += "\n(on the command line: --set value_range=..., where the model is fitted)"
+        print(f"error: {text}", file=sys.stderr)
+        raise typer.Exit(2 if isinstance(exc, WrongUsage) else 1) from exc
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _drop_output() -> None:
+    """Let what still waits to be printed go nowhere: at the end it would be an error again."""
+    with suppress(OSError, ValueError):  # ValueError: it is no file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _printable_lines(message: object) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,9 @@ from skanomaly.cli._options import printable
 
 Form = Literal["jsonl", "csv"]
 
+_NAMES = ("path", "heat_map")  # fields that hold names of files
+_BACKSLASH = re.compile(r"\\(?=udc(?:[89a-f][0-9a-f]|5c))")
+_CODE = re.compile(r"\\udc([89a-f][0-9a-f]|5c)")
 _DIGEST = re.compile("[0-9a-f]{12}")
 
 
@@ -46,8 +50,8 @@ class Printed:
         if form == "csv":
             print(_as_csv(fields), end="", flush=True)
 
-    def has(self, path: Path) -> bool:
-        """Whether there is a record of an image: never."""
+    def takes(self, path: Path) -> bool:
+        """Whether there is a record for an image: never."""
         return False
 
     def add(self, record: dict[str, Any]) -> None:
@@ -102,7 +106,7 @@ class RecordFile:
 
         self.path, self.fields, self.form, self.model = path, tuple(fields), form, model
         self.n_kept = self.n_anomalous = 0
-        self._had: set[bytes] = set()
+        self._had: Counter[bytes] = Counter()
         self._is_begun = False
         if not path.parent.is_dir():
             raise FileNotFoundError(f"there is no folder for --{form} {path}")
@@ -121,9 +125,15 @@ class RecordFile:
             if resume:
                 self._go_on()
 
-    def has(self, path: Path) -> bool:
-        """Whether there is a record of an image."""
-        return bool(self._had) and _key(path) in self._had
+    def takes(self, path: Path) -> bool:
+        """Whether there is a record for an image; for one that is listed twice there are two."""
+        if not self._had:
+            return False
+        key = _key(path)
+        self._had[key] -= 1
+        if self._had[key] > 0:
+            return True
+        return self._had.pop(key) == 0
 
     def add(self, record: dict[str, Any]) -> None:
         """Write a record behind the others, or none of it."""
@@ -153,7 +163,7 @@ class RecordFile:
                 )
             self.n_kept += 1
             self.n_anomalous += record["decision"] == "anomalous"
-            self._had.add(_key(record["path"]))
+            self._had[_key(record["path"])] += 1
         if n_dropped or not _ends_a_line(self.path):
             with written_beside(self.path) as file:
                 self._write_head(file)
@@ -188,7 +198,8 @@ class RecordFile:
             if set(head) != set(self.fields):
                 yield dict.fromkeys(head)
             for row in rows:
-                record = dict(zip(head, row, strict=False))
+                record: dict[str, Any] = dict(zip(head, row, strict=False))
+                record |= {name: _unescaped(record[name]) for name in _NAMES if name in record}
                 yield record if _DIGEST.fullmatch(record.get("model", "")) else None
         except csv.Error:
             yield {}
@@ -217,16 +228,31 @@ def _still_holds(record, written):
 
 
 def _key(path):
-    """Few bytes for a path, however it is spelled; also where CSV had to escape it."""
-    name = os.path.abspath(path).encode("utf-8", "backslashreplace")
+    """Few bytes for a path, however it is spelled."""
+    name = os.path.abspath(path).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(name, digest_size=16).digest()
 
 
 def _as_line(record, fields, form):
     if form == "jsonl":
         return json.dumps({name: record[name] for name in fields}) + "\n"
-    cells = (record[name] for name in fields)
+    cells = [_escaped(record[name]) if name in _NAMES else record[name] for name in fields]
     return _as_csv([json.dumps(cell) if isinstance(cell, list) else cell for cell in cells])
+
+
+def _escaped(name):
+    """A name for CSV: bytes that are no UTF-8 by their codes, and so a backslash before a code."""
+    if name is None:
+        return None
+    return _BACKSLASH.sub(r"\\udc5c", name).encode("utf-8", "backslashreplace").decode()
+
+
+def _unescaped(name):
+    return name and _CODE.sub(lambda code: _of_code(code[1]), name)
+
+
+def _of_code(digits):
+    return "\\" if digits == "5c" else chr(0xDC00 + int(digits, 16))
 
 
 def _as_csv(cells):

@@ -30,6 +30,7 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
+from skanomaly.cli._typed import WrongUsage, cost
 
 
 def report(
@@ -73,6 +74,7 @@ def report(
         float,
         typer.Option(
             metavar="COST",
+            callback=cost,
             rich_help_panel=OUTPUT,
             help="Begin with this cost of a defective part that passes.",
         ),
@@ -81,6 +83,7 @@ def report(
         float,
         typer.Option(
             metavar="COST",
+            callback=cost,
             rich_help_panel=OUTPUT,
             help="Begin with this cost of a good part that is flagged.",
         ),
@@ -95,18 +98,23 @@ def report(
     with plain_errors(max_pixels):
         from skanomaly._results.digests import split_files
         from skanomaly._results.scored import scored_images
+        from skanomaly.cli._training_set import check_readable
         from skanomaly.evaluation import evaluation_of
-        from skanomaly.metrics._costs import check_costs
         from skanomaly.report._html import check_report_file, save_report
 
-        check_costs(cost_miss, cost_false_alarm, None)
+        if cost_miss == cost_false_alarm == 0:
+            raise WrongUsage("--cost-miss and --cost-false-alarm are both 0")
         _check_sources(images, data, category, layout)
+        if null and data is not None:
+            raise WrongUsage("--null is for a list on standard input, in place of --data")
         split = None if data is None else _read_split(data, layout, category)
         paths = list(image_paths(images or [], null=null)) if split is None else split_files(split)
         guard = Guard([*paths, model, *filter(None, [data, *(plugin or ())])], overwrite)
         target = check_report_file(output, guard)
         check_summary(json_file, guard, [output])
         fitted = load_kept(model, plugin, trust)
+        if split is None:
+            check_readable(paths, fitted)
         result: Any = (
             scored_images(fitted, paths) if split is None else evaluation_of(fitted, split)
         )
@@ -133,9 +141,9 @@ def report(
 
 def _check_sources(images, data, category, layout):
     if bool(images) == (data is not None):
-        raise ValueError("name the images, or the data set that they are in with --data; not both")
+        raise WrongUsage("name the images, or the data set that they are in with --data; not both")
     if data is None and (category is not None or layout is not None):
-        raise ValueError("--category and --layout are for --data")
+        raise WrongUsage("--category and --layout are for --data")
 
 
 def _read_split(root, layout, category):

@@ -14,7 +14,14 @@ from typing import Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from skanomaly._output import Guard, check_folder, foreign_images, safe_name, save_picture
+from skanomaly._output import (
+    Guard,
+    check_folder,
+    foreign_images,
+    is_own_picture,
+    safe_name,
+    save_picture,
+)
 from skanomaly.cli._inputs import LISTED, ImageArguments, Null, image_paths
 from skanomaly.cli._options import (
     DATA,
@@ -29,6 +36,7 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._records import Printed, RecordFile, field_names, is_terminal
 from skanomaly.cli._settings import load_kept
+from skanomaly.cli._typed import WrongUsage
 
 _SIGMA = 4.0  # of heat maps, as of anomaly_maps
 _FOUND = 3  # exit code
@@ -146,9 +154,9 @@ def score(
         from skanomaly._stamps import file_digest
 
         if min_area is not None and not regions:
-            raise ValueError("--min-area is for --regions")
+            raise WrongUsage("--min-area is for --regions")
         if resume and overwrite:
-            raise ValueError("--resume goes on with a file that --overwrite would replace")
+            raise WrongUsage("--resume goes on with a file that --overwrite would replace")
         paths = image_paths(images, null=null)
         estimator = load_kept(model, plugin, trust)
         digest = file_digest(model)[:12]
@@ -160,7 +168,7 @@ def score(
         if resume and records.n_kept:
             print(f"{records.n_kept} images were judged before", file=sys.stderr)
         counts = Counter(anomalous=records.n_anomalous, normal=records.n_kept - records.n_anomalous)
-        left = (path for path in paths if not records.has(path))
+        left = (path for path in paths if not records.takes(path))
         # A bar among the lines for a person would be in their way.
         no_bar = not sys.stderr.isatty() or (isinstance(records, Printed) and is_terminal())
         with (
@@ -191,12 +199,12 @@ def score(
 def _open(jsonl_file, csv_file, fields, digest, guard, resume):
     """Where the records go."""
     if jsonl_file is not None and csv_file is not None:
-        raise ValueError("give --jsonl or --csv, not both")
+        raise WrongUsage("give --jsonl or --csv, not both")
     form = "jsonl" if csv_file is None else "csv"
     name = jsonl_file if csv_file is None else csv_file
     if name in (None, "-"):
         if resume:
-            raise ValueError("--resume goes on with a file: name it by --jsonl or --csv")
+            raise WrongUsage("--resume goes on with a file: name it by --jsonl or --csv")
         return Printed(fields, None if name is None and is_terminal() else form)
     return RecordFile(Path(name), fields, form, digest, guard, resume)
 
@@ -239,6 +247,11 @@ class _Shown:
             if limits is None:
                 raise ValueError("--maps: the model knows no limits of colours; fit it on images")
             self.limits = limits
+            if inside := _folder_of_images(folder):
+                raise FileExistsError(
+                    f"--maps {folder} holds folders of images, such as {inside}, where pictures "
+                    "would be taken for more of them: name a folder of its own"
+                )
             check_folder(folder)
             if others := foreign_images(folder, ()):
                 raise FileExistsError(
@@ -279,6 +292,18 @@ class _Shown:
             save_picture(picture, target)
             values["heat_map"] = os.fspath(target)
         return values
+
+
+def _folder_of_images(folder):
+    """A folder below another one with images that are no pictures of ours, or None."""
+    from skanomaly.datasets._tree import IMAGE_SUFFIXES
+
+    for place, _, names in os.walk(folder):
+        paths = [Path(place, name) for name in names]
+        found = (path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+        if Path(place) != folder and not all(map(is_own_picture, found)):
+            return place
+    return None
 
 
 def _picture_name(path):

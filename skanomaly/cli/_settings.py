@@ -13,6 +13,7 @@ from typing import Any
 import skanomaly
 from skanomaly._cache import token_cache
 from skanomaly.cli._options import import_plugins
+from skanomaly.cli._typed import WrongUsage
 from skanomaly.registry._steps import UnknownParameterError
 from skanomaly.registry._table import SCORERS
 
@@ -50,9 +51,9 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         name = name.strip()
         if not (name and sign):
-            raise ValueError(f"--set takes name=value, got {text!r}")
+            raise WrongUsage(f"--set takes name=value, got {text!r}")
         if name in settings:
-            raise ValueError(f"--set {name} is given twice")
+            raise WrongUsage(f"--set {name} is given twice")
         settings[name] = _parse_value(value)
     return settings
 
@@ -103,7 +104,7 @@ def make_model(
         if value is None:
             continue
         if key in params:
-            raise ValueError(f"{option} and --set {key} say the same: leave one out")
+            raise WrongUsage(f"{option} and --set {key} say the same: leave one out")
         params[key], typed[key] = value, option
     try:
         model = skanomaly.create_model(name, scorer=scorer, **params)

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skanomaly._labels import BAD_WORDS, GOOD_WORDS
 from skanomaly._output import is_drawing
+from skanomaly._pipelines import split_pipeline
 from skanomaly.cli._inputs import LISTED, image_paths
 from skanomaly.cli._options import printable
 from skanomaly.datasets import list_categories, read_dataset, sniff_layout
@@ -40,7 +42,7 @@ class TrainingSet:
 
 
 def training_set(
-    arguments: Sequence[str], *, null: bool = False, groups_by_folder: bool = False
+    arguments: Sequence[str], model: Any, *, null: bool = False, groups_by_folder: bool = False
 ) -> TrainingSet:
     """The good images that the arguments of a command stand for, each of them decoded once.
 
@@ -49,6 +51,8 @@ def training_set(
     arguments : sequence of str
         As for :func:`~skanomaly.cli._inputs.image_paths`. The folder of a data set, or its
         manifest, stands for the training images of it.
+    model : estimator
+        What is to be trained: its range of values is that of the images.
     null : bool, default=False
         As for :func:`~skanomaly.cli._inputs.image_paths`.
     groups_by_folder : bool, default=False
@@ -79,7 +83,7 @@ def training_set(
     paths = list({os.path.abspath(path): path for path in groups}.values())
     if not paths:
         raise FileNotFoundError("there are no images to train on: none was named")
-    _check_images(paths)
+    _check_images(paths, model)
     if groups_by_folder:
         return TrainingSet(paths, [os.path.abspath(path.parent) for path in paths])
     if all(groups[path] is None for path in paths):
@@ -144,15 +148,28 @@ def _siblings(one, other):
     return one != other and one.parent == other.parent
 
 
-def _check_images(paths):
-    """Decode all images, and raise where some cannot be trained on; the message names them all."""
+def _check_images(paths, model):
+    """Raise where images cannot be trained on; the message names them all."""
+    check_no_drawings(paths)
+    check_readable(paths, model)
+
+
+def check_no_drawings(paths: Iterable[Path]) -> None:
+    """Raise where there are heat maps and the like among photographs, with their folders."""
     drawn = Counter(str(path.parent) for path in paths if is_drawing(path))
     if drawn:
         raise ValueError(
             "pictures of what a model found are no photographs to train on:"
             + "".join(f"\n  {printable(name)}: {n}" for name, n in drawn.items())
         )
-    damaged, _, _ = near_copies(paths, (), verbose=sys.stderr.isatty())
+
+
+def check_readable(paths: Sequence[Path], model: Any) -> None:
+    """Decode all images as a model does, and raise where some cannot be; the message names all."""
+    split = split_pipeline(model)
+    ranges = [getattr(step, "value_range", None) for step in split.image_transformers]
+    value_range = next(filter(None, ranges), None)
+    damaged, _, _ = near_copies(paths, (), sys.stderr.isatty(), value_range)
     if damaged:
         raise ValueError(
             f"{len(damaged)} of {len(paths)} images cannot be used:"

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from skanomaly._images import (
     load_with_span,
     small_range_message,
 )
+from skanomaly._typing import ValueRange
 from skanomaly.core.copies import find_copies
 from skanomaly.core.threads import reading_threads
 
@@ -53,18 +55,22 @@ def equal_files(paths: Sequence[Path]) -> Pairs:
 
 
 def near_copies(
-    paths: Sequence[Path], others: Sequence[Path], verbose: bool
+    paths: Sequence[Path],
+    others: Sequence[Path],
+    verbose: bool,
+    value_range: ValueRange | None = None,
 ) -> tuple[list[tuple[Path, str]], Pairs, str | None]:
     """Decode all files: what is wrong with them, and the copies and near copies among `paths`.
 
-    `others` are decoded too, but not compared. Also what is to be said of the range of all.
+    `others` are decoded too, but not compared; all by `value_range`, where one is
+    given. Also what is to be said of the range of all.
     """
     everything = [*paths, *others]
     # A thumbnail is all that is kept of an image.
     with ThreadPoolExecutor(reading_threads(), "skanomaly") as pool:
         results = list(
             tqdm(
-                pool.map(_decode, everything),
+                pool.map(partial(_decode, value_range=value_range), everything),
                 total=len(everything),
                 desc="decode",
                 unit="image",
@@ -103,10 +109,10 @@ def thumbnail(image: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(small, dtype=np.float32).ravel()
 
 
-def _decode(path: Path) -> tuple[NDArray[np.float32], Any] | str:
+def _decode(path: Path, value_range: ValueRange | None) -> tuple[NDArray[np.float32], Any] | str:
     """The thumbnail of a file and the span of its numbers, or what is wrong with it."""
     try:
-        image, span = load_with_span(path)
+        image, span = load_with_span(path, None, value_range)
         return thumbnail(image), span
     except ImageReadError as error:
         return str(error)

@@ -22,6 +22,8 @@ from skanomaly._pipelines import (
 from skanomaly._typing import Groups, Images
 from skanomaly._warn import warn_user
 from skanomaly.core.calibration import contamination_offset, images_for_share
+from skanomaly.decisions._tuned_on import listed
+from skanomaly.inspection._training_images import trained_on
 
 _Estimator = TypeVar("_Estimator")
 
@@ -77,8 +79,8 @@ def recalibrate(
     Warns
     -----
     UserWarning
-        Where there are fewer than ``1 / contamination - 1`` scores, or groups, so that no threshold
-        holds so small a share.
+        Where some of `images` are training images, and where there are fewer than ``1 /
+        contamination - 1`` scores, or groups, so that no threshold holds so small a share.
 
     Notes
     -----
@@ -120,7 +122,7 @@ def recalibrate(
     if images is None:
         scorer = _with_contamination(split.scorer, contamination)
     else:
-        scorer = _with_images(split, images, contamination, groups)
+        scorer = _with_images(split, images, contamination, groups, trained_on(estimator))
     _warn_of_few(scorer)
     made: _Estimator = _with_scorer(estimator, split.scorer, scorer, contamination)
     return made
@@ -171,7 +173,9 @@ def _with_contamination(scorer: Any, contamination: Any) -> Any:
     return _set_contamination(made, contamination)
 
 
-def _with_images(split: SplitPipeline, images: Any, contamination: Any, groups: Groups) -> Any:
+def _with_images(
+    split: SplitPipeline, images: Any, contamination: Any, groups: Groups, known: Any
+) -> Any:
     scorer = split.scorer
     if not isinstance(scorer, CalibratedEstimator):
         raise TypeError(
@@ -191,7 +195,9 @@ def _with_images(split: SplitPipeline, images: Any, contamination: Any, groups: 
         images = check_images(images)
         digests = digests_of(images)
     numbers = group_numbers(groups, len(images))
-    return scorer._with_images(scored_by(split, images), contamination, numbers, digests)
+    made = scorer._with_images(scored_by(split, images), contamination, numbers, digests)
+    _warn_of_trained_on([i for i, digest in enumerate(digests) if digest in known])
+    return made
 
 
 def takes_images(split: SplitPipeline) -> bool:
@@ -242,6 +248,14 @@ def _set_contamination(scorer: Any, contamination: Any) -> Any:
     if hasattr(scorer, "contamination"):
         scorer.contamination = contamination
     return scorer
+
+
+def _warn_of_trained_on(found: list[int]) -> None:
+    if found:
+        warn_user(
+            f"{len(found)} of the images ({listed(found)}) are training images, which the model "
+            "knows: a threshold is better calibrated on other good images"
+        )
 
 
 def _warn_of_few(scorer: Any) -> None:

@@ -125,7 +125,6 @@ def test_evaluate_with_weights(data, shared):
         (["evaluate", "DATA", "--weights", "x.pth"], "--weights: filterbank has no parameter"),
         (["evaluate", "DATA", "--set", "layers=x", "--model", "resnet18"], "layers"),
         (["evaluate", "DATA", "--set", "image_size=100"], "not a multiple"),
-        (["evaluate", "DATA", "--contamination", "0.7"], "contamination"),
         (["evaluate", "DATA", "--set", "topk=x"], "'topk' parameter of PatchGaussianScorer"),
         (["evaluate", "DATA", "--json", "TMP/no/x.json"], "x.json"),
         (["evaluate", "DATA", "--model", "resnet18", "--set", "device=cuda:99"], "cuda:99"),

@@ -218,7 +218,8 @@ def test_what_cannot_be_is_said_before_the_work(tmp_path, good, no_work, options
     (tmp_path / "text.skan").write_text("mine")
     options = [option.replace("TMP", str(tmp_path)) for option in options]
     result = run("fit", good, "--set", "image_size=32", *options)
-    assert result.exit_code == 1 and message in result.stderr, result.output
+    assert result.exit_code == (2 if "0.9" in options else 1), result.output
+    assert message in result.stderr
     assert not (tmp_path / "x.skan").exists()
     assert (tmp_path / "text.skan").read_text() == "mine"
 

@@ -34,7 +34,7 @@ def test_what_a_person_sees(path):
     for text in (
         manifest["created"],
         "skanomaly.scorers._patch_knn.PatchKNNScorer",
-        str(manifest["calibration"]["threshold"]),
+        f"{manifest['calibration']['threshold']:.6g}",
         "patchknnscorer__metric",
     ):
         assert text in result.stdout

@@ -66,12 +66,13 @@ def test_wrong_use(parts, tmp_path):
         ((model, "-o", target), "name the images"),
         ((model, images, "--data", parts / "disc", "-o", target), "not both"),
         ((model, images, "--category", "x", "-o", target), "are for --data"),
-        ((model, images, "--cost-miss", "-1", "-o", target), "cost_miss"),
+        ((model, images, "--cost-miss", "-1", "-o", target), "--cost-miss"),
         ((model, images, "-o", model), "input"),
         ((model, tmp_path / "none", "-o", target), "is no file"),
     ):
         result = run("report", *args)
-        assert result.exit_code == 1 and says in result.stderr, (args, result.output)
+        code = 1 if says in ("input", "is no file") else 2
+        assert result.exit_code == code and says in result.stderr, (args, result.output)
     assert not list(tmp_path.iterdir())
 
 
@@ -92,4 +93,4 @@ def test_evaluate_writes_one(parts, tmp_path):
     assert result.exit_code == 0, result.output
     assert f"inspection report in {target}" in result.stderr and is_own_page(target)
     result = run("evaluate", parts / "disc", *settings, "--report", target, "--shots", "2")
-    assert result.exit_code == 1 and "--report" in result.stderr
+    assert result.exit_code == 2 and "--report" in result.stderr

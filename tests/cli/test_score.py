@@ -199,7 +199,9 @@ def test_what_is_wrong_is_said_before_the_work(
     monkeypatch.chdir(tmp_path)
     before = {path: path.read_bytes() for path in (model, *parts.iterdir())}
     result = run(*(text.format(model=model, parts=parts) for text in arguments))
-    assert result.exit_code == 1 and message in result.stderr and result.stdout == ""
+    usage = ("not both", "name it by --jsonl or --csv", "--resume", "--regions", "--null")
+    assert result.exit_code == (2 if message in usage else 1)
+    assert message in result.stderr and result.stdout == ""
     assert {path: path.read_bytes() for path in before} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts"]
 

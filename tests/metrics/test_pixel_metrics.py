@@ -12,6 +12,7 @@ from skanomaly import metrics
 from skanomaly.metrics import (
     HistogramPixelMetrics,
     _ranking,
+    _streaming,
     aupro,
     auspro,
     pixel_auroc,
@@ -222,7 +223,8 @@ def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     masks, maps = rng.random((3, 8, 9)) < 0.4, rng.integers(0, 9, (3, 8, 9))
     whole = pixel_metrics(masks, maps)
-    monkeypatch.setattr(_ranking, "_CHUNK", 3)
+    for module in (_ranking, _streaming):
+        monkeypatch.setattr(module, "CHUNK", 3)
     assert pixel_metrics(masks, maps) == close(whole, abs=1e-12)
 
 
