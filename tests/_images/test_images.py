@@ -484,16 +484,16 @@ def bad_items(folder):
         ("mode F NaN", Image.fromarray(nan.astype(np.float32)), "NaN or infinity"),
         ("mode I", Image.fromarray(np.full((2, 2), 65536, np.int32)), "0..65535"),
         ("mode I negative", Image.fromarray(np.full((2, 2), -1, np.int32)), "0..65535"),
-        ("GIF", frames("GIF"), "pick a frame"),
-        ("APNG", frames("PNG"), "pick a frame"),
-        ("TIFF", frames("TIFF"), "pick a frame"),
-        ("PIL GIF", Image.open(io.BytesIO(frames("GIF"))), "pick a frame"),
+        ("GIF", frames("GIF"), "pick it in Python"),
+        ("APNG", frames("PNG"), "pick it in Python"),
+        ("TIFF", frames("TIFF"), "pick it in Python"),
+        ("PIL GIF", Image.open(io.BytesIO(frames("GIF"))), "pick it in Python"),
         ("None", None, "accepted are a path"),
         ("int", 3, "accepted are a path"),
         ("list", [[0, 1]], "accepted are a path"),
     ]
     if features.check("webp"):
-        items.append(("WebP", frames("WEBP"), "pick a frame"))
+        items.append(("WebP", frames("WEBP"), "pick it in Python"))
     for dtype in (np.int64, np.int8, np.uint32):
         items.append((f"dtype {dtype}", np.zeros((2, 2), dtype), "does not say which number is"))
     for dtype in (np.complex64, object, "U1"):
@@ -515,7 +515,7 @@ def test_errors(tmp_path):
 
 def test_header_errors_are_those_of_loading(tmp_path):
     header_only = ("path", "opened", "directory", "empty", "not an image", "channels", "moveaxis")
-    header_only += ("dimensions", "no pixels", "pick a frame", "accepted")
+    header_only += ("dimensions", "no pixels", "pick it in Python", "accepted")
     for name, item, message in bad_items(tmp_path):
         if any(word in message for word in header_only):
             with pytest.raises(ImageReadError) as info:
