@@ -34,6 +34,9 @@ def run(*args, **options):
 def child(*args, code="from skanomaly.cli import app; app()", **options):
     command = [sys.executable, "-c", code, "score", *(os.fspath(arg) for arg in args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    if os.name == "posix":
+        # What runs in the background ignores Ctrl-C, and so would all that it starts.
+        pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, **pipes)
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 from PIL import Image
@@ -32,6 +33,9 @@ def run(*args, stdin=None):
 def child(*args, **options):
     command = [sys.executable, "-m", "skanomaly.cli", *map(os.fspath, args)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    if os.name == "posix":
+        # What runs in the background ignores Ctrl-C, and so would all that it starts.
+        pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, **pipes)
 
 
@@ -218,7 +222,11 @@ def test_results_without_a_place_for_messages(here):
 def test_an_interruption_of_the_start(here, delay):
     process = child("score", "m.skan", "-", stdin=subprocess.PIPE)
     time.sleep(delay)
-    process.send_signal(signal.SIGINT)
+    for _ in range(3):  # seldom one is lost, within a callback of an import: a person presses again
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+            break
     _, err = process.communicate(timeout=60)
     if b"Exception ignored" in err or (b"KeyboardInterrupt" in err and b"skanomaly" not in err):
         pytest.skip("it was Python itself that was interrupted")
