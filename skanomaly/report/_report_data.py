@@ -248,11 +248,13 @@ def card_side(images: Sequence[Any]) -> int:
 
 
 def _provenance(subject, scorer, command):
-    known = _train_images(subject.estimator)
+    known = split_detector(subject.estimator).train_images
     digests = {"test images": _files_digest(subject.images)}
     if known is not None and None not in known.digests:
         digests["training images"] = cache_key(files=list(known.digests))
-    calibration = getattr(scorer, "calibration_", None) or {}
+    calibration = dict(getattr(scorer, "calibration_", None) or {})
+    if tuned_on := calibration.pop("image_digests", None):
+        digests["images of the threshold"] = cache_key(files=sorted(tuned_on))
     return {
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": None if command is None else shown_text(command),
@@ -263,14 +265,6 @@ def _provenance(subject, scorer, command):
         "versions": dict(subject.versions),
         "parameters": {name: shown_text(text) for name, text in subject.parameters.items()},
     }
-
-
-def _train_images(estimator):
-    split = split_detector(estimator)
-    for step in (*split.transformers, split.scorer):
-        if hasattr(step, "_train_images"):
-            return step._train_images
-    return None
 
 
 def _step_names(estimator):

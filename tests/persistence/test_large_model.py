@@ -9,16 +9,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 LOADED = """
-import sys, time
+import sys
 from pathlib import Path
 from benchmarks.model_files import make_tokens
 from benchmarks.streaming import resident
 from skanomaly import load_model
 import skanomaly.scorers
 
-before, start = resident("VmRSS"), time.perf_counter()
+before = resident("VmRSS")
 scorer = load_model(sys.argv[1])
-print(time.perf_counter() - start, resident("VmRSS") - before)
+print(resident("VmRSS") - before)
 print(scorer.score_samples(make_tokens(1, seed=1)).tobytes().hex())
 """
 
@@ -39,9 +39,6 @@ def test_the_bank_stays_in_the_file(tmp_path):
     command = [sys.executable, "-c", LOADED, path]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
-    numbers, scores = done.stdout.split("\n")[:2]
-    seconds, grown = map(float, numbers.split())
+    grown, scores = done.stdout.split("\n")[:2]
     assert scores == expected
-    assert grown < 60, f"{grown} MiB more in memory, of a file of 334 MB"
-    # 0.3 to 0.7 s on a machine of two cores; the digest alone is slow where no instruction helps.
-    assert seconds < 10
+    assert float(grown) < 60, f"{grown} MiB more in memory, of a file of 334 MB"
