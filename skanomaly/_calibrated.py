@@ -105,11 +105,8 @@ class CalibratedEstimator(Estimator):
             )
         self.offset_ = contamination_offset(scores, self.contamination) if fixed is None else fixed
         self.train_scores_, self._train_groups, self._calibrated_on = scores, groups, images
-        fit = "contamination" if fixed is None else "auto"
-        self._describe(
-            fit if images is None else "images",
-            None if fixed is not None else float(self.contamination),
-        )
+        kind = "contamination" if images is None else "images"
+        self._describe(*("auto", None) if fixed is not None else (kind, float(self.contamination)))
         self._remember_params()
 
     def _describe(

@@ -78,6 +78,12 @@ class SplitPipeline:
                 return known
         return None
 
+    @property
+    def value_range(self) -> Any:
+        """Black and white by which the embedder, or a detector, reads images; None without."""
+        ranges = (getattr(s, "value_range", None) for s in (*self.image_transformers, self.scorer))
+        return next(filter(None, ranges), None)
+
     def transform(self, images: Any) -> Any:
         """What the scorer takes: the images after all transformers."""
         for transformer in self.transformers:
@@ -340,6 +346,5 @@ def _takes_keyword(method: Any, keyword: str) -> bool:
         return True
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return True
-    return (
-        keyword in parameters and parameters[keyword].kind is not inspect.Parameter.POSITIONAL_ONLY
-    )
+    found = parameters.get(keyword)
+    return found is not None and found.kind is not found.POSITIONAL_ONLY

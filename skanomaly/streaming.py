@@ -214,9 +214,9 @@ def _judge(
         elif error is not None:
             n_suspect, number = 0, next(iter(pulled.waiting))
             item = pulled.waiting.pop(number)
-            if not _is_at_fault(item, error):
+            if not _is_at_fault(item, error, split.value_range):
                 raise error
-            located = _located(error, number, item)
+            located = _located(error, number, item, split.value_range)
             if not record:
                 raise located
             yield Failure(number, item, str(located))
@@ -296,25 +296,25 @@ def _blocks(tokens, size):
         yield stack_tokens(waiting)
 
 
-def _is_at_fault(item, error):
+def _is_at_fault(item, error, value_range):
     """Whether an image that was judged by itself is to blame."""
     if isinstance(error, ImageReadError) or is_of_an_image(error):
         return True
     try:  # whoever else reads it fails as he pleases
-        load_image(item)
+        load_image(item, value_range=value_range)
     except ImageReadError:
         return True
     return False
 
 
-def _located(error, number, item):
+def _located(error, number, item, value_range):
     """An error of an image that was judged by itself, with its number and path."""
     text = str(error)
     if isinstance(error, ImageReadError):
         if f"image {number} " in text:
             return error
         try:
-            load_image(item, number)
+            load_image(item, number, value_range)
         except ImageReadError as exc:
             return exc
     path = path_of(item)

@@ -43,7 +43,7 @@ def training_images_among(estimator: Any, images: ImageSet) -> list[tuple[Path, 
     Returns
     -------
     list of (Path, str)
-        Each with what is wrong with it. None where the detector does not remember its images.
+        Each with what is wrong with it. Empty where the detector does not remember its images.
     """
     seen = trained_on(estimator)
     if not seen:

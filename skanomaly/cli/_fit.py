@@ -105,7 +105,8 @@ def fit(
         check_new_model(output, overwrite)
         _check_kept(detector)
         good = training_set(images, detector, null=null, groups_by_folder=groups_by_folder)
-        guard = Guard([*good.paths, *filter(None, [weights, *(plugin or ())])], overwrite)
+        read = [*images, *good.paths, *filter(None, [weights, *(plugin or ())])]
+        guard = Guard(read, overwrite)
         guard.check([output], lambda path: True)
         check_summary(json_file, guard, [output])
         n_groups = None if good.groups is None else len(set(good.groups))

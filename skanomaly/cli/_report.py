@@ -11,6 +11,7 @@ import typer
 
 import skanomaly
 from skanomaly._output import Guard
+from skanomaly.cli._evaluate import inputs_of
 from skanomaly.cli._inputs import Null, image_paths
 from skanomaly.cli._options import (
     DATA,
@@ -109,7 +110,9 @@ def report(
             raise WrongUsage("--null is for a list on standard input, in place of --data")
         split = None if data is None else _read_split(data, layout, category)
         paths = list(image_paths(images or [], null=null)) if split is None else split_files(split)
-        guard = Guard([*paths, model, *filter(None, [data, *(plugin or ())])], overwrite)
+        others = [*paths, model, *(plugin or ())]
+        inputs = inputs_of([] if split is None else [split], data, others)
+        guard = Guard(inputs, overwrite)
         target = check_report_file(output, guard)
         check_summary(json_file, guard, [output])
         fitted = load_kept(model, plugin, trust)

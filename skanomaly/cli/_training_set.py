@@ -16,7 +16,7 @@ from skanomaly._pipelines import split_pipeline
 from skanomaly.cli._inputs import LISTED, image_paths
 from skanomaly.cli._options import printable
 from skanomaly.datasets import list_categories, read_dataset, sniff_layout
-from skanomaly.datasets._copies import near_copies
+from skanomaly.datasets._copies import decode_all
 from skanomaly.datasets._manifest import SUFFIXES
 from skanomaly.datasets._tree import looks_like
 
@@ -166,10 +166,8 @@ def check_no_drawings(paths: Iterable[Path]) -> None:
 
 def check_readable(paths: Sequence[Path], model: Any) -> None:
     """Decode all images as a model does, and raise where some cannot be; the message names all."""
-    split = split_pipeline(model)
-    ranges = [getattr(step, "value_range", None) for step in split.image_transformers]
-    value_range = next(filter(None, ranges), None)
-    damaged, _, _ = near_copies(paths, (), sys.stderr.isatty(), value_range)
+    value_range = split_pipeline(model).value_range
+    _, damaged = decode_all(paths, sys.stderr.isatty(), value_range)
     if damaged:
         raise ValueError(
             f"{len(damaged)} of {len(paths)} images cannot be used:"

@@ -65,13 +65,27 @@ def near_copies(
     `others` are decoded too, but not compared; all by `value_range`, where one is
     given. Also what is to be said of the range of all.
     """
-    everything = [*paths, *others]
+    results, damaged = decode_all([*paths, *others], verbose, value_range)
+    whole = [result for result in results if not isinstance(result, str)]
+    message = small_range_message([span for _, span in whole])
+    known = [i for i in range(len(paths)) if not isinstance(results[i], str)]
+    pairs = find_copies(np.stack([results[i][0] for i in known])) if len(known) > 1 else []
+    return damaged, [(known[i], known[j]) for i, j in pairs], message
+
+
+def decode_all(
+    paths: Sequence[Path], verbose: bool, value_range: ValueRange | None = None
+) -> tuple[list[Any], list[tuple[Path, str]]]:
+    """Of each file a thumbnail and the span of its values, or what is wrong; and the latter.
+
+    Files are decoded by `value_range`, where one is given.
+    """
     # A thumbnail is all that is kept of an image.
     with ThreadPoolExecutor(reading_threads(), "skanomaly") as pool:
         results = list(
             tqdm(
-                pool.map(partial(_decode, value_range=value_range), everything),
-                total=len(everything),
+                pool.map(partial(_decode, value_range=value_range), paths),
+                total=len(paths),
                 desc="decode",
                 unit="image",
                 disable=not verbose,
@@ -79,14 +93,10 @@ def near_copies(
         )
     damaged = [
         (path, result)
-        for path, result in zip(everything, results, strict=True)
+        for path, result in zip(paths, results, strict=True)
         if isinstance(result, str)
     ]
-    whole = [result for result in results if not isinstance(result, str)]
-    message = small_range_message([span for _, span in whole])
-    known = [i for i in range(len(paths)) if not isinstance(results[i], str)]
-    pairs = find_copies(np.stack([results[i][0] for i in known])) if len(known) > 1 else []
-    return damaged, [(known[i], known[j]) for i, j in pairs], message
+    return results, damaged
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.float32]:

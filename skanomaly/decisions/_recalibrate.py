@@ -190,12 +190,13 @@ def _with_images(
                 "this threshold was given as a number, and holds no share that images could keep: "
                 f"give contamination too, such as the {contamination!r} of fit"
             )
-    digests: list[str] = []
+    digests: tuple[str | None, ...] = ()
     if takes_images(split):
         images = check_images(images)
-        digests = digests_of(images)
+        digests = training_images(images).digests
     numbers = group_numbers(groups, len(images))
-    made = scorer._with_images(scored_by(split, images), contamination, numbers, digests)
+    kept = [digest for digest in digests if digest is not None]
+    made = scorer._with_images(scored_by(split, images), contamination, numbers, kept)
     _warn_of_trained_on([i for i, digest in enumerate(digests) if digest in known])
     return made
 
@@ -208,11 +209,6 @@ def takes_images(split: SplitPipeline) -> bool:
 def scored_by(split: SplitPipeline, images: Any) -> Any:
     """What the scorer takes of images; tokens that are given to it by itself, as they are."""
     return split.tokens_of(images) if split.transformers else images
-
-
-def digests_of(items: list[Any]) -> list[str]:
-    """Digests of the images that can be read, in their order."""
-    return [digest for digest in training_images(items).digests if digest is not None]
 
 
 def _foreign_copy(scorer: Any, threshold: float) -> Any:

@@ -45,8 +45,8 @@ def pixel_metrics(
     `i`: a `collections.abc.Sequence` with ``__len__`` and ``__getitem__``, whose maps are of one
     dtype. Here masks, and maps of images with defects, are asked for twice, other maps once, the
     first mask and the first map once more, and none is kept. Memory grows with the distinct scores
-    of defect pixels alone, by 36 bytes each, of which float32 has 8.4 million between a number and
-    its double; normal pixels are sorted and counted a block of 33 million at a time.
+    of defect pixels alone, by 52 bytes each at most; float32 has 8.4 million of these between a
+    number and its double. Normal pixels are sorted and counted a block of 33 million at a time.
 
     Examples
     --------

@@ -3,8 +3,8 @@
 Every exact pixel metric follows from a few numbers for each distinct score of a defect pixel: how
 many defect pixels have it and what they weigh, how many normal pixels score above it and how many
 at least as high. Normal pixels are only counted, a block of them sorted at a time, so that memory
-grows with the distinct scores of defect pixels alone, 36 bytes each: 8.4 million is what float32
-has of them between a number and its double.
+grows with the distinct scores of defect pixels alone, 36 bytes each, or 52 with their neighbours:
+8.4 million is what float32 has of them between a number and its double.
 """
 
 from __future__ import annotations

@@ -107,8 +107,7 @@ function update() {
   if (LABELLED) showTypes();
   charts.roc?.mark(counts.alarmRate, counts.recall);
   if (charts.calibration && DATA.trainScores.length) {
-    const n = DATA.trainScores.length;
-    charts.calibration.mark(below(DATA.trainScores, threshold) / n, counts.alarmRate);
+    charts.calibration.mark(nominalShare(DATA.trainScores, threshold), counts.alarmRate);
   }
   for (const card of gallery.cards) card.decide(outcomeOf(card.image, threshold));
   detail.decide();

@@ -35,6 +35,17 @@ function below(scores, threshold) {
   return n;
 }
 
+// The share of good parts that a threshold should flag: the i-th lowest of n held-out scores stands
+// for i / (n + 1), as where the detector sets its threshold. `sorted` is ascending.
+function nominalShare(sorted, threshold) {
+  const n = sorted.length;
+  const i = below(sorted, threshold);
+  if (i === 0) return threshold === sorted[0] ? 1 / (n + 1) : 0;
+  if (i === n) return n / (n + 1);
+  const part = (threshold - sorted[i - 1]) / (sorted[i] - sorted[i - 1]);
+  return (i + part) / (n + 1);
+}
+
 function decide(threshold) {
   const tp = below(BAD, threshold);
   const fp = below(GOOD, threshold);
