@@ -64,7 +64,9 @@ def explain(
 ) -> None:
     """Show where an image is most anomalous, and what it differs from there."""
     with plain_errors(max_pixels):
-        from skanomaly.inspection import explain as explain_image
+        from skanomaly._pipelines import split_pipeline
+        from skanomaly.decisions._decide import decisions_of
+        from skanomaly.inspection._explain import check_explains, explained, regions_of
         from skanomaly.report._explanation_picture import explanation_picture
 
         if not image.is_file():
@@ -79,8 +81,9 @@ def explain(
             check_folder(output.parent)
         check_summary(json_file, guard, [] if output is None else [output])
         try:
-            found = explain_image(estimator, image, n_neighbors=neighbors)
-            (decision,) = skanomaly.decide(estimator, [image])
+            check_explains(estimator)
+            found, tokens = explained(estimator, image, neighbors, regions_of(estimator))
+            (decision,) = decisions_of(split_pipeline(estimator), [image], tokens)
         except skanomaly.ImageReadError as exc:  # of one image no number is of use
             raise skanomaly.ImageReadError(str(exc).replace("image 0 (", "image (", 1)) from exc
         if output is not None:

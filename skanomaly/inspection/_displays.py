@@ -26,7 +26,7 @@ from skanomaly.inspection._drawing import (
 )
 from skanomaly.inspection._limits import Limits, limits_for, threshold_of
 from skanomaly.inspection._maps import Maps, anomaly_maps
-from skanomaly.inspection._region_threshold import region_threshold
+from skanomaly.inspection._region_threshold import RegionCalibration
 
 _BLOCK = 2**20  # pixels that are painted at a time
 _BEHIND_BAR = 150  # the grey over which colour bars show the scale
@@ -322,10 +322,11 @@ def _contours(estimator, images, contour, sigma):
         return [float(contour)] * len(images)
     sizes = [image_size(image, i) for i, image in enumerate(images)]
     try:
-        known = {size: region_threshold(estimator, sigma=sigma, size=size) for size in set(sizes)}
+        calibration = RegionCalibration(estimator, None, sigma)
     except (TypeError, NotFittedError):  # nothing is kept to calibrate it on
         return None
-    return [known[size] for size in sizes]
+    calibration.warn_of_few_images()
+    return [calibration.threshold(size) for size in sizes]
 
 
 def _draw_contour(axis, heat, value):

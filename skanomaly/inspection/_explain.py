@@ -83,14 +83,49 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
     True
     """
     check_integer(n_neighbors, "n_neighbors", 1)
-    split = split_detector(estimator)
-    scorer = split.scorer
+    check_explains(estimator)
+    return explained(estimator, image, n_neighbors, regions_of(estimator))[0]
+
+
+def check_explains(estimator: Any) -> None:
+    """Raise where a detector does not explain its scores, or is not fitted."""
+    scorer = split_detector(estimator).scorer
     if not hasattr(scorer, "explain_patch"):
         raise TypeError(
             f"{type(scorer).__name__} does not explain its scores: it has no explain_patch. Where "
             "it finds anomalies is what anomaly_regions(estimator, images) say"
         )
     check_is_fitted(estimator)
+
+
+def regions_of(estimator: Any) -> RegionCalibration | None:
+    """The thresholds of regions, for all images of a detector; None where it keeps none."""
+    try:
+        return RegionCalibration(estimator, None, _SIGMA)
+    except TypeError:  # a scorer of somebody else that keeps no held-out scores
+        return None
+
+
+def explained(
+    estimator: Any, image: ImageLike, n_neighbors: int, calibration: RegionCalibration | None
+) -> tuple[Explanation, Any]:
+    """As :func:`explain`, with the patch tokens of the image, which the detector scores too.
+
+    Parameters
+    ----------
+    estimator, image, n_neighbors
+        As for :func:`explain`.
+    calibration : RegionCalibration or None
+        As from :func:`regions_of`.
+
+    Returns
+    -------
+    explanation : Explanation
+    tokens : ndarray
+        After all transformers.
+    """
+    split = split_detector(estimator)
+    scorer = split.scorer
     (item,) = check_images([image])
     tokens = split.transform([item])
     if isinstance(tokens, TokenStream):
@@ -101,10 +136,10 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
     if grid.ndim != 2:
         raise TypeError("explanations need tokens of shape (n_images, grid_h, grid_w, dim)")
     size = image_size(item)
-    region = _worst_region(estimator, grid, size)
+    region = None if calibration is None else _worst_region(calibration, grid, size)
     row, column = _worst_patch(grid, region, size)
     found = scorer.explain_patch(tokens, row, column, n_neighbors=n_neighbors)
-    return Explanation(
+    explanation = Explanation(
         kind=found.kind,
         image=item,
         size=size,
@@ -120,14 +155,13 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
         members=found.members,
         note=found.note,
     )
+    return explanation, tokens
 
 
-def _worst_region(estimator: Any, grid: FloatArray, size: tuple[int, int]) -> Region | None:
-    try:
-        threshold = RegionCalibration(estimator, None, _SIGMA).threshold(size)
-    except TypeError:  # a scorer of somebody else that keeps no held-out scores
-        return None
-    regions = find_regions(upsample_map(grid, size, _SIGMA), threshold)
+def _worst_region(
+    calibration: RegionCalibration, grid: FloatArray, size: tuple[int, int]
+) -> Region | None:
+    regions = find_regions(upsample_map(grid, size, _SIGMA), calibration.threshold(size))
     return regions[0] if regions else None
 
 

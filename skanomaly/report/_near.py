@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from skanomaly._pipelines import split_detector
-from skanomaly.inspection import explain
+from skanomaly.inspection._explain import explained, regions_of
 from skanomaly.report._thumbnails import crop, photograph
 from skanomaly.report._why_words import plain_sentences
 
@@ -39,7 +39,8 @@ def explanations(estimator: Any, images: Sequence[Any], chosen: Sequence[int]) -
     """
     if not hasattr(split_detector(estimator).scorer, "explain_patch"):
         return {}
-    return {i: _why(explain(estimator, images[i], n_neighbors=1), images[i]) for i in chosen}
+    calibration = regions_of(estimator)
+    return {i: _why(explained(estimator, images[i], 1, calibration)[0], images[i]) for i in chosen}
 
 
 def _why(found, image):

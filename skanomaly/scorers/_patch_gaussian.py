@@ -211,6 +211,11 @@ class PatchGaussianScorer(CrossFittedScorer):
         values = _finite(tokens, model.components)
         if model.grid is None:
             return mahalanobis(model.gaussian, values[:, None]).ravel()
+        self._check_grid(model, tokens)
+        values = values.reshape(tokens.n_images, -1, values.shape[1])
+        return mahalanobis(model.gaussian, values).ravel()
+
+    def _check_grid(self, model, tokens):
         if self._one_grid(tokens) not in _same_positions(model.grid):
             raise of_an_image(
                 ValueError(
@@ -218,11 +223,10 @@ class PatchGaussianScorer(CrossFittedScorer):
                     f"{model.grid}: per-position Gaussians need one grid"
                 )
             )
-        values = values.reshape(tokens.n_images, -1, values.shape[1])
-        return mahalanobis(model.gaussian, values).ravel()
 
     def _explain_row(self, tokens, row, n_neighbors):
-        self._score_tokens(tokens)  # which refuses other grids
+        if self._model.grid is not None:
+            self._check_grid(self._model, tokens)
         is_known = bool(self._fingerprints.match(tokens)[0] >= 0)
         model, token = self._model, tokens.values[row : row + 1]
         return components_of(model.gaussian, model.components, token, row, is_known)
