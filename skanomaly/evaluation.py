@@ -26,6 +26,7 @@ from skanomaly._results.evaluated import EvaluationResult
 from skanomaly._results.known import n_trained_on, training_images_among
 from skanomaly._results.measured import image_metrics, pixel_metrics, roc_of
 from skanomaly._results.remade import maps_of
+from skanomaly._results.scored import ScoredImages, scored_images
 from skanomaly._typing import FloatArray
 from skanomaly._version import __version__
 from skanomaly._warn import warn_user
@@ -41,7 +42,7 @@ from skanomaly.inspection import p_values_of, score_images
 from skanomaly.inspection._limits import limits_for
 from skanomaly.inspection._maps import check_sigma
 
-__all__ = ["EvaluationResult", "evaluate_split", "evaluation_of"]
+__all__ = ["EvaluationResult", "ScoredImages", "evaluate_split", "evaluation_of", "scored_images"]
 
 _PRINTED_PROBLEMS = 20
 

@@ -202,8 +202,9 @@ def test_displays(tmp_path, monkeypatch):
 
 def test_report(mvtec, monkeypatch):
     monkeypatch.chdir(mvtec)
+    scope = {}
     for code in blocks("report.md"):
-        exec(code, {})
+        exec(code, scope)
     assert "bottle" in (mvtec / "report.html").read_text(encoding="utf-8")
 
 

@@ -41,6 +41,12 @@ class ScoredImages:
         Type of defect of each image, ``"good"`` for normal images; None where it is not known.
     test : ImageSet or None
         The images with labels and masks; None where these are not known.
+
+    Examples
+    --------
+    >>> from skanomaly.evaluation import scored_images
+    >>> from skanomaly.report import write_report
+    >>> write_report(scored_images(pipe, paths), "report.html")  # doctest: +SKIP
     """
 
     name: str
@@ -90,7 +96,7 @@ def scored_images(
 
     Examples
     --------
-    >>> from skanomaly._results.scored import scored_images
+    >>> from skanomaly.evaluation import scored_images
     >>> scored_images(pipe, sorted(folder.glob("*.png")))  # doctest: +SKIP
     """
     known = images if isinstance(images, ImageSet) else None

@@ -286,7 +286,7 @@ def test_a_reader_that_goes_away(tmp_path, good):
 
 
 def test_interrupted(tmp_path, good):
-    """While the plug-in waits; an earlier model stays, and nothing half written."""
+    """While the plug-in waits; no model is written, and nothing half written."""
     plugin = tmp_path / "plugin_waits.py"
     plugin.write_text(
         "import pathlib, time\nfrom skanomaly import PatchKNNScorer\n"
