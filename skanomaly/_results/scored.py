@@ -86,6 +86,7 @@ def scored_images(
     Returns
     -------
     ScoredImages
+        For :func:`skanomaly.write_report`.
 
     Raises
     ------
