@@ -13,8 +13,8 @@ cli
 registry
 anomalib
 estimator_checks
-base
-scorers embedders
+base detectors
+scorers embedders preprocessing
 _networks benchmarking report
 evaluation persistence streaming
 _results

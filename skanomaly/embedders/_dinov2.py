@@ -125,6 +125,9 @@ class DinoV2Patches(TimmPatches):
     def _timm_name(self) -> str:
         return dinov2.timm_name(self.model_name)
 
+    def _default_block(self, count: int) -> int:
+        return count - 1  # as published
+
     def _any_size(self) -> bool:
         # The rule for the position embedding needs it as it was trained, at every size.
         return True

@@ -155,13 +155,20 @@ class TimmPatches(TorchPatches):
     def _network(self) -> Network:
         return self._network_by(forward, fast_forward, "timm")
 
+    def _default_block(self, count: int) -> int:
+        """Which of the blocks of a transformer ``layers=None`` stands for."""
+        # Later blocks of a classifier know what a thing is, and less and less what it looks like.
+        return max(1, count // 3) - 1
+
     def _network_by(
         self, forward: Callable[..., Any], fast_forward: Callable[..., Any] | None, rule: str
     ) -> Network:
         """The network of a forward pass, which `rule` names."""
         model = self._model()
         count = len(model.reductions)
-        default = patchcore_stages(model.reductions) if model.hierarchical else [count - 1]
+        default = patchcore_stages(model.reductions)
+        if not model.hierarchical:
+            default = [self._default_block(count)]
         layers = layer_numbers(self.layers, count, default, self.model_name)
         fast = None
         if fast_forward is not None and model.plain_vit is not None:
