@@ -17,7 +17,7 @@ from skanomaly._patch_tokens import PatchTokens
 from skanomaly._token_output import TokenOutput
 from skanomaly._token_stream import TokenStream
 from skanomaly._tokens import check_tokens
-from skanomaly._typing import ArrayLike
+from skanomaly._typing import ArrayLike, FloatArray
 
 MASK_DOCS = {
     "X": """
@@ -116,7 +116,7 @@ class PatchMask(OneToOneFeatureMixin, TokenOutput, Estimator, ABC):
                 f"X has {tokens.dim} features, but {type(self).__name__} is expecting {expected} "
                 "features as input."
             )
-        out = tokens_as_array(tokens, self._masked(tokens))
+        out = masked_tokens(tokens, self._masked(tokens))
         self._mark(out, X)
         return out
 
@@ -140,7 +140,7 @@ class PatchMask(OneToOneFeatureMixin, TokenOutput, Estimator, ABC):
         return out
 
     def _training_tokens(self, tokens: PatchTokens) -> np.ndarray:
-        return tokens_as_array(tokens, self._masked(tokens))
+        return masked_tokens(tokens, self._masked(tokens))
 
     def _fit(self, X: ArrayLike) -> PatchTokens:
         self._validate_params()
@@ -184,8 +184,8 @@ class PatchMask(OneToOneFeatureMixin, TokenOutput, Estimator, ABC):
         return tags
 
 
-def tokens_as_array(tokens: PatchTokens, masked: NDArray[np.bool_]) -> np.ndarray:
-    """Tokens in the form in which scorers take them, with more of them masked.
+def masked_tokens(tokens: PatchTokens, masked: NDArray[np.bool_]) -> np.ndarray:
+    """A copy of tokens with more of them masked, in the form in which scorers take them.
 
     Parameters
     ----------
@@ -197,11 +197,29 @@ def tokens_as_array(tokens: PatchTokens, masked: NDArray[np.bool_]) -> np.ndarra
     Returns
     -------
     ndarray
-        A copy, of shape (n_images, grid_h, grid_w, dim) or, of several views, (n_images, n_views,
-        grid_h, grid_w, dim); a 1-D object array of the images where grids differ.
+        As of :func:`tokens_in_form`.
     """
     values = tokens.values.copy()
     values[masked] = np.nan
+    return tokens_in_form(tokens, values)
+
+
+def tokens_in_form(tokens: PatchTokens, values: FloatArray) -> np.ndarray:
+    """Rows of tokens in the form in which scorers take them.
+
+    Parameters
+    ----------
+    tokens : PatchTokens
+        Of images with a grid.
+    values : ndarray of shape (n_tokens, dim)
+        What to return in place of ``tokens.values``.
+
+    Returns
+    -------
+    ndarray
+        Of shape (n_images, grid_h, grid_w, dim) or, of several views, (n_images, n_views, grid_h,
+        grid_w, dim), without a copy; a 1-D object array of the images where grids differ.
+    """
     views = (tokens.n_views,) if tokens.n_views > 1 else ()
     if len(set(tokens.grids)) == 1:
         return values.reshape(tokens.n_images, *views, *tokens.grids[0], tokens.dim)

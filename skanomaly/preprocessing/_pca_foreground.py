@@ -12,7 +12,7 @@ from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly.core.foreground import first_component, foreground_of
-from skanomaly.preprocessing._base import MASK_DOCS, PatchMask, tokens_as_array
+from skanomaly.preprocessing._base import MASK_DOCS, PatchMask, tokens_in_form
 
 
 @document(MASK_DOCS)
@@ -106,6 +106,9 @@ class PCAForeground(PatchMask):
         self.mask_training = mask_training
         self.no_foreground = no_foreground
 
+    # Number of the view of training images that is their background, which explanations undo.
+    _background_view: int | None = None
+
     def _masked(self, tokens: PatchTokens) -> np.ndarray:
         masked = np.zeros(len(tokens.values), dtype=bool)
         for image in range(tokens.n_images):
@@ -139,27 +142,28 @@ class PCAForeground(PatchMask):
         )
 
     def _training_tokens(self, tokens: PatchTokens) -> np.ndarray:
+        self._background_view = None
         if self.mask_training:
             return super()._training_tokens(tokens)
-        return tokens_as_array(*self._with_background(tokens))
+        return self._with_background(tokens)
 
     def _with_background(self, tokens):
-        """The training tokens with one more view, the background of the first, and their mask."""
+        """The training tokens with one more view, the background of the first."""
         first = tokens.select_view(0)
         background = self._masked(first)
-        n_views = tokens.n_views + 1
         lengths = np.diff(first.offsets)
-        offsets = np.concatenate([[0], np.cumsum(lengths * n_views)])
+        offsets = np.concatenate([[0], np.cumsum(lengths * (tokens.n_views + 1))])
         values = np.empty((offsets[-1], tokens.dim), dtype=tokens.values.dtype)
-        masked = np.zeros(offsets[-1], dtype=bool)
         for image, length in enumerate(lengths):
-            start, stop = offsets[image], offsets[image + 1]
-            values[start : stop - length] = tokens.values[tokens.rows(image)]
-            values[stop - length : stop] = first.values[first.rows(image)]
-            masked[start : start + length] = background[first.rows(image)]
-            masked[stop - length : stop] = ~background[first.rows(image)]
-        more = replace(tokens, values=values, valid=~masked, offsets=offsets, n_views=n_views)
-        return more, masked
+            rows = first.rows(image)
+            start, last = offsets[image], offsets[image + 1] - length
+            values[start:last] = tokens.values[tokens.rows(image)]
+            values[start : start + length][background[rows]] = np.nan
+            values[last : last + length] = first.values[rows]
+            values[last : last + length][~background[rows]] = np.nan
+        self._background_view = tokens.n_views
+        more = replace(tokens, values=values, offsets=offsets, n_views=tokens.n_views + 1)
+        return tokens_in_form(more, values)
 
     def _origin_text(self) -> str:
         return f"{type(self).__name__}({self.threshold!r}, border={self.border!r})"
