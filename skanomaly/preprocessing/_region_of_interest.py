@@ -124,6 +124,10 @@ class RegionOfInterest(PatchMask):
 
     transform.__doc__ = PatchMask.transform.__doc__
 
+    def _facts(self) -> dict[str, Any]:
+        """What the manifest of a model file says of the region."""
+        return {"area": self.area_, "sha256": self._digest}
+
     def _origin_text(self) -> str:
         return f"{type(self).__name__}({self._digest}, min_overlap={self.min_overlap!r})"
 

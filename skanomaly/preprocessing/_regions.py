@@ -98,7 +98,10 @@ def _polygons(region: Any, size: Any, source: str) -> tuple[FloatArray, ...]:
     for number, vertices in enumerate(arrays):
         name = f"{source}: polygon {number}"
         if vertices.ndim != 2 or vertices.shape[1] != 2 or len(vertices) < 3:
-            raise ValueError(f"{name} must be a list of at least three (x, y), as in {_FORMS}")
+            raise ValueError(
+                f"{name} must be a list of at least three (x, y), got an array of shape "
+                f"{vertices.shape}"
+            )
         if size is not None:
             vertices /= size
         if not (np.isfinite(vertices).all() and 0 <= vertices.min() <= vertices.max() <= 1):
