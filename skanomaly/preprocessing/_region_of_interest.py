@@ -101,6 +101,8 @@ class RegionOfInterest(PatchMask):
             )
         self._region = read_region(self.region, self.size)
         self._digest = self._region.digest()
+        for grid in sorted(set(tokens.grids)):
+            self._outside(grid)  # said in fit where nothing is left
         self.area_ = float(overlap_with_cells(self._region, (64, 64)).mean())
 
     def _masked(self, tokens: PatchTokens) -> NDArray[np.bool_]:
