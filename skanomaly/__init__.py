@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         benchmarking,
         datasets,
         decisions,
+        detectors,
         embedders,
         estimator_checks,
         evaluation,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
     from skanomaly.decisions import decide, recalibrate, tune_threshold
+    from skanomaly.detectors import ImageUnion
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -64,6 +66,7 @@ __all__ = [
     "FilterBankPatches",
     "FunctionPatches",
     "ImageReadError",
+    "ImageUnion",
     "OpenClipPatches",
     "PatchGaussianScorer",
     "PatchKNNScorer",
@@ -81,6 +84,7 @@ __all__ = [
     "datasets",
     "decide",
     "decisions",
+    "detectors",
     "embedders",
     "estimator_checks",
     "evaluate_split",
@@ -113,6 +117,7 @@ _EXPORTS = {
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
     "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
+    "skanomaly.detectors": ["ImageUnion"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",

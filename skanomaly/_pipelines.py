@@ -292,6 +292,8 @@ def parameters_as_text(estimator: Any) -> dict[str, str]:
         if isinstance(owner, Pipeline):
             names = (*dict(owner.steps), "steps", "memory", "transform_input", "verbose")
             skipped |= {f"{prefix}{name}" for name in names}
+        elif hasattr(owner, "detectors"):  # a union
+            skipped |= {f"{prefix}{name}" for name in ("detectors", *dict(owner.detectors))}
         elif hasattr(owner, "refit"):  # a search
             skipped.add(f"{prefix}estimator")
     texts = ((name, repr(value)) for name, value in sorted(params.items()) if name not in skipped)

@@ -56,8 +56,9 @@ def fetch(
 ) -> None:
     """Download the weights of a model ahead of time, to run offline later."""
     with plain_errors():
-        path = _fetch(name)
-        print(f"{path} ({_size(path.stat().st_size)})")
+        for member in [name] if name in skanomaly.list_models() else name.split("+"):
+            path = _fetch(member)
+            print(f"{path} ({_size(path.stat().st_size)})")
 
 
 def _needed():
