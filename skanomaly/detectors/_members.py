@@ -159,6 +159,10 @@ def _calibrated_on(name: str, member: Any, normal: IntArray) -> IntArray | None:
             f"detector {name!r}: {type(scorer).__name__} keeps no train_scores_ in fit, the "
             "scores of good images that it has not seen, which a union brings to one scale"
         )
+    if hasattr(type(scorer), "held_out_patches_") and not hasattr(scorer, "held_out_patches_"):
+        raise ValueError(
+            f"detector {name!r}: {type(scorer).__name__} has no maps of images, which a union joins"
+        )
     if len(getattr(scorer, "held_out_patches_", ())) != len(scores):
         return None
     numbers = getattr(scorer, "_calibration_numbers", None)
