@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_get_params_invariance, check_set_params
 
 from skanomaly import (
     AnomalibDetector,
@@ -358,6 +359,30 @@ def test_parameters(good, new):
             getattr(found, method)(new)
     with pytest.raises(NotFittedError):
         union().predict(new)
+
+
+def test_a_search_as_a_member(good, new):
+    scoring = IMAGE_SCORERS["image_auroc"]
+    images, y = [*good, *new[4:]], [1] * N_GOOD + [-1] * 4
+    cv = [(np.arange(10), np.arange(10, 20))]
+    search = GridSearchCV(fine(), {"patchknnscorer__topk": [1, 2]}, scoring=scoring, cv=cv)
+    found = ImageUnion([("search", search), ("coarse", coarse())]).fit(images, y)
+    assert found.predict(new[4:]).tolist() == [-1] * 4
+    with pytest.raises(TypeError, match="detector 'search', GridSearchCV, takes no groups"):
+        found.fit(images, y, groups=range(len(images)))
+
+
+@pytest.mark.parametrize("check", [check_get_params_invariance, check_set_params])
+def test_checks_of_scikit_learn(check):
+    check("ImageUnion", union())
+
+
+def test_an_image_that_cannot_be_read(fitted, new):
+    stream = iter_scores(fitted["mean"], [new[0], b"nothing", new[1]], on_error="record")
+    good, bad, last = list(stream)
+    assert (good.index, bad.index, last.index) == (0, 1, 2)
+    assert "image 1" in bad.error
+    assert last.score == fitted["mean"].score_samples(new[1:2])[0]
 
 
 def test_a_fit_that_fails_leaves_nothing(good, new):

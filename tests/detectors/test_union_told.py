@@ -125,7 +125,8 @@ def test_evaluation_report_and_file(pair, split, tmp_path):
     path = tmp_path / "report.html"
     write_report(result, path)
     text = path.read_text(encoding="utf-8")
-    assert "ImageUnion" in text and "from the members of the union" in text
+    assert "ImageUnion (gaussian: FilterBankPatches → PatchGaussianScorer; knn: " in text
+    assert "from the members of the union" in text
     assert "knn__patchknnscorer__n_neighbors" in text and "detectors" not in result.parameters
     union = result.estimator
     save_model(union, tmp_path / "union.skan")
@@ -187,6 +188,17 @@ def test_names_that_cannot_be_joined(name, options, message):
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=message):
         create_model(name, **options)
+
+
+def test_weights_of_a_union_are_those_of_its_members(monkeypatch, tmp_path):
+    pytest.importorskip("timm")
+    asked = []
+    monkeypatch.setattr(
+        "skanomaly.cli._weights._fetch", lambda name: asked.append(name) or tmp_path / "file"
+    )
+    (tmp_path / "file").write_bytes(b"weights")
+    type_in("weights", "fetch", "filterbank+vision_padim+resnet18.tv_in1k")
+    assert asked == ["vision_padim", "resnet18.tv_in1k"]
 
 
 def type_in(*words, code=0):
