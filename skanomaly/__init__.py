@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         benchmarking,
         datasets,
         decisions,
+        detectors,
         embedders,
         estimator_checks,
         evaluation,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
     from skanomaly.decisions import decide, recalibrate, tune_threshold
+    from skanomaly.detectors import ImageUnion
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -66,6 +68,7 @@ __all__ = [
     "FilterBankPatches",
     "FunctionPatches",
     "ImageReadError",
+    "ImageUnion",
     "OpenClipPatches",
     "PCAForeground",
     "PatchGaussianScorer",
@@ -85,6 +88,7 @@ __all__ = [
     "datasets",
     "decide",
     "decisions",
+    "detectors",
     "embedders",
     "estimator_checks",
     "evaluate_split",
@@ -118,6 +122,7 @@ _EXPORTS = {
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
     "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
+    "skanomaly.detectors": ["ImageUnion"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",

@@ -99,6 +99,21 @@ def test_models(names, tmp_path, monkeypatch):
     np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
 
 
+def test_combining(names, capsys):
+    pytest.importorskip("timm")
+    scope = dict(names)
+    with warnings.catch_warnings():
+        # The data sets of these pages are too small for what they show.
+        warnings.filterwarnings("ignore", "regions are calibrated")
+        for code in blocks("combining.md"):
+            exec(code, scope)
+    assert len(scope["heat_maps"]) == len(scope["verdicts"]) == len(names["new"])
+    assert set(scope["shares"]) == {"fine", "coarse"}
+    assert "from the members of the union: " in capsys.readouterr().out
+    image_sizes = [member["emb"].image_size for _, member in scope["two"].detectors]
+    assert image_sizes == [256, 448]
+
+
 def test_thresholds(names, capsys):
     scope = dict(names)
     for code in blocks("thresholds.md"):
@@ -229,7 +244,8 @@ def test_each_page_with_code_is_run():
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
     here = {
-        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
+        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "combining.md"),
+        *("displays.md", "explaining.md"),
         *("foreground.md", "images.md", "models.md", "report.md", "thresholds.md"),
     }
     assert with_code == here | elsewhere

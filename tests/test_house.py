@@ -19,7 +19,8 @@ _networks benchmarking report
 evaluation persistence streaming
 _results
 decisions
-datasets inspection _calibrated
+datasets inspection _unions
+_calibrated
 core _images _pipelines
 _recipes
 metrics model_selection _tokens _cache _origins _grouped_fit _output

@@ -239,6 +239,8 @@ def _show_progress(model):
     from skanomaly._pipelines import split_pipeline
 
     split = split_pipeline(model)
+    for _, member in getattr(split.scorer, "detectors", ()):  # of a union
+        _show_progress(member)
     for reader in split.image_transformers or (split.scorer,):
         if "verbose" in reader.get_params(deep=False):
             reader.set_params(verbose=True)

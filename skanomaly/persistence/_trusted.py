@@ -25,6 +25,7 @@ _OURS = {
     "core.search.index": ["PatchIndex"],
     "core.search.sorting": ["Part"],
     "core.search.tuning": ["Tuning"],
+    "detectors._image_union": ["ImageUnion"],
     "embedders._dinov2": ["DinoV2Patches"],
     "embedders._filter_bank": ["FilterBankPatches"],
     "embedders._function": ["FunctionPatches"],

@@ -133,6 +133,12 @@ class CrossFittedScorer(BasePatchScorer):
         }
         return -self._aggregate(base, scores)
 
+    def _images_of_scores(self, tokens: PatchTokens, n_scores: int) -> IntArray | None:
+        known = list(self._held_out_scores)
+        if len(known) == n_scores:
+            return np.array(known)
+        return super()._images_of_scores(tokens, n_scores)  # of a `_fit_tokens` of its own
+
     def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
         base = tokens.select_view(0).select(list(self._held_out_scores))
         grids = []
