@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         metrics,
         model_selection,
         persistence,
+        preprocessing,
         registry,
         report,
         scorers,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         p_values,
     )
     from skanomaly.persistence import load_model, model_manifest, save_model
+    from skanomaly.preprocessing import PCAForeground
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
@@ -65,6 +67,7 @@ __all__ = [
     "FunctionPatches",
     "ImageReadError",
     "OpenClipPatches",
+    "PCAForeground",
     "PatchGaussianScorer",
     "PatchKNNScorer",
     "PromptScorer",
@@ -96,6 +99,7 @@ __all__ = [
     "model_selection",
     "p_values",
     "persistence",
+    "preprocessing",
     "recalibrate",
     "registry",
     "report",
@@ -129,6 +133,7 @@ _EXPORTS = {
         "p_values",
     ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
+    "skanomaly.preprocessing": ["PCAForeground"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],

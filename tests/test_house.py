@@ -24,7 +24,7 @@ core _images _pipelines
 _recipes
 metrics model_selection _tokens _cache _origins _grouped_fit _output
 _parameters _patch_tokens _labels _masks
-_stamps _token_stream
+_stamps _token_stream _token_output
 _optional _sklearn _docstrings _faults _typing _version _warn
 """
 FLOOR = {

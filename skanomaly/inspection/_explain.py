@@ -151,7 +151,7 @@ def explained(
         grid=grid.shape,
         box=patch_box(row, column, grid.shape, size),
         score=float(grid[row, column]),
-        neighbors=tuple(_nearest(split, near) for near in found.neighbors),
+        neighbors=tuple(_nearest(split, _of_image(split, near)) for near in found.neighbors),
         components=_named(split, found),
         prompts=found.prompts,
         members=found.members,
@@ -179,6 +179,12 @@ def _worst_patch(grid: FloatArray, region: Region | None, size: tuple[int, int])
         ] = True
     best = int(np.argmax(np.where(inside, grid, -np.inf)))
     return divmod(best, grid.shape[1])
+
+
+def _of_image(split: SplitPipeline, near: NeighborPatch) -> NeighborPatch:
+    """A neighbour of the image itself where its view is the background that was set apart."""
+    apart = [getattr(step, "_background_view", None) for step in split.token_transformers]
+    return replace(near, view=0) if near.view and near.view in apart else near
 
 
 def _nearest(split: SplitPipeline, near: NeighborPatch) -> NearestPatch:

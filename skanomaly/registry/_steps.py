@@ -38,7 +38,8 @@ def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
 
 def _our_class(name):
     """One of our estimators; what defines it is imported only now."""
-    rooms = map(import_module, ("skanomaly.embedders", "skanomaly.scorers", "skanomaly.anomalib"))
+    names = ("embedders", "preprocessing", "scorers", "anomalib")
+    rooms = (import_module(f"skanomaly.{room}") for room in names)
     return getattr(next(room for room in rooms if name in room.__all__), name)
 
 
