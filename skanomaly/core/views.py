@@ -232,12 +232,11 @@ def place_before(
         height, width = size or (grid[0] * 16, grid[1] * 16)
         y = (row + 0.5) * height / grid[0] - 0.5
         x = (column + 0.5) * width / grid[1] - 0.5
-        y, x = _places_before(np.array(y), np.array(x), view.angle, (height, width))
-        y, x = float(_reflected(y, height)), float(_reflected(x, width))
-        return int((y + 0.5) * grid[0] / height), int((x + 0.5) * grid[1] / width)
-    places = np.arange(grid[0] * grid[1]).reshape(grid)
-    place = int(replace(view, brightness=1.0).after(places)[row, column])
-    return divmod(place, grid[1])
+        places = _places_before(np.array(y), np.array(x), view.angle, (height, width))
+        before, along = _reflected(places[0], height), _reflected(places[1], width)
+        return int((before + 0.5) * grid[0] / height), int((along + 0.5) * grid[1] / width)
+    numbers = np.arange(grid[0] * grid[1]).reshape(grid)
+    return divmod(int(replace(view, brightness=1.0).after(numbers)[row, column]), grid[1])
 
 
 def _places_before(

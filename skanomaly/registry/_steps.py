@@ -105,7 +105,9 @@ def fill_between(
             given = rest.pop(step)
             if given is None or (isinstance(given, str) and given == "passthrough"):
                 given = "passthrough"
-            elif not (hasattr(given, "transform") and hasattr(given, "get_params")):
+            elif isinstance(given, type) or not (
+                hasattr(given, "transform") and hasattr(given, "get_params")
+            ):
                 raise TypeError(
                     f"{step} must be a transformer of patch tokens, or None to leave it out, got "
                     f"{given!r}"
