@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         p_values,
     )
     from skanomaly.persistence import load_model, model_manifest, save_model
-    from skanomaly.preprocessing import PCAForeground
+    from skanomaly.preprocessing import PCAForeground, RegionOfInterest
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
@@ -71,6 +71,7 @@ __all__ = [
     "PatchGaussianScorer",
     "PatchKNNScorer",
     "PromptScorer",
+    "RegionOfInterest",
     "ScoreUnion",
     "TimmPatches",
     "__version__",
@@ -133,7 +134,7 @@ _EXPORTS = {
         "p_values",
     ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
-    "skanomaly.preprocessing": ["PCAForeground"],
+    "skanomaly.preprocessing": ["PCAForeground", "RegionOfInterest"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],

@@ -139,7 +139,8 @@ def explained(
         raise TypeError("explanations need tokens of shape (n_images, grid_h, grid_w, dim)")
     size = image_size(item)
     region = None if calibration is None else _worst_region(calibration, grid, size)
-    row, column = _worst_patch(grid, region, size)
+    masked = np.isnan(np.asarray(tokens[0], dtype=np.float32)).all(axis=-1)
+    row, column = _worst_patch(np.where(masked, -np.inf, grid), region, size)
     found = scorer.explain_patch(tokens, row, column, n_neighbors=n_neighbors)
     explanation = Explanation(
         kind=found.kind,
@@ -168,7 +169,10 @@ def _worst_region(
 
 
 def _worst_patch(grid: FloatArray, region: Region | None, size: tuple[int, int]) -> tuple[int, int]:
-    """The patch of the highest score among those that the region touches, or of all."""
+    """The patch of the highest score among those that the region touches, or of all.
+
+    Masked patches are -inf; where smoothing alone reaches into these, a region may touch no other.
+    """
     inside = np.ones(grid.shape, dtype=bool)
     if region is not None:
         rows, columns = np.nonzero(region.mask)
@@ -177,7 +181,8 @@ def _worst_patch(grid: FloatArray, region: Region | None, size: tuple[int, int])
             (rows + region.box[1]) * grid.shape[0] // size[0],
             (columns + region.box[0]) * grid.shape[1] // size[1],
         ] = True
-    best = int(np.argmax(np.where(inside, grid, -np.inf)))
+    within = np.where(inside, grid, -np.inf)
+    best = int(np.argmax(within if np.isfinite(within).any() else grid))
     return divmod(best, grid.shape[1])
 
 

@@ -65,6 +65,9 @@ def describe(estimator: Any, *, image_paths: bool) -> dict[str, Any]:
             for step in split.image_transformers
             if step.__dict__.get("_origin_at_fit")
         ],
+        "regions": [
+            plain(step._facts()) for step in split.token_transformers if hasattr(step, "_digest")
+        ],
         "training_images": _training_images(split.train_images, image_paths),
         "calibration": _calibration(scorer),
     }
