@@ -15,7 +15,11 @@ from skanomaly import (
     TimmPatches,
     anomaly_maps,
     create_model,
+    explain,
+    load_model,
+    save_model,
 )
+from skanomaly.datasets import make_surfaces
 from skanomaly.registry import anomalydino_settings
 
 ANGLES = range(0, 360, 45)
@@ -242,3 +246,25 @@ def test_settings_make_models():
 def test_unknown_settings(args, problem):
     with pytest.raises(ValueError, match=problem):
         anomalydino_settings(*args)
+
+
+@pytest.mark.parametrize("mask", [None, PCAForeground(0.5, no_foreground="keep")], ids=repr)
+def test_models_are_kept_and_explain_themselves(mask, tmp_path):
+    images = make_surfaces(5, 1, surface="disc", image_size=64, random_state=0).images
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(paths[-1])
+    embedder = FilterBankPatches(image_size=64, augmentation=["rotate45", "brightness"])
+    model = create_model("vision_anomalydino", embedder=embedder, foreground=mask)
+    model.fit(paths[:5])
+    np.testing.assert_allclose(model.score_samples(paths[:5]), model[-1].train_scores_, rtol=1e-6)
+    save_model(model, tmp_path / "model.skan")
+    loaded = load_model(tmp_path / "model.skan")
+    np.testing.assert_array_equal(loaded.score_samples(paths), model.score_samples(paths))
+    for path in paths:
+        explanation = explain(loaded, path)
+        for near in explanation.neighbors:
+            assert near.problem is None and 0 <= near.view < 12
+            left, top, width, height = near.box
+            assert 0 <= left <= 64 - width and 0 <= top <= 64 - height
