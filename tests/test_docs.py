@@ -191,6 +191,15 @@ def test_anomalydino(names):
     assert scope["model"][-1].bank_.shape[0] == len(names["good"]) * 12 * 64
 
 
+def test_foreground(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("foreground.md"):
+        exec(code, scope)
+    share = float(capsys.readouterr().out.split()[0])
+    assert 0 < share < 1 and scope["left"][1].area_ == 0.5
+
+
 def test_displays(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib").use("Agg")
     made = make_surfaces(40, 4, surface="fabric", image_size=64, random_state=0)
@@ -227,15 +236,8 @@ def test_each_page_with_code_is_run():
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
     here = {
-        *(
-            "anomalib.md",
-            "anomalydino.md",
-            "caching.md",
-            "calibration.md",
-            "clip.md",
-            "displays.md",
-            "explaining.md",
-        ),
+        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
+        *("anomalydino.md", "foreground.md"),
         *("images.md", "models.md", "report.md", "thresholds.md"),
     }
     assert with_code == here | elsewhere

@@ -57,10 +57,11 @@ class Region:
         -------
         str
         """
-        parts = self.polygons or (self.bits,)
-        found = hashlib.sha256(f"{self.width} {[len(p) for p in parts if p is not None]}".encode())
+        parts = self.polygons if self.bits is None else (self.bits,)
+        assert parts is not None
+        found = hashlib.sha256(f"{self.width} {[len(part) for part in parts]}".encode())
         for part in parts:
-            found.update(np.ascontiguousarray(part))
+            found.update(part.tobytes())
         return found.hexdigest()
 
 

@@ -15,6 +15,7 @@ from skanomaly import (
     PatchGaussianScorer,
     PatchKNNScorer,
     PCAForeground,
+    ScoreUnion,
     TimmPatches,
     anomaly_maps,
     explain,
@@ -30,6 +31,9 @@ SCORERS = [
     PatchKNNScorer(metric="euclidean"),
     PatchKNNScorer(metric="euclidean", coreset=0.3),
     PatchGaussianScorer("shared"),
+    ScoreUnion(
+        [("knn", PatchKNNScorer(metric="euclidean")), ("gaussian", PatchGaussianScorer("shared"))]
+    ),
     PatchGaussianScorer("position"),
 ]
 
@@ -217,12 +221,12 @@ def test_mixed_grids_in_training():
     np.testing.assert_array_equal(fitted.score_samples(good), fitted[-1].train_scores_)
 
 
-@pytest.mark.parametrize("scorer", SCORERS[:3], ids=repr)
+@pytest.mark.parametrize("scorer", SCORERS[:4], ids=repr)
 def test_a_single_image(scorer):
     """Its quarters stand in for other images, not its background for its object."""
     good = objects(1, grid=(12, 11))
     pipe = make_pipeline(PCAForeground(), scorer)
-    with pytest.warns(UserWarning, match="its other quarters"):
+    with pytest.warns(UserWarning, match="calibrated on a single image"):
         fitted = pipe.fit(good)
     assert fitted.predict(good) == [1]
     if isinstance(scorer, PatchKNNScorer):

@@ -23,7 +23,6 @@ from skanomaly import (
     load_model,
     model_manifest,
     save_model,
-    write_report,
 )
 from skanomaly._origins import origin_of, set_origin
 from skanomaly._token_stream import TokenStream
@@ -262,7 +261,6 @@ def test_maps_regions_explanations_and_reports(tmp_path):
     assert len(regions) == 1 and regions[0].box[0] < 40
     found = explain(pipe, paths[-1])
     assert found.column < 8 and all(near.column < 8 for near in found.neighbors)
-    assert write_report(pipe, paths[9:], tmp_path / "report.html") is not None
 
 
 def test_an_explanation_is_of_a_patch_that_is_looked_at():
