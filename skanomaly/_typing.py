@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "ArrayLike",
+    "Augmentation",
     "FloatArray",
     "Groups",
     "ImageLike",
@@ -29,6 +30,8 @@ ImageLike: TypeAlias = PathLike | bytes | NDArray[Any] | Any
 Images: TypeAlias = Collection[ImageLike] | NDArray[Any]
 # White, black being 0; or black and white: the numbers in images that stand for them.
 ValueRange: TypeAlias = float | Sequence[float]
+# What views of training images are made: a name, or names and angles in degrees.
+Augmentation: TypeAlias = str | Sequence[str | float]
 # +1 for normal, -1 for anomalous images.
 Labels: TypeAlias = ArrayLike | None
 # A label of each image, which those of one part share.

@@ -199,6 +199,13 @@ def test_explaining(names, tmp_path, monkeypatch, capsys):
     assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
 
 
+def test_anomalydino(names):
+    scope = dict(names)
+    for code in blocks("anomalydino.md"):
+        exec(code, scope)
+    assert scope["model"][-1].bank_.shape[0] == len(names["good"]) * 12 * 64
+
+
 def test_foreground(names, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     scope = dict(names)
@@ -244,8 +251,8 @@ def test_each_page_with_code_is_run():
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
     here = {
-        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "combining.md"),
-        *("displays.md", "explaining.md"),
+        *("anomalib.md", "anomalydino.md", "caching.md", "calibration.md", "clip.md"),
+        *("combining.md", "displays.md", "explaining.md"),
         *("foreground.md", "images.md", "models.md", "report.md", "thresholds.md"),
     }
     assert with_code == here | elsewhere

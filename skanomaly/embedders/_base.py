@@ -16,7 +16,7 @@ from skanomaly._origins import set_origin
 from skanomaly._token_output import TokenOutput
 from skanomaly._token_stream import TokenStream, stack_tokens
 from skanomaly._typing import Images
-from skanomaly.core.views import VIEWS
+from skanomaly.core.views import View, grid_problem, views_of
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._embedding import ImageEmbedding
 
@@ -122,7 +122,8 @@ class BasePatchEmbedder(TokenOutput, ImageEmbedding):
         Raises
         ------
         ValueError
-            As from :meth:`transform`, and where images have no square grid, for `augmentation`.
+            As from :meth:`transform`, and where images are of several grids, or of none that is
+            square where views are turned by quarters; the message names the first such image.
         """
         self.fit(X)
         items = check_images(X)
@@ -130,22 +131,20 @@ class BasePatchEmbedder(TokenOutput, ImageEmbedding):
         if self.augmentation is None:
             tokens = np.asarray(self._stream(items, spans))
         else:
-            views = VIEWS[self.augmentation]
+            views = views_of(self.augmentation)
             embedded = self._embed(items, range(len(items)), views, spans)
-            tokens = self._stack_views([stack_tokens(of_image) for of_image in embedded])
+            tokens = self._stack_views(views, list(embedded))
         if self.value_range is None:
             warn_of_small_range(spans)
         set_origin(tokens, self._origin())
         return tokens
 
-    def _stack_views(self, views: list[np.ndarray]) -> np.ndarray:
+    def _stack_views(self, views: list[View], embedded: list[list[np.ndarray]]) -> np.ndarray:
         """Tokens of the views of all images, which must have one grid."""
-        if any(view.dtype == object for view in views) or len({v.shape for v in views}) > 1:
-            raise ValueError(
-                f"augmentation={self.augmentation!r} needs one square grid for all images; use "
-                "resize='squash'"
-            )
-        return stack_tokens(views)
+        problem = grid_problem(views, [of_image[0].shape[:2] for of_image in embedded])
+        if problem is not None:
+            raise ValueError(f"augmentation={self.augmentation!r}: {problem}; use resize='squash'")
+        return stack_tokens([stack_tokens(of_image) for of_image in embedded])
 
     def _component_names(self) -> list[str] | None:
         """What each component of a token is; None where they have no names."""

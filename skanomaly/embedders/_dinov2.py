@@ -9,7 +9,7 @@ from skanomaly._docstrings import document
 from skanomaly._networks import dinov2
 from skanomaly._networks.network import LoadedModel, Network
 from skanomaly._sklearn import StrOptions
-from skanomaly._typing import PathLike, ValueRange
+from skanomaly._typing import Augmentation, PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._timm import TimmPatches
 
@@ -89,7 +89,7 @@ class DinoV2Patches(TimmPatches):
         layers: int | Sequence[int] | None = None,
         fusion: str = "concat",
         resize: str = "squash",
-        augmentation: str | None = None,
+        augmentation: Augmentation | None = None,
         value_range: ValueRange | None = None,
         weights: PathLike = "pretrained",
         source: str = "timm",

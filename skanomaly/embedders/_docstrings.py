@@ -34,9 +34,14 @@ resize : {"squash", "shortest_edge"}, default="squash"
     for rounding both sides to a multiple of the patch. The image is never cropped.
 """,
     "augmentation": """
-augmentation : {None, "rotate90", "dihedral"}, default=None
-    Views that `fit_transform` adds: rotations by quarter turns, or these and their mirror
-    images.
+augmentation : str, sequence of (str or float) or None, default=None
+    Views that `fit_transform` adds. ``"rotate45"``: the image turned by each multiple of 45
+    degrees, in its frame, at its own resolution, reflected at the borders, as in AnomalyDINO.
+    ``"rotate90"``: turned by quarters with its frame, which must be square when it is resized;
+    ``"dihedral"``: these and their mirror images. ``"brightness"``: multiplied by 0.8, 0.9, 1.1
+    and 1.2. A list or tuple of names, and of angles in degrees (counterclockwise, in the frame),
+    is all of their views, each once. Images of more than 4 million pixels are shrunk to so many
+    before they are turned by an angle, or to four times the pixels at which they are embedded.
 """,
     "batch_size": """
 batch_size : int, default=8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from copy import copy
 from itertools import islice
@@ -22,11 +22,11 @@ from skanomaly._images import (
     resize_image,
 )
 from skanomaly._origins import Origin
-from skanomaly._sklearn import Interval, StrOptions
+from skanomaly._sklearn import Interval, InvalidParameterError, StrOptions
 from skanomaly._token_stream import TokenStream
-from skanomaly._typing import PathLike
+from skanomaly._typing import Augmentation, PathLike
 from skanomaly.core.threads import reading_threads
-from skanomaly.core.views import VIEWS
+from skanomaly.core.views import VIEWS, View, rotate_image, shrunk_size, views_of
 from skanomaly.embedders._batches import (
     check_batch,
     check_tokens_of_image,
@@ -44,7 +44,7 @@ class ImageEmbedding(FittedEmbedder):
     _parameter_constraints: dict = {
         "image_size": [None, Interval(Integral, 1, None, closed="left")],
         "resize": [StrOptions({"squash", "shortest_edge"})],
-        "augmentation": [None, StrOptions({"rotate90", "dihedral"})],
+        "augmentation": [None, str, list, tuple],
         "value_range": [None, Interval(Real, 0, None, closed="neither"), tuple, list],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "cache_dir": [None, str, os.PathLike],
@@ -55,7 +55,7 @@ class ImageEmbedding(FittedEmbedder):
 
     image_size: int | None
     resize: str
-    augmentation: str | None
+    augmentation: Augmentation | None
     batch_size: int
     cache_dir: PathLike | None
     cache_size: int
@@ -88,6 +88,15 @@ class ImageEmbedding(FittedEmbedder):
 
     # What it does.
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        try:
+            views_of(self.augmentation)
+        except ValueError as exc:
+            raise InvalidParameterError(
+                f"The 'augmentation' parameter of {type(self).__name__} {exc}"
+            ) from exc
+
     def _stream(self, items: list[Any], spans: list[Any] | None = None) -> TokenStream:
         """Tokens of the images themselves, by the parameters of now."""
         embed = copy(self)._embed
@@ -114,7 +123,7 @@ class ImageEmbedding(FittedEmbedder):
         self,
         items: Sequence[Any] | Mapping[int, Any],
         numbers: Iterable[int],
-        views: list[Callable[[np.ndarray], np.ndarray]],
+        views: list[View],
         spans: list[Any] | None,
     ) -> Iterator[list[np.ndarray]]:
         """Tokens of those images, one after the other: a list of one array a view.
@@ -156,20 +165,32 @@ class ImageEmbedding(FittedEmbedder):
         known: list[Any] = [None] * len(views)
         if cache is not None:
             content = content_digest(item, index, self.value_range)
-            names = [None if v == 0 else f"{self.augmentation}-{v}" for v in range(len(views))]
-            keys = [cache_key(content=content, view=name, **context) for name in names]
+            keys = [cache_key(content=content, view=view.name, **context) for view in views]
             known = [cache.get(key) for key in keys]
         if all(array is not None for array in known):
             return index, keys, known, [None] * len(views)
         image, span = load_with_span(item, index, self.value_range)
         if spans is not None:
             spans.append(span)
-        image = self._fit_to_size(image, index)
-        images = [
-            np.ascontiguousarray(view(image)) if array is None else None
-            for view, array in zip(views, known, strict=True)
-        ]
-        return index, keys, known, images
+        wanted = [view for view, array in zip(views, known, strict=True) if array is None]
+        made = dict(self._views_of(image, wanted, index))
+        return index, keys, known, [made.get(view) for view in views]
+
+    def _views_of(
+        self, image: np.ndarray, views: list[View], index: int
+    ) -> Iterator[tuple[View, np.ndarray]]:
+        """Views of an image, at the size the model takes."""
+        size = self._size_of(image, index)
+        to_turn = resized = None
+        for view in views:
+            if view.angle:
+                if to_turn is None:
+                    smaller = shrunk_size(image.shape[:2], size)
+                    to_turn = resize_image(image, smaller, self._interpolation())
+                fitted = self._resize(rotate_image(to_turn, view.angle), size)
+            else:
+                resized = fitted = self._resize(image, size) if resized is None else resized
+            yield view, np.ascontiguousarray(view.after(fitted))
 
     def _run(self, waiting: list[Any]) -> Iterator[Any]:
         """Embed the inputs, batched by shape and dtype."""
@@ -184,8 +205,8 @@ class ImageEmbedding(FittedEmbedder):
                 for (i, known, v, key, _), array in zip(part, batch, strict=True):
                     yield known, v, key, check_tokens_of_image(array, i)
 
-    def _fit_to_size(self, image: np.ndarray, index: int) -> np.ndarray:
-        """The whole image, never a crop of it, at the size the model takes."""
+    def _size_of(self, image: np.ndarray, index: int) -> tuple[int, int]:
+        """The size at which the model takes the whole image, never a crop of it."""
         size = self._input_size(*image.shape[:2])
         if self._max_side is not None and max(size) > self._max_side:
             raise of_an_image(
@@ -195,7 +216,7 @@ class ImageEmbedding(FittedEmbedder):
                     "resize='squash', or cut the image into pieces"
                 )
             )
-        return self._resize(image, size)
+        return size
 
     def _resize(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return resize_image(image, size, self._interpolation())

@@ -9,7 +9,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from skanomaly._docstrings import document
-from skanomaly._typing import PathLike, ValueRange
+from skanomaly._typing import Augmentation, PathLike, ValueRange
 from skanomaly.core.filter_bank import filter_bank_features, filter_bank_names
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -74,7 +74,7 @@ class FilterBankPatches(BasePatchEmbedder):
         *,
         image_size: int | None = 256,
         resize: str = "squash",
-        augmentation: str | None = None,
+        augmentation: Augmentation | None = None,
         value_range: ValueRange | None = None,
         batch_size: int = 8,
         cache_dir: PathLike | None = None,

@@ -13,7 +13,7 @@ from skanomaly._networks.openclip_tokens import clip_network
 from skanomaly._networks.openclip_weights import weight_files
 from skanomaly._optional import import_optional
 from skanomaly._sklearn import Interval
-from skanomaly._typing import PathLike, ValueRange
+from skanomaly._typing import Augmentation, PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._torch_base import TorchPatches
 
@@ -126,7 +126,7 @@ class OpenClipPatches(TorchPatches):
         windows: Sequence[int] | None = None,
         image_size: int | None = None,
         resize: str = "squash",
-        augmentation: str | None = None,
+        augmentation: Augmentation | None = None,
         value_range: ValueRange | None = None,
         batch_size: int = 8,
         device: str = "auto",

@@ -11,7 +11,7 @@ from skanomaly._docstrings import document
 from skanomaly._networks.fusion import fuse_layers
 from skanomaly._networks.network import LoadedModel, Network, layer_numbers, patchcore_stages
 from skanomaly._networks.timm import fast_forward, forward, load_timm, weight_files
-from skanomaly._typing import PathLike, ValueRange
+from skanomaly._typing import Augmentation, PathLike, ValueRange
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._torch_base import TorchPatches
 
@@ -101,7 +101,7 @@ class TimmPatches(TorchPatches):
         fusion: str = "concat",
         image_size: int | None = None,
         resize: str = "squash",
-        augmentation: str | None = None,
+        augmentation: Augmentation | None = None,
         value_range: ValueRange | None = None,
         weights: PathLike = "pretrained",
         batch_size: int = 8,

@@ -18,7 +18,7 @@ from skanomaly._token_stream import TokenStream
 from skanomaly._typing import FloatArray, ImageLike
 from skanomaly.core.explanations import Component, NeighborPatch, PatchExplanation
 from skanomaly.core.maps import upsample_map
-from skanomaly.core.views import place_before
+from skanomaly.core.views import place_before, views_of
 from skanomaly.inspection._explanation import Explanation, NearestPatch, patch_box
 from skanomaly.inspection._region_threshold import RegionCalibration
 from skanomaly.inspection._regions import Region, find_regions
@@ -57,7 +57,9 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
 
     - :class:`skanomaly.PatchKNNScorer`: the nearest patches of the memory bank, each with the
       training image and the place that it comes from. Patches from turned or mirrored views are
-      turned back. Of a training image the patches of its own group are left out.
+      turned back, to the place whose reflection they show where they do; for turns by an angle
+      the file of the image says its shape, and where there is none patches count as square. Of
+      a training image the patches of its own group are left out.
     - :class:`skanomaly.PatchGaussianScorer`: what the components of the token add to the squared
       distance, and how many standard deviations each is off, by the names that the embedder has
       for them.
@@ -260,22 +262,22 @@ def _nearest(split: SplitPipeline, near: NeighborPatch) -> NearestPatch:
     """A neighbour with its image, its place in that turned back from the view."""
     embedder = split.image_transformers[-1]
     row, column = near.row, near.column
+    known = split.train_images
+    path = digest = None
+    if known is not None and near.image_number < len(known):
+        path, digest = known.paths[near.image_number], known.digests[near.image_number]
+    problem = None if path is None else _problem(path, digest)
+    size = None if path is None or problem is not None else image_size(path)
     if near.view:
         if not hasattr(embedder, "augmentation"):
             raise TypeError(
                 f"{type(embedder).__name__} makes views of training images, but has no parameter "
                 "augmentation that says how: a patch of a view has no known place in its image"
             )
-        row, column = place_before(near.view, row, column, near.grid)
-    known = split.train_images
-    path = digest = None
-    if known is not None and near.image_number < len(known):
-        path, digest = known.paths[near.image_number], known.digests[near.image_number]
-    box, problem = None, None
-    if path is not None:
-        problem = _problem(path, digest)
-        if problem is None:
-            box = patch_box(row, column, near.grid, image_size(path))
+        at_fit = vars(embedder).get("_params_at_fit", {})
+        views = views_of(at_fit.get("augmentation", embedder.augmentation))
+        row, column = place_before(views[near.view], row, column, near.grid, size)
+    box = None if size is None else patch_box(row, column, near.grid, size)
     return NearestPatch(
         image_number=near.image_number,
         path=path,

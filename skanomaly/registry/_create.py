@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from skanomaly._optional import require_optional
 from skanomaly.registry._backbones import backbone
-from skanomaly.registry._steps import as_scorer_step, as_transformer, make_steps, set_params
+from skanomaly.registry._steps import (
+    as_scorer_step,
+    as_transformer,
+    fill_between,
+    make_steps,
+    set_params,
+)
 from skanomaly.registry._table import EMBEDDERS, models
 
 if TYPE_CHECKING:
@@ -61,10 +67,16 @@ def create_model(
         have by that name, such as `model_name` of an embedder and a scorer of texts, is set in all
         of them, but for one that is named with its step too.
 
+        A step between embedder and scorer, such as `foreground` of ``"vision_anomalydino"``, is
+        replaced by its name: by a transformer of tokens, or by None, which leaves it out. It is
+        left out too where `embedder` is of another class than the model's own, whose tokens it is
+        set for, and none of its parameters is named with its step.
+
     Returns
     -------
     Pipeline, AnomalibDetector or ImageUnion
-        Not fitted. The Pipeline has the step ``"emb"`` and one named after the scorer.
+        Not fitted. The Pipeline has the step ``"emb"`` and one named after the scorer; a step that
+        is left out is ``"passthrough"``.
 
     Raises
     ------
@@ -121,7 +133,7 @@ def create_model(
         if embedder is None:
             _require_extras(name, entry, params)
         steps = make_steps(entry.steps)
-    own = steps[-1][0]
+    own, usual = steps[-1][0], type(steps[0][1])
     keeps_scorer = scorer is None or scorer == own
     if embedder is not None:
         steps[0] = ("emb", as_transformer(embedder))
@@ -129,7 +141,9 @@ def create_model(
         keeps_scorer = keeps_scorer and name not in EMBEDDERS
     if not keeps_scorer:
         steps[-1] = as_scorer_step(own if scorer is None else scorer)
-    set_params(name, steps, params)
+    keep = isinstance(steps[0][1], usual)
+    params = fill_between(steps, params, keep)
+    set_params(name, [step for step in steps if step[1] != "passthrough"], params)
     return steps[0][1] if len(steps) == 1 else Pipeline(steps)
 
 

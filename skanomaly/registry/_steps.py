@@ -114,6 +114,34 @@ def holders(steps: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def fill_between(
+    steps: list[tuple[str, Any]], params: Mapping[str, Any], keep: bool
+) -> dict[str, Any]:
+    """Put what a person gives between embedder and scorer; return the other parameters.
+
+    Without `keep`, steps that nobody asks for are left out.
+    """
+    from sklearn.base import clone
+
+    rest = dict(params)
+    for i, (step, _) in enumerate(steps[1:-1], start=1):
+        if step in rest:
+            given = rest.pop(step)
+            if given is None or (isinstance(given, str) and given == "passthrough"):
+                given = "passthrough"
+            elif isinstance(given, type) or not (
+                hasattr(given, "transform") and hasattr(given, "get_params")
+            ):
+                raise TypeError(
+                    f"{step} must be a transformer of patch tokens, or None to leave it out, got "
+                    f"{given!r}"
+                )
+            steps[i] = (step, given if isinstance(given, str) else clone(given))
+        elif not (keep or any(key.startswith(f"{step}__") for key in rest)):
+            steps[i] = (step, "passthrough")
+    return rest
+
+
 def set_params(name: str, steps: list[tuple[str, Any]], params: Mapping[str, Any]) -> None:
     """Set each parameter where it belongs, in the step it names or in all that have it; check."""
     found = holders(steps)

@@ -100,6 +100,24 @@ def test_what_the_threshold_promises(good, tmp_path):
         assert ("no threshold flags less" in result.stdout) == (nominal < share)
 
 
+@pytest.mark.parametrize(
+    "typed, augmentation",
+    [("rotate45", "rotate45"), ("15,-15", (15, -15)), ("'rotate45',10", ("rotate45", 10))],
+)
+def test_views_of_training_images(tmp_path, good, typed, augmentation):
+    file = tmp_path / "x.skan"
+    done = run("fit", good, *SMALL, "--set", f"emb__augmentation={typed}", "-o", file)
+    assert done.exit_code == 0, done.stderr
+    assert skanomaly.load_model(file)[0].augmentation == augmentation
+    done = run("score", file, good / "0.png")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_views_that_there_are_not(tmp_path, good, no_work):
+    done = run("fit", good, *SMALL, "--set", "augmentation=turn", "-o", tmp_path / "x.skan")
+    assert done.exit_code == 1 and "'rotate45'" in done.stderr and "'turn'" in done.stderr
+
+
 def test_a_folder_of_a_data_set_stands_for_its_training_images(tmp_path, images):
     root = tmp_path / "nut"
     train = write(root / "train" / "good", images[:6])

@@ -526,7 +526,8 @@ def test_views_are_of_the_whole_squashed_image(sized):
 @pytest.mark.parametrize("augmentation", VIEWS)
 def test_views_need_one_square_grid(augmentation, shapes):
     embedder = FilterBankPatches(image_size=16, resize="shortest_edge", augmentation=augmentation)
-    with pytest.raises(ValueError, match="one square grid .* resize='squash'"):
+    problem = "one square grid.* image [01] has . x .*resize='squash'"
+    with pytest.raises(ValueError, match=problem):
         embedder.fit_transform(random_images(*shapes))
     embedder.transform(random_images(*shapes))
 

@@ -24,7 +24,7 @@ from skanomaly import (
 )
 from skanomaly.base import BasePatchScorer
 from skanomaly.core.filter_bank import filter_bank_features
-from skanomaly.core.views import place_before
+from skanomaly.core.views import place_before, rotate_image, views_of
 from skanomaly.datasets import make_surfaces
 from skanomaly.inspection import anomaly_regions, patch_box
 
@@ -232,7 +232,8 @@ def test_patches_of_views_are_turned_back(augmentation, made):
         assert (found.image_number, found.row, found.column) == (image, row, column)
         assert found.distance < 1e-2
         # The pixels of the place that explain gives are those of the patch, turned.
-        before = place_before(found.view, found.row, found.column, found.grid)
+        seen = views_of(augmentation)[found.view]
+        before = place_before(seen, found.row, found.column, found.grid)
         x, y, width, height = patch_box(*before, found.grid, (SIDE, SIDE))
         patch = turned[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         original = made[image][y : y + height, x : x + width]
@@ -246,6 +247,43 @@ def test_patches_of_views_are_turned_back(augmentation, made):
         back = original[:, ::-1] if augmentation == "dihedral" else original
         assert near.image_number == image and near.view % 4 == view
         assert np.array_equal(np.rot90(back, view), patch)
+
+
+@pytest.mark.parametrize("resize", ["squash", "shortest_edge"])
+def test_patches_of_views_by_an_angle_are_turned_back(resize, made, tmp_path):
+    files = []
+    for i, image in enumerate(made[:6]):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).resize((96, 64)).save(files[-1])
+    embedder = FilterBankPatches(image_size=SIDE, resize=resize, augmentation=["rotate45", 10])
+    pipe = make_pipeline(embedder, PatchKNNScorer(metric="euclidean")).fit(files)
+    for image, view, angle in [(2, 1, 45), (4, 4, 180), (5, 8, 10)]:
+        original = np.asarray(Image.open(files[image]))
+        found = explain(pipe, rotate_image(original, angle))
+        near = found.neighbors[0]
+        assert (near.image_number, near.view) == (image, view)
+        # The middle of the place, turned, is where the box of its training image is.
+        height, width = original.shape[:2]
+        y, x = (
+            (found.row + 0.5) * height / found.grid[0],
+            (found.column + 0.5) * width / found.grid[1],
+        )
+        before = place_before(
+            views_of([45, 90, 135, 180, 225, 270, 315, 10])[view],
+            found.row,
+            found.column,
+            found.grid,
+            (height, width),
+        )
+        assert (near.row, near.column) == before
+        assert near.box == patch_box(*before, found.grid, (height, width))
+        if angle == 180:
+            left, top, *_ = near.box
+            assert abs(height - y - top) <= height / found.grid[0]
+            assert abs(width - x - left) <= width / found.grid[1]
+    # What was changed after fit says nothing of the views that there are.
+    pipe[0].set_params(augmentation=None)
+    assert explain(pipe, rotate_image(original, 10)).neighbors[0].view == 8
 
 
 def test_files_that_are_gone_or_have_changed(paths):

@@ -38,6 +38,7 @@ AnomalibDetector("model.ckpt", trust=True)
 error: type[ValueError] = ImageReadError
 
 # Images in every form: paths, bytes, PIL images, arrays.
+FilterBankPatches(augmentation=["rotate45", 10.0])
 embedder = FilterBankPatches(image_size=64)
 embedder.fit([Path("a.png"), "b.png"])
 embedder.transform([Image.new("L", (8, 8))])
