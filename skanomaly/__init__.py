@@ -53,7 +53,14 @@ if TYPE_CHECKING:
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
-    from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
+    from skanomaly.scorers import (
+        PatchGaussianScorer,
+        PatchKNNScorer,
+        PatchSubspaceScorer,
+        PatchwiseScorer,
+        PromptScorer,
+        ScoreUnion,
+    )
     from skanomaly.streaming import Failure, iter_scores
 
 __all__ = [
@@ -67,6 +74,8 @@ __all__ = [
     "OpenClipPatches",
     "PatchGaussianScorer",
     "PatchKNNScorer",
+    "PatchSubspaceScorer",
+    "PatchwiseScorer",
     "PromptScorer",
     "ScoreUnion",
     "TimmPatches",
@@ -131,7 +140,14 @@ _EXPORTS = {
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],
-    "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+    "skanomaly.scorers": [
+        "PatchGaussianScorer",
+        "PatchKNNScorer",
+        "PatchSubspaceScorer",
+        "PatchwiseScorer",
+        "PromptScorer",
+        "ScoreUnion",
+    ],
     "skanomaly.streaming": ["Failure", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}

@@ -24,6 +24,7 @@ _OURS = {
     "core.search.index": ["PatchIndex"],
     "core.search.sorting": ["Part"],
     "core.search.tuning": ["Tuning"],
+    "core.subspace": ["Subspace"],
     "embedders._dinov2": ["DinoV2Patches"],
     "embedders._filter_bank": ["FilterBankPatches"],
     "embedders._function": ["FunctionPatches"],
@@ -34,6 +35,8 @@ _OURS = {
     "persistence._tree": ["StoredArray", "StoredArrays", "StoredPath"],
     "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
     "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
+    "scorers._patch_subspace": ["PatchSubspaceScorer"],
+    "scorers._patchwise": ["PatchwiseScorer"],
     "scorers._prompt": ["PromptScorer"],
     "scorers._score_union": ["ScoreUnion"],
 }

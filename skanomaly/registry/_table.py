@@ -183,6 +183,22 @@ def _gaussian():
     return PatchGaussianScorer(random_state=0)
 
 
+def _subspace():
+    """Squared distance from the principal subspace of normal patches."""
+    from skanomaly.scorers import PatchSubspaceScorer
+
+    return PatchSubspaceScorer()
+
+
+def _patchwise():
+    """Any outlier detector on patches, estimator=; by default an isolation forest."""
+    from sklearn.ensemble import IsolationForest
+
+    from skanomaly.scorers import PatchwiseScorer
+
+    return PatchwiseScorer(IsolationForest(random_state=0), random_state=0)
+
+
 def _filter_bank():
     """Filter bank of edges, spots and colours."""
     from skanomaly.embedders import FilterBankPatches
@@ -192,5 +208,7 @@ def _filter_bank():
 
 register_scorer("knn", _knn)
 register_scorer("gaussian", _gaussian)
+register_scorer("subspace", _subspace)
+register_scorer("patchwise", _patchwise)
 # Not by register_embedder, which refuses the name of a model: of ours one name is for both.
 _register(EMBEDDERS, "embedder", "filterbank", _filter_bank, overwrite=False)
