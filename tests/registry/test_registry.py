@@ -39,6 +39,7 @@ OWN = {
     "vision_openclip_promptscore",
     "vision_padim",
     "vision_patchcore",
+    "vision_subspacead",
     "vision_winclip",
     "vision_winclip_fewshot",
 }
