@@ -99,6 +99,17 @@ def test_models(names, tmp_path, monkeypatch):
     np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
 
 
+@pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")
+def test_patch_models(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("patch-models.md"):
+        exec(code, scope)
+    assert "of the squared distance" in capsys.readouterr().out
+    assert (tmp_path / "part.skan").is_file() and len(scope["maps"]) == len(names["new"])
+    assert hasattr(scope["search"].best_estimator_["patchwise"], "estimator_")
+
+
 def test_thresholds(names, capsys):
     scope = dict(names)
     for code in blocks("thresholds.md"):
@@ -221,7 +232,7 @@ def test_each_page_with_code_is_run():
     with_code = {page for page in pages if blocks(page)}
     here = {
         *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
-        *("images.md", "models.md", "report.md", "thresholds.md"),
+        *("images.md", "models.md", "patch-models.md", "report.md", "thresholds.md"),
     }
     assert with_code == here | elsewhere
 
