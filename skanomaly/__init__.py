@@ -57,7 +57,14 @@ if TYPE_CHECKING:
     from skanomaly.preprocessing import PCAForeground, RegionOfInterest
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
-    from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
+    from skanomaly.scorers import (
+        PatchGaussianScorer,
+        PatchKNNScorer,
+        PatchSubspaceScorer,
+        PatchwiseScorer,
+        PromptScorer,
+        ScoreUnion,
+    )
     from skanomaly.streaming import Failure, iter_scores
 
 __all__ = [
@@ -73,6 +80,8 @@ __all__ = [
     "PCAForeground",
     "PatchGaussianScorer",
     "PatchKNNScorer",
+    "PatchSubspaceScorer",
+    "PatchwiseScorer",
     "PromptScorer",
     "RegionOfInterest",
     "ScoreUnion",
@@ -142,7 +151,14 @@ _EXPORTS = {
     "skanomaly.preprocessing": ["PCAForeground", "RegionOfInterest"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],
-    "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+    "skanomaly.scorers": [
+        "PatchGaussianScorer",
+        "PatchKNNScorer",
+        "PatchSubspaceScorer",
+        "PatchwiseScorer",
+        "PromptScorer",
+        "ScoreUnion",
+    ],
     "skanomaly.streaming": ["Failure", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}

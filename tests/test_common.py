@@ -5,6 +5,8 @@ import importlib.util
 import numpy as np
 import pytest
 from _prompts import AxisPrompts
+from sklearn.ensemble import IsolationForest
+from sklearn.svm import OneClassSVM
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_param_validation
 from sklearn.utils.estimator_checks import parametrize_with_checks as sklearn_checks
@@ -16,6 +18,8 @@ from skanomaly import (
     OpenClipPatches,
     PatchGaussianScorer,
     PatchKNNScorer,
+    PatchSubspaceScorer,
+    PatchwiseScorer,
     PCAForeground,
     RegionOfInterest,
     ScoreUnion,
@@ -41,6 +45,10 @@ SCORERS = [
     PatchGaussianScorer("shared", aggregation=0.9),
     PatchGaussianScorer(n_components=2, reduction="pca"),
     PatchGaussianScorer(n_components=2, reduction="random", random_state=0, shrinkage=0.5),
+    PatchSubspaceScorer(),
+    PatchSubspaceScorer(0.5, aggregation="max"),
+    PatchwiseScorer(IsolationForest(n_estimators=10, random_state=0)),
+    PatchwiseScorer(OneClassSVM(), n_patches=100, random_state=0),
     AxisPrompts(logit_scale=10),
     AxisPrompts(mode="diff", contamination=0.1),
     ScoreUnion([("knn", KNN), ("gaussian", SHARED)]),

@@ -114,6 +114,17 @@ def test_combining(names, capsys):
     assert image_sizes == [256, 448]
 
 
+@pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")
+def test_patch_models(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("patch-models.md"):
+        exec(code, scope)
+    assert "of the squared distance" in capsys.readouterr().out
+    assert (tmp_path / "part.skan").is_file() and len(scope["maps"]) == len(names["new"])
+    assert hasattr(scope["search"].best_estimator_["patchwise"], "estimator_")
+
+
 def test_thresholds(names, capsys):
     scope = dict(names)
     for code in blocks("thresholds.md"):
@@ -251,9 +262,20 @@ def test_each_page_with_code_is_run():
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
     here = {
-        *("anomalib.md", "anomalydino.md", "caching.md", "calibration.md", "clip.md"),
-        *("combining.md", "displays.md", "explaining.md"),
-        *("foreground.md", "images.md", "models.md", "report.md", "thresholds.md"),
+        "anomalib.md",
+        "anomalydino.md",
+        "caching.md",
+        "calibration.md",
+        "clip.md",
+        "combining.md",
+        "displays.md",
+        "explaining.md",
+        "foreground.md",
+        "images.md",
+        "models.md",
+        "patch-models.md",
+        "report.md",
+        "thresholds.md",
     }
     assert with_code == here | elsewhere
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.base import clone
 
-from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer
+from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, PatchSubspaceScorer
 from skanomaly._tokens import check_tokens
 from skanomaly.datasets import make_surfaces, read_mvtec
 
@@ -17,6 +17,7 @@ SCORERS = [
     PatchKNNScorer(metric="euclidean", coreset=0.2, contamination=CONTAMINATION),
     PatchGaussianScorer(neighborhood=3, topk=0.005, contamination=CONTAMINATION),
     PatchGaussianScorer("shared", contamination=CONTAMINATION),
+    PatchSubspaceScorer(contamination=CONTAMINATION),
 ]
 # With one Gaussian for everything an image weighs too little in its own score to show.
 MEMORISES = SCORERS[:3]

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from skanomaly import FunctionPatches, PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly import (
+    FunctionPatches,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    PatchSubspaceScorer,
+    ScoreUnion,
+)
 from skanomaly.core import prepared
 from skanomaly.inspection import score_images
 from skanomaly.scorers import _base, _checked
@@ -99,10 +105,18 @@ def test_folds_of_gaussians_make_no_copy_of_the_tokens(covariance, n_components,
     assert peak(lambda: scorer.fit(X)) < 0.7 * X.nbytes + 3 * gaussians
 
 
+def test_fit_of_a_subspace_makes_no_copy_of_the_tokens():
+    """What is left: blocks, a tenth of the images while they are scored, and 12 matrices."""
+    X = tokens(160, dim=192)  # 30 MiB
+    matrices = 12 * 192**2 * 8
+    assert peak(lambda: PatchSubspaceScorer().fit(X)) < 0.3 * X.nbytes + matrices + 40 * MEBIBYTE
+
+
 @pytest.mark.parametrize(
     "scorer",
     [
         PatchKNNScorer(coreset=10),
+        PatchSubspaceScorer(),
         PatchGaussianScorer("shared"),
         PatchGaussianScorer(n_components=16, random_state=0),
         ScoreUnion([("knn", PatchKNNScorer(coreset=10)), ("all", PatchGaussianScorer("shared"))]),

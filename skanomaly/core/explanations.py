@@ -43,7 +43,9 @@ class NeighborPatch:
 
 @dataclass(frozen=True)
 class Component:
-    """What one component of a token adds to the squared Mahalanobis distance.
+    """What one component of a token adds to a squared distance from normal patches.
+
+    To the squared Mahalanobis distance from a Gaussian, or the squared distance from a subspace.
 
     Attributes
     ----------
@@ -52,7 +54,7 @@ class Component:
     name : str
         What it is.
     deviation : float
-        From the mean of normal patches, in standard deviations of these.
+        From the mean of normal patches, or from their subspace, in standard deviations of these.
     contribution : float
         To the squared distance; of all components they sum to it. Negative where the component
         deviates as others would have one expect.

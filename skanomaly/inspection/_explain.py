@@ -63,6 +63,7 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
     - :class:`skanomaly.PatchGaussianScorer`: what the components of the token add to the squared
       distance, and how many standard deviations each is off, by the names that the embedder has
       for them.
+    - :class:`skanomaly.PatchSubspaceScorer`: the same, of what lies outside of the subspace.
     - :class:`skanomaly.PromptScorer`: the cosine with each single text; scores are by the means
       of the texts.
     - :class:`skanomaly.ScoreUnion`, :class:`skanomaly.ImageUnion`: what each member adds, and what

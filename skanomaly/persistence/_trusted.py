@@ -26,6 +26,7 @@ _OURS = {
     "core.search.sorting": ["Part"],
     "core.search.tuning": ["Tuning"],
     "detectors._image_union": ["ImageUnion"],
+    "core.subspace": ["Subspace"],
     "embedders._dinov2": ["DinoV2Patches"],
     "embedders._filter_bank": ["FilterBankPatches"],
     "embedders._function": ["FunctionPatches"],
@@ -38,6 +39,8 @@ _OURS = {
     "preprocessing._region_of_interest": ["RegionOfInterest"],
     "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
     "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
+    "scorers._patch_subspace": ["PatchSubspaceScorer"],
+    "scorers._patchwise": ["PatchwiseScorer"],
     "scorers._prompt": ["PromptScorer"],
     "scorers._score_union": ["ScoreUnion"],
 }

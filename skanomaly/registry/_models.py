@@ -153,6 +153,34 @@ _models = {
         "component's variance, in the paper by 0.01; the image score is the largest patch "
         "score, before the map is smoothed.",
     ),
+    "vision_subspacead": Entry(
+        summary="Distance from the principal subspace of DINOv2 patches (SubspaceAD)",
+        tags=("vision", "deep", "dinov2", "few-shot"),
+        steps=(
+            (
+                "emb",
+                "DinoV2Patches",
+                {
+                    "model_name": "dinov2_vitg14_reg",
+                    "layers": (-18, -17, -16, -15, -14, -13, -12),
+                    "fusion": "mean",
+                    "image_size": 672,
+                },
+            ),
+            ("subspace", "PatchSubspaceScorer", {"explained_variance": 0.99, "topk": 0.01}),
+        ),
+        extras=("torch",),
+        paper="Lendering et al., SubspaceAD: Training-Free Few-Shot Anomaly Detection via Subspace "
+        "Modeling, CVPR 2026",
+        licence="Apache-2.0 (DINOv2)",
+        image_size=672,
+        notes="The giant model, of 4.5 GB. A smaller one takes model_name= and layers=: the paper "
+        "has layers=(-5, -4) for dinov2_vits14 and dinov2_vitb14, and (-11, ..., -7) for "
+        "dinov2_vitl14, at 448 pixels. Each layer passes through the last normalisation and is "
+        "brought to unit length before the mean, in the paper neither; the image score is the "
+        "mean of the top 1% of patches, in the paper of the pixels of the smoothed map; no 30 "
+        "randomly rotated copies of each training image, see augmentation=.",
+    ),
     "vision_openclip_patchknn": Entry(
         summary="Nearest CLIP patches of normal images",
         tags=(*_CLIP, "few-shot"),

@@ -183,6 +183,26 @@ def _gaussian():
     return PatchGaussianScorer(random_state=0)
 
 
+def _subspace():
+    """Squared distance from the principal subspace of normal patches."""
+    from skanomaly.scorers import PatchSubspaceScorer
+
+    return PatchSubspaceScorer()
+
+
+def _patchwise():
+    """Any outlier detector on patches, estimator=; by default a one-class SVM."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import OneClassSVM
+
+    from skanomaly.scorers import PatchwiseScorer
+
+    detector = make_pipeline(StandardScaler(), OneClassSVM(nu=0.1))
+    # Its time grows with the square of the patches.
+    return PatchwiseScorer(detector, n_patches=3000, random_state=0)
+
+
 def _filter_bank():
     """Filter bank of edges, spots and colours."""
     from skanomaly.embedders import FilterBankPatches
@@ -192,5 +212,7 @@ def _filter_bank():
 
 register_scorer("knn", _knn)
 register_scorer("gaussian", _gaussian)
+register_scorer("subspace", _subspace)
+register_scorer("patchwise", _patchwise)
 # Not by register_embedder, which refuses the name of a model: of ours one name is for both.
 _register(EMBEDDERS, "embedder", "filterbank", _filter_bank, overwrite=False)

@@ -2,7 +2,16 @@
 
 from skanomaly.scorers._patch_gaussian import PatchGaussianScorer
 from skanomaly.scorers._patch_knn import PatchKNNScorer
+from skanomaly.scorers._patch_subspace import PatchSubspaceScorer
+from skanomaly.scorers._patchwise import PatchwiseScorer
 from skanomaly.scorers._prompt import PromptScorer
 from skanomaly.scorers._score_union import ScoreUnion
 
-__all__ = ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"]
+__all__ = [
+    "PatchGaussianScorer",
+    "PatchKNNScorer",
+    "PatchSubspaceScorer",
+    "PatchwiseScorer",
+    "PromptScorer",
+    "ScoreUnion",
+]

@@ -98,6 +98,11 @@ class CrossFittedScorer(BasePatchScorer):
         scores = cross_fit(tokens, self._n_folds, self._fit_held_out_model, self._score_model)
         return np.arange(tokens.n_images), scores
 
+    def _fit_and_hold_out(self, tokens: PatchTokens) -> tuple[IntArray, FloatArray]:
+        """Set `_model`, and return what `_held_out` does: one method, for what both share."""
+        self._model = self._fit_model(tokens)
+        return self._held_out(tokens)
+
     @property
     def _uses_positions(self) -> bool:
         """Whether the score of a patch depends on its place in the image."""
@@ -118,8 +123,7 @@ class CrossFittedScorer(BasePatchScorer):
                 "cannot calibrate on n_samples = 1 image of one patch: nothing can be held out; "
                 "give more normal images"
             )
-        self._model = self._fit_model(tokens)
-        images, scores = self._held_out(tokens)
+        images, scores = self._fit_and_hold_out(tokens)
         base = tokens.select_view(0)
         self._fingerprints = ImageFingerprints(base, self._uses_positions)
         base = base.select(images)

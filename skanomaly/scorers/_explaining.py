@@ -22,12 +22,16 @@ from skanomaly.core.explanations import (
 from skanomaly.core.gaussian import PatchGaussian, reduce_components
 from skanomaly.core.prompts import cosines
 from skanomaly.core.search.brute_force import prepare_bank
+from skanomaly.core.subspace import Subspace, residual
 
 Texts: TypeAlias = tuple[Sequence[str], FloatArray]
 
 _LEFT_OUT = "a training image: its own patches, and those of its group, are left out"
 _OF_ALL = (
     "a training image: its score is by Gaussians without it, the components by those of all images"
+)
+_OF_ALL_SUBSPACE = (
+    "a training image: its score is by a subspace without it, the components by that of all images"
 )
 
 
@@ -121,6 +125,31 @@ def components_of(
         for i in order
     )
     return PatchExplanation("components", components=components, note=_OF_ALL if is_known else "")
+
+
+def residuals_of(subspace: Subspace, token: FloatArray, is_known: bool) -> PatchExplanation:
+    """What the components of a token add to its squared distance from a subspace.
+
+    Parameters
+    ----------
+    subspace : Subspace
+    token : ndarray of shape (dim,)
+        Of the patch.
+    is_known : bool
+        Whether its image is a training image.
+
+    Returns
+    -------
+    PatchExplanation
+    """
+    outside = residual(subspace, token)
+    deviations, contributions = outside / subspace.scale, np.square(outside)
+    components = tuple(
+        Component(int(i), f"component {i}", float(deviations[i]), float(contributions[i]))
+        for i in np.argsort(-contributions, kind="stable")
+    )
+    note = _OF_ALL_SUBSPACE if is_known else ""
+    return PatchExplanation("components", components=components, note=note)
 
 
 def prompts_of(

@@ -39,6 +39,7 @@ OWN = {
     "vision_openclip_promptscore",
     "vision_padim",
     "vision_patchcore",
+    "vision_subspacead",
     "vision_winclip",
     "vision_winclip_fewshot",
 }
@@ -580,6 +581,12 @@ SMALL = {
         "model_name": "resnet18",
         "coreset": 0.1,
     },
+    "vision_subspacead": {
+        "weights": "random",
+        "image_size": 56,
+        "model_name": "dinov2_vits14",
+        "layers": (-5, -4),
+    },
     "vision_openclip_patchknn": {},
     "vision_openclip_promptscore": {"prompts": "clip_ac", "contamination": 0.2},
     "vision_winclip": {"prompts": "clip_ac", "contamination": 0.2},
@@ -587,7 +594,7 @@ SMALL = {
 }
 
 
-SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore"}
+SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore", "vision_subspacead"}
 
 
 @pytest.mark.parametrize(

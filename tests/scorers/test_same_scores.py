@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 from _prompts import AxisPrompts
+from sklearn.ensemble import IsolationForest
+from sklearn.svm import OneClassSVM
 from threadpoolctl import threadpool_limits
 
-from skanomaly import PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly import (
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    PatchSubspaceScorer,
+    PatchwiseScorer,
+    ScoreUnion,
+)
 from skanomaly.base import BasePatchScorer
 from skanomaly.scorers import _base, _checked
 
@@ -24,6 +32,10 @@ SCORERS = [
     PatchGaussianScorer(shrinkage=0.5, neighborhood=3),
     PatchGaussianScorer("shared"),
     PatchGaussianScorer("shared", n_components=7, reduction="pca", aggregation=0.9),
+    PatchSubspaceScorer(),
+    PatchSubspaceScorer(0.4, aggregation="mean"),
+    PatchwiseScorer(IsolationForest(n_estimators=10, random_state=0)),
+    PatchwiseScorer(OneClassSVM(gamma=1e-3), n_patches=100, random_state=0),
     AxisPrompts(logit_scale=10),
     AxisPrompts(mode="diff", contamination=0.1),
     ScoreUnion([("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer("shared"))]),
