@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         FilterBankPatches,
         FunctionPatches,
         OpenClipPatches,
+        Tiled,
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
@@ -69,6 +70,7 @@ __all__ = [
     "PatchKNNScorer",
     "PromptScorer",
     "ScoreUnion",
+    "Tiled",
     "TimmPatches",
     "__version__",
     "anomalib",
@@ -118,6 +120,7 @@ _EXPORTS = {
         "FilterBankPatches",
         "FunctionPatches",
         "OpenClipPatches",
+        "Tiled",
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],

@@ -16,6 +16,7 @@ from skanomaly import (
     PatchGaussianScorer,
     PatchKNNScorer,
     ScoreUnion,
+    Tiled,
     TimmPatches,
 )
 from skanomaly.estimator_checks import EMBEDDER_CHECKS, parametrize_with_checks
@@ -58,12 +59,15 @@ EMBEDDERS = [
     FilterBankPatches(image_size=64),
     FilterBankPatches(image_size=32, resize="shortest_edge"),
     FunctionPatches(cell_means),
+    Tiled(FilterBankPatches(), tile=32),
+    Tiled(FunctionPatches(cell_means), tile=40, overlap=10, scale=1.5),
 ]
 if importlib.util.find_spec("timm") is not None:
     EMBEDDERS += [
         TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random"),
         TimmPatches("resnet18", layers=0, image_size=32, weights="random"),
         DinoV2Patches(layers=0, image_size=28, weights="random"),
+        Tiled(TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random")),
     ]
 
 

@@ -5,11 +5,13 @@ from skanomaly.embedders._filter_bank import FilterBankPatches
 from skanomaly.embedders._function import FunctionPatches
 from skanomaly.embedders._openclip import OpenClipPatches
 from skanomaly.embedders._timm import TimmPatches
+from skanomaly.embedders._tiled import Tiled
 
 __all__ = [
     "DinoV2Patches",
     "FilterBankPatches",
     "FunctionPatches",
     "OpenClipPatches",
+    "Tiled",
     "TimmPatches",
 ]

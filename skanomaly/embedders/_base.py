@@ -43,6 +43,8 @@ class BasePatchEmbedder(
     Images are read by threads ahead of the model, as many as there are cores, up to 8.
     """
 
+    # What to do where images give several grids, for messages.
+    _one_grid = "use resize='squash'"
     # Whether images may come to it one at a time, see skanomaly.streaming.
     _takes_iterators = True
 
@@ -147,8 +149,8 @@ class BasePatchEmbedder(
         """Tokens of the views of all images, which must have one grid."""
         if any(view.dtype == object for view in views) or len({v.shape for v in views}) > 1:
             raise ValueError(
-                f"augmentation={self.augmentation!r} needs one square grid for all images; use "
-                "resize='squash'"
+                f"augmentation={self.augmentation!r} needs one square grid for all images; "
+                f"{self._one_grid}"
             )
         return stack_tokens(views)
 
