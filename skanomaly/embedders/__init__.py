@@ -4,8 +4,8 @@ from skanomaly.embedders._dinov2 import DinoV2Patches
 from skanomaly.embedders._filter_bank import FilterBankPatches
 from skanomaly.embedders._function import FunctionPatches
 from skanomaly.embedders._openclip import OpenClipPatches
-from skanomaly.embedders._timm import TimmPatches
 from skanomaly.embedders._tiled import Tiled
+from skanomaly.embedders._timm import TimmPatches
 
 __all__ = [
     "DinoV2Patches",

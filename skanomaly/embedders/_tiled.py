@@ -251,15 +251,15 @@ class Tiled(BasePatchEmbedder):
         if tile % cell:
             near = max(cell, round(tile / cell) * cell)
             raise ValueError(
-                f"tile={tile} is not a multiple of the patch of {cell} pixels; the nearest is {near}"
+                f"tile={tile} is no multiple of the patch of {cell} pixels; the nearest is {near}"
             )
         overlap = self.overlap
         if not isinstance(overlap, Integral):
             overlap = min(round(overlap * tile / cell), tile // cell - 1) * cell
         if overlap % cell or overlap >= tile:
             raise ValueError(
-                f"overlap={self.overlap} pixels must be less than the tile of {tile} and a multiple "
-                f"of the patch of {cell} pixels"
+                f"overlap={self.overlap} pixels must be less than the tile of {tile}, and a "
+                f"multiple of the patch of {cell} pixels"
             )
         return _Layout(tile, cell, int(overlap))
 
