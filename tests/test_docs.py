@@ -214,6 +214,14 @@ def test_images():
     exec(code, names)
 
 
+def test_tiling(names):
+    scope = dict(names)
+    for code in blocks("tiling.md"):
+        exec(code, scope)
+    assert scope["maps"].shape == (2, 240, 640) and scope["search"].best_params_
+    assert scope["found"]
+
+
 def test_each_page_with_code_is_run():
     """Here, or for the pages of developers and the README in tests of their own."""
     elsewhere = {"development/extending.md", "development/search.md"}
@@ -221,7 +229,7 @@ def test_each_page_with_code_is_run():
     with_code = {page for page in pages if blocks(page)}
     here = {
         *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
-        *("images.md", "models.md", "report.md", "thresholds.md"),
+        *("images.md", "models.md", "report.md", "thresholds.md", "tiling.md"),
     }
     assert with_code == here | elsewhere
 

@@ -81,8 +81,8 @@ def tile_weights(starts: Sequence[int], tile: int, fade: float) -> list[tuple[in
     weighted = []
     for number, start in enumerate(starts):
         weights = (came[number] - came[number + 1])[start : start + tile].astype(np.float32)
-        first, *_, last = np.flatnonzero(weights)
-        weighted.append((int(first), weights[first : last + 1]))
+        counts = np.flatnonzero(weights)
+        weighted.append((int(counts[0]), weights[counts[0] : counts[-1] + 1]))
     return weighted
 
 
