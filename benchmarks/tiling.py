@@ -42,15 +42,16 @@ def write_base(path):
     np.save(path, sheet)
 
 
-def make_image(base, seed, bad):
+def make_image(base, seed, bad, width=_SIZE[1]):
     """A surface, and the place of its defect: the rows and columns of a square, or None."""
     rng = np.random.default_rng(seed)
     sheet = np.roll(base, rng.integers(0, base.shape[1], 1), axis=1)
     image = np.concatenate([sheet, sheet[:, ::-1]] * (_SIZE[1] // (2 * base.shape[1])), axis=1)
-    image = image.astype(np.int16) + rng.integers(-4, 5, (*_SIZE, 1), dtype=np.int16)
+    size = _SIZE[0], width
+    image = image[:, :width].astype(np.int16) + rng.integers(-4, 5, (*size, 1), dtype=np.int16)
     place = None
     if bad:
-        top, left = (int(rng.integers(50, side - 50 - _DEFECT)) for side in _SIZE)
+        top, left = (int(rng.integers(50, side - 50 - _DEFECT)) for side in size)
         place = slice(top, top + _DEFECT), slice(left, left + _DEFECT)
         y, x = np.indices((_DEFECT, _DEFECT)) - (_DEFECT - 1) / 2
         radius = np.hypot(y, x)
@@ -116,21 +117,21 @@ def detect(base, embedder, name, options):
         )
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    good = [make_image(base, seed, False)[0] for seed in range(options.train)]
+    good = [make_image(base, seed, False, options.width)[0] for seed in range(options.train)]
     start = time.process_time()
     pipe = make_pipeline(embedder, scorer).fit(good)
     to_fit = time.process_time() - start
     scores, hits, to_score = [], 0, 0.0
     for number in range(options.good + options.bad):
         bad = number >= options.good
-        image, place = make_image(base, 1000 + number, bad)
+        image, place = make_image(base, 1000 + number, bad, options.width)
         start = time.process_time()
         (grid,), (score,) = score_images(pipe, [image])
         to_score += time.process_time() - start
         scores.append(score)
         if bad:
             peak = np.argwhere(grid == grid.max())[0]
-            cell = [side / n for side, n in zip(_SIZE, grid.shape, strict=True)]
+            cell = [side / n for side, n in zip(image.shape[:2], grid.shape, strict=True)]
             # Of the highest patch, its pixels and those of the defect have some in common.
             hits += all(
                 index * c < part.stop and (index + 1) * c > part.start
@@ -164,6 +165,7 @@ def main():
     parser.add_argument("--train", type=int, default=2)
     parser.add_argument("--good", type=int, default=3)
     parser.add_argument("--bad", type=int, default=6)
+    parser.add_argument("--width", type=int, default=_SIZE[1], help="of the images to detect on")
     parser.add_argument("--json", help="file for the result")
     parser.add_argument("--base", default="tiling_base.npy", help="file for the sheet, if kept")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
@@ -181,14 +183,14 @@ def main():
         for how in ("tiled", "alone"):
             row = run(options, name, how, "detect")
             found.append({"embedder": f"{name}, {how}", **row})
-    print_table(f"defects of {_DEFECT} pixels in {_SIZE[1]} x {_SIZE[0]}", found)
+    print_table(f"defects of {_DEFECT} pixels in {options.width} x {_SIZE[0]}", found)
     write_json(options.json, {"machine": machine(("torch",)), "found": found})
 
 
 def run(options, name, how, what):
     """The result of a process of its own."""
     command = [sys.executable, "-m", "benchmarks.tiling", "--base", options.base]
-    for flag in ("weights", "train", "good", "bad"):
+    for flag in ("weights", "train", "good", "bad", "width"):
         if (value := getattr(options, flag)) is not None:
             command += [f"--{flag}", str(value)]
     done = subprocess.run(
