@@ -452,7 +452,7 @@ def test_names_of_components():
     assert not hasattr(Tiled(FunctionPatches(cells_of_8), tile=64), "get_feature_names_out")
 
 
-def surface(seed, bad=False, size=(160, 640)):
+def surface(seed, bad=False, size=(120, 480)):
     """A brushed sheet, as the noise of lines, where bad with a spot of 20 pixels; and the spot."""
     rng = np.random.default_rng(seed)
     lines = 120 + 15 * np.cumsum(rng.normal(size=(size[0], 1, 1)), axis=0) / size[0] ** 0.5
@@ -482,7 +482,7 @@ def test_small_defects_of_large_images_are_found(sheets):
         tiled.score_samples(good[:7]), tiled[-1].train_scores_
     )  # calibrated as ever, image by image
     maps = anomaly_maps(tiled, new)
-    assert maps.shape == (5, 160, 640)
+    assert maps.shape == (5, 120, 480)
     for of_image, (_, (top, left)) in zip(maps[3:], bad, strict=True):
         row, column = np.unravel_index(of_image.argmax(), of_image.shape)
         assert top - 8 <= row < top + 28 and left - 8 <= column < left + 28
@@ -503,11 +503,11 @@ def test_in_searches_and_explanations(sheets):
     y = np.array([1] * 8 + [-1] * 2)
     search = GridSearchCV(
         pipe,
-        {"tiled__tile": [32, 64], "tiled__embedder__n_jobs": [1]},
+        {"tiled__tile": [56, 64], "tiled__embedder__n_jobs": [1]},
         cv=OneClassSplit(2),
         scoring=image_auroc_scorer,
     ).fit([*good[:8], *bad], y)
-    assert search.best_params_["tiled__tile"] in (32, 64)
+    assert search.best_params_["tiled__tile"] in (56, 64)
     assert pipe[0].embedder.n_jobs is None
     explanation = explain(pipe.fit(good[:8]), bad[0])
     assert explanation is not None
