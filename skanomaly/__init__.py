@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         benchmarking,
         datasets,
         decisions,
+        detectors,
         embedders,
         estimator_checks,
         evaluation,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         metrics,
         model_selection,
         persistence,
+        preprocessing,
         registry,
         report,
         scorers,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
     from skanomaly.decisions import decide, recalibrate, tune_threshold
+    from skanomaly.detectors import ImageUnion
     from skanomaly.embedders import (
         DinoV2Patches,
         FilterBankPatches,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
         p_values,
     )
     from skanomaly.persistence import load_model, model_manifest, save_model
+    from skanomaly.preprocessing import PCAForeground, RegionOfInterest
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
     from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
@@ -65,10 +69,13 @@ __all__ = [
     "FilterBankPatches",
     "FunctionPatches",
     "ImageReadError",
+    "ImageUnion",
     "OpenClipPatches",
+    "PCAForeground",
     "PatchGaussianScorer",
     "PatchKNNScorer",
     "PromptScorer",
+    "RegionOfInterest",
     "ScoreUnion",
     "Tiled",
     "TimmPatches",
@@ -83,6 +90,7 @@ __all__ = [
     "datasets",
     "decide",
     "decisions",
+    "detectors",
     "embedders",
     "estimator_checks",
     "evaluate_split",
@@ -98,6 +106,7 @@ __all__ = [
     "model_selection",
     "p_values",
     "persistence",
+    "preprocessing",
     "recalibrate",
     "registry",
     "report",
@@ -115,6 +124,7 @@ _EXPORTS = {
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
     "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
+    "skanomaly.detectors": ["ImageUnion"],
     "skanomaly.embedders": [
         "DinoV2Patches",
         "FilterBankPatches",
@@ -132,6 +142,7 @@ _EXPORTS = {
         "p_values",
     ],
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
+    "skanomaly.preprocessing": ["PCAForeground", "RegionOfInterest"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],
     "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],

@@ -13,7 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 from skanomaly._parameters import Estimator, copy_of_estimator
 from skanomaly._sklearn import Interval
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.calibration import conformal_p_values, contamination_offset
+from skanomaly.core.calibration import (
+    conformal_p_values,
+    contamination_offset,
+    patch_score_limits,
+)
 
 # A share of normal images that a threshold may flag.
 CONTAMINATION = Interval(Real, 0, 0.5, closed="right")
@@ -39,6 +43,9 @@ class CalibratedEstimator(Estimator):
     _train_groups: IntArray | None = None  # of each of the training scores
     # Digests of the images that these are of; None where they are the training images.
     _calibrated_on: Sequence[str] | None = None
+    # Numbers, in the X of `fit`, of the images that these are of, and the held-out patches too;
+    # None where that is not known.
+    _calibration_numbers: IntArray | None = None
 
     @property
     def _fixed_offset(self) -> float | None:
@@ -160,3 +167,26 @@ class CalibratedEstimator(Estimator):
         else:  # of one that needs no fit
             made._remember_params()
         return made
+
+
+class MappedEstimator(CalibratedEstimator):
+    """Base of what keeps held-out patch scores, by which regions and colours are calibrated."""
+
+    @property
+    def patch_limits_(self) -> tuple[float, float]:
+        """Limits of colours, from held-out patch scores of the training images."""
+        if "_patch_limits" not in vars(self):
+            raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
+        return self._patch_limits
+
+    @property
+    def held_out_patches_(self) -> list[FloatArray]:
+        """Held-out patch scores of the training images that are calibrated on."""
+        if "_held_out_grids" not in vars(self):
+            raise AttributeError(f"held_out_patches_ of {type(self).__name__} are known after fit")
+        return self._held_out_grids
+
+    def _keep_patches(self, grids: list[FloatArray]) -> None:
+        """Keep held-out patch scores, and set the limits of colours by them."""
+        self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
+        self._held_out_grids = [grid.astype(np.float32) for grid in grids]

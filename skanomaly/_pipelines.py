@@ -26,7 +26,9 @@ checks:
   image, and `row` is the number of the patch in them.
 
 A detector of images has ``score_maps(images, size="image" or "model", return_scores=False)`` in
-place of `score_patches`, and takes images where a scorer takes tokens; the rest is the same.
+place of `score_patches`, and takes images where a scorer takes tokens; the rest is the same. One
+that holds others has the fitted ones in ``detectors_``, by name, and ``explain_members(images, row,
+column)`` in place of `explain_patch`: what each adds at that place of a single image's map.
 """
 
 from __future__ import annotations
@@ -115,20 +117,18 @@ class SplitPipeline:
 def split_pipeline(estimator: Any) -> SplitPipeline:
     """Take a Pipeline apart into transformers of images, transformers of tokens, and the scorer.
 
-    Pipelines within Pipelines are opened, ``"passthrough"`` steps left out, and searches such as
-    `GridSearchCV` replaced, wherever they stand, by their `best_estimator_`, or where they are not
-    fitted by their `estimator`. Nothing is copied or fitted.
+    Pipelines within Pipelines are opened, ``"passthrough"`` steps left out, and searches replaced,
+    wherever they stand, by their `best_estimator_`, or where they are not fitted by their
+    `estimator`. Nothing is copied or fitted.
 
-    The embedder is the last step before the scorer that takes images, by its own word: its tags
-    have ``input_tags.string``, as those of every embedder of this package have. Where no step says
-    so, it is the first step. All steps before a detector of images (with `score_maps`) are of
-    images.
+    The embedder is the last step before the scorer whose tags have ``input_tags.string``, as those
+    of every embedder of this package. Where no step says so, it is the first. All steps before a
+    detector of images are of images.
 
     Parameters
     ----------
     estimator : estimator
-        A Pipeline or a search of one, fitted or not. Of anything else, such as a detector of
-        images, the result has no transformers.
+        A Pipeline or a search of one, fitted or not; of anything else there are no transformers.
 
     Returns
     -------
@@ -170,8 +170,7 @@ def split_detector(estimator: Any) -> SplitPipeline:
     Parameters
     ----------
     estimator : estimator
-        A Pipeline of an embedder and a scorer, a detector of images, or a search of either; fitted
-        or not.
+        A Pipeline of an embedder and a scorer, a detector of images, or a search; fitted or not.
 
     Returns
     -------
@@ -213,9 +212,8 @@ def check_embedder(split: SplitPipeline) -> None:
 def check_patch_scorer(scorer: Any, name: str = "scorer") -> None:
     """Raise where a scorer of patch tokens lacks something that making maps from it needs.
 
-    The protocol stands at the top of this module. What can only be known after `fit`, `offset_`,
-    is read by :func:`offset_of`. A search or a Pipeline is no scorer: pass the `scorer` of
-    :func:`split_pipeline`.
+    The protocol stands at the top of this module; `offset_` is read by :func:`offset_of`. A search
+    or a Pipeline is no scorer: pass the `scorer` of :func:`split_pipeline`.
 
     Parameters
     ----------
@@ -294,6 +292,8 @@ def parameters_as_text(estimator: Any) -> dict[str, str]:
             skipped |= {f"{prefix}{name}" for name in names}
         elif hasattr(owner, "refit"):  # a search
             skipped.add(f"{prefix}estimator")
+        elif hasattr(owner, "detectors"):  # a union
+            skipped |= {f"{prefix}{name}" for name in ("detectors", *dict(owner.detectors))}
     texts = ((name, repr(value)) for name, value in sorted(params.items()) if name not in skipped)
     return {name: without_addresses(text) for name, text in texts}
 

@@ -26,7 +26,7 @@ def check_tokens(
     X : array-like
         Patch tokens. A token that is NaN in all its components is a masked patch.
     views : bool, default=False
-        Whether the 5-D form is accepted.
+        Whether views are accepted: the 5-D form, and 4-D elements of an object array.
     estimator : object, optional
         Named in error messages.
     first : int, default=0
@@ -46,7 +46,7 @@ def check_tokens(
         X = np.asarray(X)
     elif isinstance(X, (list, tuple)):
         X = _from_list(X)
-    mixed = _as_mixed(X)
+    mixed = _as_mixed(X, views)
     if mixed is not None:
         values, lengths, grids, n_views = mixed
     else:
@@ -98,14 +98,17 @@ def _from_list(X):
     return out
 
 
-def _as_mixed(X):
+def _as_mixed(X, views):
     """Values, lengths, grids and views of the mixed form, None for any other."""
     if not isinstance(X, np.ndarray) or X.ndim != 1 or X.dtype.kind not in "USO":
         return None
     if len(X) == 0:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required.")
+    # Training images may have views too, each image as many: (n_views, grid_h, grid_w, dim).
+    of_views = views and getattr(X[0], "ndim", 3) == 4
+    ndim = 4 if of_views else 3
     for i, item in enumerate(X):
-        if not isinstance(item, np.ndarray) or item.ndim != 3 or item.dtype.kind not in "fiu":
+        if not isinstance(item, np.ndarray) or item.ndim != ndim or item.dtype.kind not in "fiu":
             what = f"shape {item.shape}" if isinstance(item, np.ndarray) else type(item).__name__
             raise ValueError(
                 f"element {i} of X must be a numeric array of shape (grid_h, grid_w, dim), got "
@@ -113,6 +116,8 @@ def _as_mixed(X):
             )
         if 0 in item.shape:
             raise ValueError(f"element {i} of X, of shape {item.shape}, holds no patch token")
+        if of_views and len(item) != len(X[0]):
+            raise ValueError(f"element {i} of X has {len(item)} views, element 0 has {len(X[0])}")
         if item.shape[-1] != X[0].shape[-1]:
             raise ValueError(
                 f"element {i} of X has tokens of dimension {item.shape[-1]}, element 0 of "
@@ -123,8 +128,8 @@ def _as_mixed(X):
     values = np.concatenate([item.reshape(-1, item.shape[-1]) for item in X]).astype(
         dtype, copy=False
     )
-    lengths = np.array([item.shape[0] * item.shape[1] for item in X])
-    return values, lengths, [item.shape[:2] for item in X], 1
+    lengths = np.array([item.size // item.shape[-1] for item in X])
+    return values, lengths, [item.shape[-3:-1] for item in X], len(X[0]) if of_views else 1
 
 
 def _valid_rows(values, offsets, first):

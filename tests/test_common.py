@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 from _prompts import AxisPrompts
+from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_param_validation
 from sklearn.utils.estimator_checks import parametrize_with_checks as sklearn_checks
 
@@ -15,6 +16,8 @@ from skanomaly import (
     OpenClipPatches,
     PatchGaussianScorer,
     PatchKNNScorer,
+    PCAForeground,
+    RegionOfInterest,
     ScoreUnion,
     Tiled,
     TimmPatches,
@@ -69,6 +72,19 @@ if importlib.util.find_spec("timm") is not None:
         DinoV2Patches(layers=0, image_size=28, weights="random"),
         Tiled(TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random")),
     ]
+TRANSFORMERS = [PCAForeground(), RegionOfInterest([(0, 0), (1, 0), (0, 1)])]
+# Those of scikit-learn's that give an estimator no table of numbers: tokens have four dimensions.
+FORMLESS_CHECKS = [
+    estimator_checks.check_estimator_cloneable,
+    estimator_checks.check_estimator_repr,
+    estimator_checks.check_estimator_tags_renamed,
+    estimator_checks.check_get_params_invariance,
+    estimator_checks.check_no_attributes_set_in_init,
+    estimator_checks.check_param_validation,
+    estimator_checks.check_parameters_default_constructible,
+    estimator_checks.check_set_params,
+    estimator_checks.check_valid_tag_types,
+]
 
 
 # These checks fit with class labels of 0, 1 and 2, whose images all enter the model: hence a
@@ -82,6 +98,12 @@ def test_scikit_learn_checks(estimator, check):
 @pytest.mark.parametrize("estimator", SCORERS, ids=repr)
 def test_parameter_validation(estimator):
     check_param_validation(type(estimator).__name__, estimator)
+
+
+@pytest.mark.parametrize("check", FORMLESS_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("estimator", TRANSFORMERS, ids=lambda one: type(one).__name__)
+def test_scikit_learn_checks_of_transformers_of_tokens(estimator, check):
+    check(type(estimator).__name__, estimator)
 
 
 @parametrize_with_checks([*SCORERS, *MORE_SCORERS])

@@ -12,6 +12,7 @@ from skanomaly import (
     AnomalibDetector,
     DinoV2Patches,
     FilterBankPatches,
+    ImageUnion,
     OpenClipPatches,
     PatchGaussianScorer,
     PatchKNNScorer,
@@ -30,6 +31,7 @@ ESTIMATORS = [
     PatchKNNScorer(),
     PromptScorer(weights="nowhere.pt"),
     ScoreUnion([("knn", PatchKNNScorer()), ("prompt", PromptScorer())]),
+    ImageUnion([("one", make_pipeline(TimmPatches(weights="nowhere.pt"), PatchKNNScorer()))]),
 ]
 
 

@@ -99,6 +99,21 @@ def test_models(names, tmp_path, monkeypatch):
     np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
 
 
+def test_combining(names, capsys):
+    pytest.importorskip("timm")
+    scope = dict(names)
+    with warnings.catch_warnings():
+        # The data sets of these pages are too small for what they show.
+        warnings.filterwarnings("ignore", "regions are calibrated")
+        for code in blocks("combining.md"):
+            exec(code, scope)
+    assert len(scope["heat_maps"]) == len(scope["verdicts"]) == len(names["new"])
+    assert set(scope["shares"]) == {"fine", "coarse"}
+    assert "from the members of the union: " in capsys.readouterr().out
+    image_sizes = [member["emb"].image_size for _, member in scope["two"].detectors]
+    assert image_sizes == [256, 448]
+
+
 def test_thresholds(names, capsys):
     scope = dict(names)
     for code in blocks("thresholds.md"):
@@ -184,6 +199,15 @@ def test_explaining(names, tmp_path, monkeypatch, capsys):
     assert sum(map(bool, scope["regions"])) >= 3  # of four images with defects, and four without
 
 
+def test_foreground(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("foreground.md"):
+        exec(code, scope)
+    share = float(capsys.readouterr().out.split()[0])
+    assert 0 < share < 1 and scope["left"][1].area_ == 0.5
+
+
 def test_displays(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib").use("Agg")
     made = make_surfaces(40, 4, surface="fabric", image_size=64, random_state=0)
@@ -228,8 +252,10 @@ def test_each_page_with_code_is_run():
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
     here = {
-        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
-        *("images.md", "models.md", "report.md", "thresholds.md", "tiling.md"),
+        *("anomalib.md", "caching.md", "calibration.md", "clip.md", "combining.md"),
+        *("displays.md", "explaining.md"),
+        *("foreground.md", "images.md", "models.md", "report.md", "thresholds.md"),
+        "tiling.md",
     }
     assert with_code == here | elsewhere
 

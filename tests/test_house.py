@@ -19,12 +19,13 @@ _networks benchmarking report
 evaluation persistence streaming
 _results
 decisions
-datasets inspection _calibrated
+datasets inspection _unions
+_calibrated
 core _images _pipelines
 _recipes
 metrics model_selection _tokens _cache _origins _grouped_fit _output
 _parameters _patch_tokens _labels _masks
-_stamps _token_stream
+_stamps _token_stream _token_output
 _optional _sklearn _docstrings _faults _typing _version _warn
 """
 FLOOR = {

@@ -8,8 +8,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.base import OutlierMixin
-from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._calibrated import CONTAMINATION
 from skanomaly._docstrings import document
@@ -22,12 +20,13 @@ from skanomaly.anomalib._files import Backend
 from skanomaly.anomalib._formats import open_checkpoint
 from skanomaly.anomalib._inferencers import InferencerBackend, score_batches
 from skanomaly.anomalib._state import SET_BY_FIT, FileBackedDetector, HeldOutMaps
-from skanomaly.core.calibration import conformal_p_values, patch_score_limits
+from skanomaly.core.calibration import patch_score_limits
+from skanomaly.detectors._base import ImageDetector
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 
 
 @document(EMBEDDER_DOCS)
-class AnomalibDetector(OutlierMixin, FileBackedDetector):
+class AnomalibDetector(ImageDetector, FileBackedDetector):
     """A model trained with anomalib, as a detector of images that is ready for use.
 
     `score_samples` and `score_maps` need no `fit`. `fit` trains nothing: it sets the threshold by
@@ -239,35 +238,6 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         offset = self._offset(backend)
         return self._score(X, backend)[1] - offset
 
-    def predict(self, X: Images) -> IntArray:
-        """Call each image normal (+1) or anomalous (-1).
-
-        Parameters
-        ----------
-        %(X)s
-
-        Returns
-        -------
-        ndarray of shape (n_images,), int
-            -1 where the decision function is negative, else +1.
-        """
-        return np.where(self.decision_function(X) < 0, -1, 1)
-
-    def p_values(self, X: Images) -> FloatArray:
-        """Conformal p-value of each image: the share of images of `fit` with as low a score.
-
-        Parameters
-        ----------
-        %(X)s
-
-        Returns
-        -------
-        ndarray of shape (n_images,), float64
-            At least ``1 / (n + 1)``. Valid for images that are exchangeable with those of `fit`.
-        """
-        check_is_fitted(self, "train_scores_")
-        return conformal_p_values(self.train_scores_, self.score_samples(X), self._train_groups)
-
     def _maps_or_none(self, X: Images) -> tuple[list[FloatArray], FloatArray]:
         """Maps of the model's size, each None where the model has none, and `score_samples`."""
         return self._score(X, self._backend(), "any")
@@ -281,8 +251,6 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -298,7 +266,7 @@ class AnomalibDetector(OutlierMixin, FileBackedDetector):
         held_out = HeldOutMaps(normal)
         maps, scores = self._score(items, self._backend(), "sample", held_out.add)
         self._keep([maps[i] for i in normal], held_out)
-        self._train_numbers = normal
+        self._train_numbers = self._calibration_numbers = normal
         self._calibrate(scores[normal])
         return scores
 

@@ -20,6 +20,7 @@ from skanomaly.cli._model_files import check_new_model, least_share, promise_of
 from skanomaly.cli._options import (
     DATA,
     OUTPUT,
+    TRAINING,
     Contamination,
     JsonSummary,
     MaxPixels,
@@ -34,7 +35,7 @@ from skanomaly.cli._options import (
     plain_errors,
     printable,
 )
-from skanomaly.cli._settings import check_caches, make_model
+from skanomaly.cli._settings import check_caches, make_model, with_region
 from skanomaly.cli._summary import check_summary, give_summary
 
 
@@ -57,6 +58,19 @@ def fit(
     settings: Settings = None,
     plugin: Plugin = None,
     contamination: Contamination = None,
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            "--roi",
+            metavar="FILE",
+            callback=home,
+            rich_help_panel=TRAINING,
+            show_default=False,
+            help="Look at this region of the images only, in training and ever after: a mask, an "
+            "image that is black elsewhere, or a JSON file of polygons, [[[x, y], ...], ...] in "
+            "shares of width and height.",
+        ),
+    ] = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -99,13 +113,15 @@ def fit(
         detector = make_model(
             model, scorer=scorer, weights=weights, contamination=contamination, settings=settings
         )
+        if roi is not None:
+            detector = with_region(detector, model, roi)
         check_caches(detector)
         if groups_by_folder and not takes_groups(detector):
             raise ValueError(f"--groups-by-folder: {model} takes no groups")
         check_new_model(output, overwrite)
         _check_kept(detector)
         good = training_set(images, detector, null=null, groups_by_folder=groups_by_folder)
-        read = [*images, *good.paths, *filter(None, [weights, *(plugin or ())])]
+        read = [*images, *good.paths, *filter(None, [weights, roi, *(plugin or ())])]
         guard = Guard(read, overwrite)
         guard.check([output], lambda path: True)
         check_summary(json_file, guard, [output])

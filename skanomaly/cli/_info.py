@@ -62,6 +62,8 @@ def _rows(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     for embedder in manifest.get("embedders") or []:
         facts = (f"{name}={value}" for name, value in embedder.items() if name != "embedder")
         rows.append(("tokens", ", ".join(facts)))
+    for region in manifest.get("regions") or []:
+        rows.append(("region", f"{region['area']:.1%} of the image, {region['sha256']}"))
     images = _get(manifest, "training_images")
     if images:
         paths = [path for path in images.get("paths") or [] if path is not None]

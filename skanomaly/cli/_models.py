@@ -12,6 +12,7 @@ from rich.table import Table
 import skanomaly
 from skanomaly.cli._options import MODEL, Plugin, import_plugins, known_models, plain_errors
 from skanomaly.registry._plugins import import_installed_plugins
+from skanomaly.registry._steps import holders
 from skanomaly.registry._table import SCORERS, summary
 from skanomaly.registry._table import models as entries
 
@@ -70,8 +71,9 @@ def _show_model(name):
     elif name in SCORERS:
         print(f"{name} is a scorer, for any model: skanomaly evaluate ROOT --scorer {name}")
         parameters = _parameters([(name, SCORERS[name]())])
-    else:  # a backbone
-        parameters = _parameters(skanomaly.create_model(name).steps)
+    else:  # a backbone, or a union
+        made = skanomaly.create_model(name)
+        parameters = _parameters(getattr(made, "steps", [("", made)]))
     table = Table("parameter, for --set", "value")
     table.columns[0].no_wrap = True
     for key, value in sorted(parameters.items()):
@@ -81,9 +83,10 @@ def _show_model(name):
 
 def _parameters(steps):
     return {
-        f"{step}__{key}": value
-        for step, estimator in steps
-        for key, value in estimator.get_params().items()
+        f"{prefix}{key}": value
+        for prefix, estimator in holders(steps).items()
+        for key, value in estimator.get_params(deep=not hasattr(estimator, "detectors")).items()
+        if key != "detectors"
     }
 
 

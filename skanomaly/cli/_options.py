@@ -89,7 +89,8 @@ ModelFile = Annotated[
 ]
 MODEL_HELP = (
     "Take this model: a name of `skanomaly models`; or a backbone, such as dinov2_vits14 (or "
-    "another of DinoV2Patches), ViT-B-16/openai (or another of open_clip), or any name of timm."
+    "another of DinoV2Patches), ViT-B-16/openai (or another of open_clip), or any name of timm; "
+    "or several of these, joined by +."
 )
 ModelName = Annotated[
     str,

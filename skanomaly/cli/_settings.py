@@ -117,6 +117,47 @@ def make_model(
     return model
 
 
+def with_region(model: Any, name: str, region: Path) -> Any:
+    """A model that looks at a region only.
+
+    Parameters
+    ----------
+    model : estimator
+        Not fitted, as from :func:`make_model`.
+    name : str
+        Of the model, for messages.
+    region : Path
+        A mask, or a JSON file of polygons; see :class:`skanomaly.RegionOfInterest`.
+
+    Returns
+    -------
+    Pipeline
+        With the step ``"roi"`` behind the embedder.
+
+    Raises
+    ------
+    ValueError
+        When the file holds no region, or the model has no patch tokens between images and scores.
+    """
+    from sklearn.pipeline import Pipeline
+
+    from skanomaly._pipelines import split_pipeline
+    from skanomaly.preprocessing._regions import read_region
+
+    split = split_pipeline(model)
+    if not isinstance(model, Pipeline) or not hasattr(split.scorer, "score_patches"):
+        raise ValueError(f"--roi: {name} scores images as a whole, and no patches of them")
+    if getattr(split.image_transformers[-1], "augmentation", None) is not None:
+        raise ValueError(
+            f"--roi: {name} learns from turned views of the images too, which a region does not "
+            "go with; add --set augmentation=None"
+        )
+    read_region(region)  # before any image is read
+    steps = list(model.steps)
+    steps.insert(1, ("roi", skanomaly.RegionOfInterest(str(region))))
+    return Pipeline(steps)
+
+
 def load_kept(path: Path, plugins: list[str] | None, trust: list[str] | None) -> Any:
     """A model from its file, with the types and functions that its plug-ins define.
 
@@ -198,6 +239,8 @@ def _show_progress(model):
     from skanomaly._pipelines import split_pipeline
 
     split = split_pipeline(model)
+    for _, member in getattr(split.scorer, "detectors", ()):  # of a union
+        _show_progress(member)
     for reader in split.image_transformers or (split.scorer,):
         if "verbose" in reader.get_params(deep=False):
             reader.set_params(verbose=True)

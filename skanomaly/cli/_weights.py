@@ -56,8 +56,12 @@ def fetch(
 ) -> None:
     """Download the weights of a model ahead of time, to run offline later."""
     with plain_errors():
-        path = _fetch(name)
-        print(f"{path} ({_size(path.stat().st_size)})")
+        members = [name] if name in skanomaly.list_models() else name.split("+")
+        if len(members) > 1:  # a union, not all of whose members have weights
+            members = [member for member in members if _has_weights(member)] or members[:1]
+        for member in members:
+            path = _fetch(member)
+            print(f"{path} ({_size(path.stat().st_size)})")
 
 
 def _needed():
@@ -78,6 +82,14 @@ def _needed():
             path = file.cached()
             state = "not there" if path is None else f"there ({_size(path.stat().st_size)})"
             yield name, file.source(), state
+
+
+def _has_weights(name):
+    from skanomaly.registry import embedder_of
+    from skanomaly.registry._backbones import weight_file
+
+    embedder = embedder_of(name)
+    return embedder is not None and weight_file(embedder) is not None
 
 
 def _fetch(name):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import TransformerMixin
 
 from skanomaly._docstrings import document
 from skanomaly._images import (
@@ -14,6 +13,7 @@ from skanomaly._images import (
 )
 from skanomaly._images.training import training_images
 from skanomaly._origins import set_origin
+from skanomaly._token_output import TokenOutput
 from skanomaly._token_stream import TokenStream, stack_tokens
 from skanomaly._typing import Images
 from skanomaly.core.views import VIEWS
@@ -21,12 +21,7 @@ from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._embedding import ImageEmbedding
 
 
-# No output is wrapped: tokens are arrays of more dimensions than a DataFrame has.
-class BasePatchEmbedder(
-    TransformerMixin,
-    ImageEmbedding,
-    auto_wrap_output_keys=None,  # type: ignore[call-arg]
-):
+class BasePatchEmbedder(TokenOutput, ImageEmbedding):
     """Base of the embedders: images in, patch tokens out.
 
     A subclass turns a batch of arrays of one shape into tokens (`_embed_batch`), says what its
@@ -49,7 +44,7 @@ class BasePatchEmbedder(
     _takes_iterators = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**{**kwargs, "auto_wrap_output_keys": None})
+        super().__init_subclass__(**kwargs)
         # A method `transform` of others may be anything.
         if "transform" in vars(cls):
             cls._takes_iterators = False
@@ -153,34 +148,6 @@ class BasePatchEmbedder(
                 f"{self._one_grid}"
             )
         return stack_tokens(views)
-
-    def set_output(self, *, transform: str | None = None) -> BasePatchEmbedder:
-        """Accept what tokens are, arrays, and refuse what they cannot be.
-
-        Parameters
-        ----------
-        transform : {"default", None}, default=None
-            ``"default"`` and None change nothing. scikit-learn's other containers have two
-            dimensions, and tokens have four: ``set_output`` of a pipeline that holds an embedder
-            refuses them too. Where they are set for all of scikit-learn, by
-            ``sklearn.set_config(transform_output="pandas")``, tokens stay arrays.
-
-        Returns
-        -------
-        self : object
-            The embedder.
-
-        Raises
-        ------
-        ValueError
-            For ``"pandas"``, ``"polars"`` and whatever else.
-        """
-        if transform not in (None, "default"):
-            raise ValueError(
-                f"{type(self).__name__} gives arrays of shape (n_images, grid_h, grid_w, dim), for "
-                f"which transform={transform!r} has no place; leave it at 'default'"
-            )
-        return self
 
     def _component_names(self) -> list[str] | None:
         """What each component of a token is; None where they have no names."""

@@ -63,7 +63,8 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
       for them.
     - :class:`skanomaly.PromptScorer`: the cosine with each single text; scores are by the means
       of the texts.
-    - :class:`skanomaly.ScoreUnion`: what each member adds, and what the first of them says.
+    - :class:`skanomaly.ScoreUnion`, :class:`skanomaly.ImageUnion`: what each member adds, and what
+      the first of them says; of images, of its own patch in that place.
 
     A file of a training image that is missing, or is not known to be the one of `fit`, is told so
     in `problem`, and its `box` is None: nothing of it is shown.
@@ -87,10 +88,15 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
     return explained(estimator, image, n_neighbors, regions_of(estimator))[0]
 
 
+def explains(scorer: Any) -> bool:
+    """Whether a scorer, or a union of detectors, says why an image is anomalous."""
+    return hasattr(scorer, "explain_patch") or hasattr(scorer, "explain_members")
+
+
 def check_explains(estimator: Any) -> None:
     """Raise where a detector does not explain its scores, or is not fitted."""
     scorer = split_detector(estimator).scorer
-    if not hasattr(scorer, "explain_patch"):
+    if not explains(scorer):
         raise TypeError(
             f"{type(scorer).__name__} does not explain its scores: it has no explain_patch. Where "
             "it finds anomalies is what anomaly_regions(estimator, images) say"
@@ -122,25 +128,16 @@ def explained(
     -------
     explanation : Explanation
     tokens : ndarray
-        After all transformers.
+        After all transformers; of a union of detectors the image itself.
     """
     split = split_detector(estimator)
-    scorer = split.scorer
     (item,) = check_images([image])
-    tokens = split.transform([item])
-    if isinstance(tokens, TokenStream):
-        origin, tokens = origin_of(tokens), np.asarray(tokens)
-        if origin is not None:
-            set_origin(tokens, origin)
-    (grid,) = scorer.score_patches(tokens)
-    if grid.ndim != 2:
-        raise TypeError("explanations need tokens of shape (n_images, grid_h, grid_w, dim)")
+    tokens = _tokens_of(split, [item])
+    grid = _grid_of(split, tokens)
     size = image_size(item)
     region = None if calibration is None else _worst_region(calibration, grid, size)
-    row, column = _worst_patch(grid, region, size)
-    found = scorer.explain_patch(tokens, row, column, n_neighbors=n_neighbors)
+    row, column = _worst_patch(_without_masked(split, tokens, grid), region, size)
     explanation = Explanation(
-        kind=found.kind,
         image=item,
         size=size,
         region=region,
@@ -149,13 +146,83 @@ def explained(
         grid=grid.shape,
         box=patch_box(row, column, grid.shape, size),
         score=float(grid[row, column]),
-        neighbors=tuple(_nearest(split, near) for near in found.neighbors),
-        components=_named(split, found),
-        prompts=found.prompts,
-        members=found.members,
-        note=found.note,
+        **_said(split, tokens, grid.shape, row, column, n_neighbors),
     )
     return explanation, tokens
+
+
+def _tokens_of(split: SplitPipeline, images: Any) -> Any:
+    """What the scorer takes of one image, all of it at hand."""
+    tokens = split.transform(images)
+    if isinstance(tokens, TokenStream):
+        origin, tokens = origin_of(tokens), np.asarray(tokens)
+        if origin is not None:
+            set_origin(tokens, origin)
+    return tokens
+
+
+def _grid_of(split: SplitPipeline, tokens: Any) -> FloatArray:
+    """The patch scores of one image, or of a detector its map."""
+    if hasattr(split.scorer, "score_maps"):
+        (grid,) = split.scorer.score_maps(tokens, size="model")
+    else:
+        (grid,) = split.scorer.score_patches(tokens)
+    if grid.ndim != 2:
+        raise TypeError("explanations need tokens of shape (n_images, grid_h, grid_w, dim)")
+    return grid
+
+
+def _without_masked(split: SplitPipeline, tokens: Any, grid: FloatArray) -> FloatArray:
+    """Patch scores, -inf where a patch is masked; of a detector its map as it is."""
+    if hasattr(split.scorer, "score_maps"):
+        return grid
+    masked = np.isnan(np.asarray(tokens[0], dtype=np.float32)).all(axis=-1)
+    return np.where(masked, -np.inf, grid)
+
+
+def _said(
+    split: SplitPipeline,
+    tokens: Any,
+    grid: tuple[int, ...],
+    row: int,
+    column: int,
+    n_neighbors: int,
+) -> dict[str, Any]:
+    """What the scorer says of a patch, as fields of an Explanation."""
+    if hasattr(split.scorer, "explain_members"):
+        return _said_by_member(split, tokens, grid, row, column, n_neighbors)
+    found = split.scorer.explain_patch(tokens, row, column, n_neighbors=n_neighbors)
+    return {
+        "kind": found.kind,
+        "neighbors": tuple(_nearest(split, _of_image(split, near)) for near in found.neighbors),
+        "components": _named(split, found),
+        "prompts": found.prompts,
+        "members": found.members,
+        "note": found.note,
+    }
+
+
+def _said_by_member(
+    split: SplitPipeline,
+    images: Any,
+    grid: tuple[int, ...],
+    row: int,
+    column: int,
+    n_neighbors: int,
+) -> dict[str, Any]:
+    """What a union of detectors says of a place, and its first member of its own patch there."""
+    found = split.scorer.explain_members(images, row, column)
+    member = split_detector(split.scorer.detectors_[found.members[0].name])
+    said: dict[str, Any] = {}
+    if explains(member.scorer):
+        tokens = _tokens_of(member, images)
+        inner = _without_masked(member, tokens, _grid_of(member, tokens))
+        places = zip((row, column), grid, inner.shape, strict=True)
+        # The patch in which the centre of the place lies.
+        own_row, own_column = [(2 * i + 1) * n_inner // (2 * n) for i, n, n_inner in places]
+        if np.isfinite(inner[own_row, own_column]):  # of what the member masks it says nothing
+            said = _said(member, tokens, inner.shape, own_row, own_column, n_neighbors)
+    return {**said, "kind": found.kind, "members": found.members}
 
 
 def _worst_region(
@@ -166,7 +233,10 @@ def _worst_region(
 
 
 def _worst_patch(grid: FloatArray, region: Region | None, size: tuple[int, int]) -> tuple[int, int]:
-    """The patch of the highest score among those that the region touches, or of all."""
+    """The patch of the highest score among those that the region touches, or of all.
+
+    Masked patches are -inf; where smoothing alone reaches into these, a region may touch no other.
+    """
     inside = np.ones(grid.shape, dtype=bool)
     if region is not None:
         rows, columns = np.nonzero(region.mask)
@@ -175,8 +245,15 @@ def _worst_patch(grid: FloatArray, region: Region | None, size: tuple[int, int])
             (rows + region.box[1]) * grid.shape[0] // size[0],
             (columns + region.box[0]) * grid.shape[1] // size[1],
         ] = True
-    best = int(np.argmax(np.where(inside, grid, -np.inf)))
+    within = np.where(inside, grid, -np.inf)
+    best = int(np.argmax(within if np.isfinite(within).any() else grid))
     return divmod(best, grid.shape[1])
+
+
+def _of_image(split: SplitPipeline, near: NeighborPatch) -> NeighborPatch:
+    """A neighbour of the image itself where its view is the background that was set apart."""
+    apart = [getattr(step, "_background_view", None) for step in split.token_transformers]
+    return replace(near, view=0) if near.view and near.view in apart else near
 
 
 def _nearest(split: SplitPipeline, near: NeighborPatch) -> NearestPatch:

@@ -215,7 +215,9 @@ class Explanation:
             )
         if self.members:
             shares = ", ".join(f"{m.name} {m.contribution:+.3g}" for m in self.members)
-            yield f"from the members of the union: {shares}; {self.members[0].name} says:"
+            says = any((self.neighbors, self.components, self.prompts))
+            more = f"; {self.members[0].name} says:" if says else ""
+            yield f"from the members of the union: {shares}{more}"
         for i, near in enumerate(self.neighbors):
             which = "nearest patch of the training images" if i == 0 else "next"
             where = f"image {near.image_number} of fit" if near.path is None else near.path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +16,12 @@ import sklearn
 
 from skanomaly._images.training import TrainingImages
 from skanomaly._parameters import without_addresses
-from skanomaly._pipelines import contamination_of, parameters_as_text, split_pipeline
+from skanomaly._pipelines import (
+    SplitPipeline,
+    contamination_of,
+    parameters_as_text,
+    split_pipeline,
+)
 from skanomaly._version import __version__
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -60,10 +65,9 @@ def describe(estimator: Any, *, image_paths: bool) -> dict[str, Any]:
             "parameters": parameters_as_text(estimator),
             "steps": [_name(step) for step in (*split.transformers, scorer)],
         },
-        "embedders": [
-            plain(step._origin_at_fit)
-            for step in split.image_transformers
-            if step.__dict__.get("_origin_at_fit")
+        "embedders": list(_embedders(split)),
+        "regions": [
+            plain(step._facts()) for step in split.token_transformers if hasattr(step, "_digest")
         ],
         "training_images": _training_images(split.train_images, image_paths),
         "calibration": _calibration(scorer),
@@ -92,6 +96,15 @@ def plain(value: Any) -> Any:
 def _name(estimator: Any) -> str:
     kind = type(estimator)
     return f"{kind.__module__}.{kind.__name__}"
+
+
+def _embedders(split: SplitPipeline) -> Iterator[Any]:
+    """What the tokens of each embedder depend on, of a union's members too."""
+    for step in split.image_transformers:
+        if known := step.__dict__.get("_origin_at_fit"):
+            yield plain(known)
+    for member in getattr(split.scorer, "detectors_", {}).values():
+        yield from _embedders(split_pipeline(member))
 
 
 def _training_images(known: TrainingImages | None, image_paths: bool) -> dict[str, Any] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._optional import require_optional
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from skanomaly.anomalib import AnomalibDetector
+    from skanomaly.detectors import ImageUnion
 
 # The module by which an extra is recognised.
 _MODULES = {
@@ -32,14 +35,16 @@ def create_model(
     embedder: Any = None,
     scorer: Any = None,
     **params: Any,
-) -> Pipeline | AnomalibDetector:
+) -> Pipeline | AnomalibDetector | ImageUnion:
     """Make a model by its name.
 
     Parameters
     ----------
     name : str
         From :func:`list_models`. Or a backbone: a name of :class:`~skanomaly.DinoV2Patches`,
-        ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the scorer ``"knn"``.
+        ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the scorer ``"knn"``. Or several of
+        these, ``"A+B"``: a :class:`~skanomaly.ImageUnion` of them, whose members have these names,
+        with ``_`` for what no identifier of Python has.
     embedder : str, transformer, object with ``embed``, callable or None, default=None
         In place of the model's own embedder: the name of a backbone or of
         :func:`~skanomaly.registry.register_embedder`, or an object. Its ``embed(path)`` returns
@@ -58,7 +63,7 @@ def create_model(
 
     Returns
     -------
-    Pipeline or AnomalibDetector
+    Pipeline, AnomalibDetector or ImageUnion
         Not fitted. The Pipeline has the step ``"emb"`` and one named after the scorer.
 
     Raises
@@ -80,6 +85,11 @@ def create_model(
     Pipeline(steps=[('emb', FilterBankPatches()),
                     ('gaussian', PatchGaussianScorer(contamination=0.05, ...))])
 
+    Two models, joined:
+
+    >>> create_model("filterbank+vit_tiny_patch16_224", image_size=448)  # doctest: +SKIP
+    ImageUnion(detectors=[('filterbank', Pipeline(...)), ('vit_tiny_patch16_224', Pipeline(...))])
+
     An embedder of one's own:
 
     >>> import numpy as np
@@ -94,6 +104,15 @@ def create_model(
     from sklearn.pipeline import Pipeline
 
     entry = models().get(name)
+    if entry is None and isinstance(name, str) and "+" in name:
+        if not (embedder is None and scorer is None):
+            raise ValueError(
+                f"{name} is a union, each of whose members has its own: it takes neither embedder "
+                "nor scorer. Make a skanomaly.ImageUnion of what you have in mind"
+            )
+        steps = [("", _union_of(name.split("+")))]
+        set_params(name, steps, params)
+        return steps[0][1]
     if entry is None:
         steps = [("emb", as_transformer(backbone(name))), as_scorer_step("knn")]
     else:
@@ -112,6 +131,23 @@ def create_model(
         steps[-1] = as_scorer_step(own if scorer is None else scorer)
     set_params(name, steps, params)
     return steps[0][1] if len(steps) == 1 else Pipeline(steps)
+
+
+def _union_of(names: Sequence[str]) -> ImageUnion:
+    """A union of the models of these names, each with its own parameters."""
+    from skanomaly.detectors import ImageUnion
+
+    members: dict[str, Any] = {}
+    for name in names:
+        called = re.sub(r"(?:\W|_)+", "_", name).strip("_")  # as scikit-learn can call a member
+        if not called:
+            raise ValueError(f"{'+'.join(names)!r} lacks a name: models are joined as A+B")
+        if called in members:
+            raise ValueError(
+                f"{'+'.join(names)} has {name!r} twice: a union joins different models"
+            )
+        members[called] = create_model(name)
+    return ImageUnion(list(members.items()))
 
 
 def embedder_of(name: str) -> Any:

@@ -10,6 +10,8 @@ from skanomaly.registry._backbones import backbone
 from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import SCORERS, similar
 
+_ROOMS = ("embedders", "preprocessing", "scorers", "detectors", "anomalib")  # of our estimators
+
 
 class UnknownParameterError(ValueError):
     """A parameter that no step of a model has.
@@ -38,7 +40,7 @@ def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
 
 def _our_class(name):
     """One of our estimators; what defines it is imported only now."""
-    rooms = map(import_module, ("skanomaly.embedders", "skanomaly.scorers", "skanomaly.anomalib"))
+    rooms = (import_module(f"skanomaly.{room}") for room in _ROOMS)
     return getattr(next(room for room in rooms if name in room.__all__), name)
 
 
@@ -89,21 +91,50 @@ def as_scorer_step(scorer: Any) -> tuple[str, Any]:
     return scorer, clone(made)
 
 
+def holders(steps: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The estimators whose parameters can be set, by what these begin with.
+
+    Parameters
+    ----------
+    steps : iterable of (str, estimator)
+        Of a model.
+
+    Returns
+    -------
+    dict of str to estimator
+        ``"step__"`` of each, and of a union of detectors ``"member__step__"`` too.
+    """
+    found = {}
+    for step, estimator in steps:
+        prefix = f"{step}__" if step else ""
+        found[prefix] = estimator
+        for name, member in getattr(estimator, "detectors", ()):
+            inside = holders(getattr(member, "steps", [("", member)]))
+            found |= {f"{prefix}{name}__{key}": held for key, held in inside.items()}
+    return found
+
+
 def set_params(name: str, steps: list[tuple[str, Any]], params: Mapping[str, Any]) -> None:
     """Set each parameter where it belongs, in the step it names or in all that have it; check."""
-    prefixes = {f"{step}__" if step else "": estimator for step, estimator in steps}
+    found = holders(steps)
+    # What a union of detectors has itself is not set in them, such as the share of its threshold.
+    union = found[""] if hasattr(found.get(""), "detectors") else None
+    of_union = set() if union is None else set(union.get_params(deep=False))
     places = {}  # names that may be asked for -> (estimator, its own name of it)
-    for prefix, estimator in prefixes.items():
+    for prefix, estimator in found.items():
         for key in estimator.get_params():
             places[f"{prefix}{key}"] = [(estimator, key)]
-    for prefix, estimator in prefixes.items():
+    for prefix, estimator in found.items():
         own = estimator.get_params()
         for plain in {key.rpartition("__")[2] for key in own}:
             # Of an estimator that holds others, their parameters, unless it has one of that name.
             keys = [plain] if plain in own else [k for k in own if k.endswith(f"__{plain}")]
-            if prefix:
-                places.setdefault(plain, [])
-                places[plain] += [(estimator, key) for key in keys]
+            names = [plain] if prefix and plain not in of_union else []
+            if prefix and union is not None:  # of one member, without the step
+                names += [f"{prefix.partition('__')[0]}__{plain}"]
+            for called in names:
+                places.setdefault(called, [])
+                places[called] += [(estimator, key) for key in keys]
     for key, value in sorted(params.items(), key=lambda item: item[0].count("__")):
         if key not in places:
             alike = [place for place in places if ("__" in place) == ("__" in key)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from skanomaly._pipelines import split_detector
-from skanomaly.inspection._explain import explained, regions_of
+from skanomaly.inspection._explain import explained, explains, regions_of
 from skanomaly.report._thumbnails import crop, photograph
 from skanomaly.report._why_words import plain_sentences
 
@@ -37,7 +37,7 @@ def explanations(estimator: Any, images: Sequence[Any], chosen: Sequence[int]) -
         file cannot be shown, `missing`, the reason. Empty for a scorer that does not explain its
         scores.
     """
-    if not hasattr(split_detector(estimator).scorer, "explain_patch"):
+    if not explains(split_detector(estimator).scorer):
         return {}
     calibration = regions_of(estimator)
     return {i: _why(explained(estimator, images[i], 1, calibration)[0], images[i]) for i in chosen}

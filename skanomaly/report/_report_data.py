@@ -269,7 +269,11 @@ def _provenance(subject, scorer, command):
 
 def _step_names(estimator):
     split = split_detector(estimator)
-    return [type(step).__name__ for step in (*split.transformers, split.scorer)]
+    *before, last = (type(step).__name__ for step in (*split.transformers, split.scorer))
+    if members := getattr(split.scorer, "detectors_", None):
+        inside = (f"{name}: {' → '.join(_step_names(one))}" for name, one in members.items())
+        last = f"{last} ({'; '.join(inside)})"
+    return [*before, last]
 
 
 def _files_digest(images):

@@ -28,6 +28,7 @@ from skanomaly.scorers._training_images import (
     check_scores,
     grids_of,
     groups_of_scores,
+    images_of_scores,
 )
 
 SINGLE = "calibrated on a single"
@@ -118,6 +119,10 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         base = base.select(calibration_images(base))
         return grids_of(base, self._score_tokens(base)[0])
 
+    def _images_of_scores(self, tokens: PatchTokens, n_scores: int) -> IntArray | None:
+        """Numbers of the images that the training scores are of; None where that is not known."""
+        return images_of_scores(tokens, n_scores)
+
     def _measure(self, X: ArrayLike) -> FloatArray:
         scores, grids = [], []
         for tokens in self._parts(X):
@@ -178,8 +183,11 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
                 + ("" if groups is None else f" of {tokens.n_groups} groups: one of each counts")
             )
         train_scores = check_scores(self._fit_tokens(tokens), None, type(self).__name__)
-        groups = groups_of_scores(tokens, len(train_scores), type(self).__name__)
+        n_scores = len(train_scores)
+        images = self._images_of_scores(tokens, n_scores)
+        groups = groups_of_scores(tokens, images, n_scores, type(self).__name__)
         self._train_numbers = normal
+        self._calibration_numbers = None if images is None else normal[images]
         self._calibrate(train_scores, groups)
         try:
             self._keep_patches(self._held_out_patches(tokens))

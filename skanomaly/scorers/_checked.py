@@ -6,20 +6,18 @@ from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
-import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
-from skanomaly._calibrated import CONTAMINATION, CalibratedEstimator
+from skanomaly._calibrated import CONTAMINATION, MappedEstimator
 from skanomaly._origins import differences, origin_of
 from skanomaly._parameters import check_integer
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._token_stream import TokenStream
 from skanomaly._tokens import check_tokens
-from skanomaly._typing import ArrayLike, FloatArray
-from skanomaly.core.calibration import patch_score_limits
+from skanomaly._typing import ArrayLike
 from skanomaly.core.explanations import PatchExplanation
 
 PART_BYTES = 2**25  # of tokens that are scored at a time
@@ -28,7 +26,7 @@ PART_BYTES = 2**25  # of tokens that are scored at a time
 _SCORING = {"score_samples", "score_patches", "decision_function", "predict", "p_values"}
 
 
-class CheckedScorer(CalibratedEstimator):
+class CheckedScorer(MappedEstimator):
     """Base of the scorers, as far as it checks what they are given and that they are fitted.
 
     :class:`skanomaly.base.BasePatchScorer` is the class to derive from.
@@ -60,25 +58,6 @@ class CheckedScorer(CalibratedEstimator):
         # Methods of others may want an array.
         if not cls.__module__.startswith("skanomaly.") and _SCORING & vars(cls).keys():
             cls._takes_streams = False
-
-    @property
-    def patch_limits_(self) -> tuple[float, float]:
-        """Limits of colours, from held-out patch scores of the training images."""
-        if "_patch_limits" not in vars(self):
-            raise AttributeError(f"patch_limits_ of {type(self).__name__} is known after fit")
-        return self._patch_limits
-
-    @property
-    def held_out_patches_(self) -> list[FloatArray]:
-        """Held-out patch scores of the training images that are calibrated on."""
-        if "_held_out_grids" not in vars(self):
-            raise AttributeError(f"held_out_patches_ of {type(self).__name__} are known after fit")
-        return self._held_out_grids
-
-    def _keep_patches(self, grids: list[FloatArray]) -> None:
-        """Keep held-out patch scores, and set the limits of colours by them."""
-        self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
-        self._held_out_grids = [grid.astype(np.float32) for grid in grids]
 
     @available_if(lambda self: hasattr(self, "_explain_row"))
     def explain_patch(

@@ -104,7 +104,7 @@ class CrossFittedScorer(BasePatchScorer):
         return False
 
     def _single_image_warning(self, tokens: PatchTokens) -> str:
-        stand_in = "its other views" if tokens.n_views > 1 else "its other quarters"
+        stand_in = "its other views" if _has_other_views(tokens) else "its other quarters"
         what, more = ("image", "") if tokens.n_images == 1 else ("group", " of other groups")
         return (
             f"scored against {stand_in} in place of other {what}s: the threshold says how much "
@@ -132,6 +132,12 @@ class CrossFittedScorer(BasePatchScorer):
             for i, image in enumerate(images)
         }
         return -self._aggregate(base, scores)
+
+    def _images_of_scores(self, tokens: PatchTokens, n_scores: int) -> IntArray | None:
+        known = list(self._held_out_scores)
+        if len(known) == n_scores:
+            return np.array(known)
+        return super()._images_of_scores(tokens, n_scores)  # of a `_fit_tokens` of its own
 
     def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
         base = tokens.select_view(0).select(list(self._held_out_scores))
@@ -232,20 +238,33 @@ def _unknown(tokens):
 
 def _parts_of_one_group(tokens):
     """(tokens without a part, rows of that part) for the parts of each image of a single group."""
-    if tokens.n_views > 1:
+    if _has_other_views(tokens):
         lengths = np.diff(tokens.offsets)
         within = np.arange(len(tokens.values)) - np.repeat(tokens.offsets[:-1], lengths)
         first_view = within < np.repeat(lengths // tokens.n_views, lengths)
         return [(tokens.mask(first_view), np.ones(np.count_nonzero(first_view), dtype=bool))]
+    base = tokens.select_view(0)
     quarter = np.concatenate([_quarters(grid) for grid in tokens.grids])
-    present = np.unique(quarter[tokens.valid])
+    of_row = np.concatenate([np.tile(_quarters(grid), tokens.n_views) for grid in tokens.grids])
+    present = np.unique(quarter[base.valid])
     if len(present) < 2:
         raise ValueError(
             f"cannot calibrate on n_samples = {tokens.n_images} image{'s' * (tokens.n_images > 1)} "
             "of one group with patches in one quarter alone: nothing can be held out; give more "
             "normal images"
         )
-    return [(tokens.mask(quarter == part), quarter == part) for part in present]
+    return [(tokens.mask(of_row == part), quarter == part) for part in present]
+
+
+def _has_other_views(tokens):
+    """Whether there are views that show again what the first shows.
+
+    They do not where a second one is the rest of an image that is masked, such as its background.
+    """
+    if tokens.n_views == 2:
+        views = [tokens.select_view(view).valid for view in range(2)]
+        return bool((views[0] & views[1]).any())
+    return tokens.n_views > 1
 
 
 def _quarters(grid):

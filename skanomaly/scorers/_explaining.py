@@ -154,8 +154,8 @@ def members_of(
     names: Sequence[str],
     scores: FloatArray,
     scaled: FloatArray,
-    contributions: FloatArray,
-    ranks: FloatArray,
+    combination: Literal["mean", "max"],
+    weights: FloatArray,
 ) -> PatchExplanation:
     """What the members of a union add to its score.
 
@@ -163,15 +163,22 @@ def members_of(
     ----------
     names : sequence of str
         Of the members.
-    scores, scaled, contributions : ndarray of shape (n_members,)
+    scores, scaled : ndarray of shape (n_members,)
         As of :class:`skanomaly.core.explanations.Member`.
-    ranks : ndarray of shape (n_members,)
-        By which they are ordered, the highest first.
+    combination : {"mean", "max"}
+        Of the union: of a maximum the highest score alone counts.
+    weights : ndarray of shape (n_members,)
+        Of the mean.
 
     Returns
     -------
     PatchExplanation
     """
+    contributions: FloatArray = scaled * weights
+    ranks = contributions
+    if combination == "max":
+        highest = np.arange(len(scores)) == np.argmax(scaled)
+        contributions, ranks = np.where(highest, scaled, 0.0), scaled
     members = [
         Member(name, *map(float, values))
         for name, *values in zip(names, scores, scaled, contributions, strict=True)

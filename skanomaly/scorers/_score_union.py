@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from numbers import Real
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.base import clone
@@ -12,19 +12,19 @@ from sklearn.utils.validation import has_fit_parameter
 
 from skanomaly._docstrings import document
 from skanomaly._pipelines import check_patch_scorer
-from skanomaly._sklearn import Interval, StrOptions, _BaseComposition
+from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import ArrayLike
+from skanomaly._unions import UnionEstimator
+from skanomaly.core.unions import common_scale
 from skanomaly.scorers._base import SINGLE, BasePatchScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import members_of, with_inner
 from skanomaly.scorers._groups import copies_told_elsewhere
 from skanomaly.scorers._training_images import calibration_images
 
-_Scorer = TypeVar("_Scorer", bound="ScoreUnion")
-
 
 @document(SCORER_DOCS)
-class ScoreUnion(BasePatchScorer, _BaseComposition):
+class ScoreUnion(BasePatchScorer, UnionEstimator):
     """Combine scorers of the same tokens, on a common scale, with one threshold.
 
     Parameters
@@ -113,6 +113,8 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         ],
     }
 
+    _kind = "scorer"
+
     def __init__(
         self,
         scorers: list[tuple[str, Any]],
@@ -131,36 +133,6 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         self.topk = topk
         self.aggregation = aggregation
         self.contamination = contamination
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters, those of the scorers as ``name__parameter``.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-            Include the scorers and their parameters.
-
-        Returns
-        -------
-        dict of str to object
-            Values by name.
-        """
-        return self._get_params("scorers", deep=deep)
-
-    def set_params(self: _Scorer, **params: Any) -> _Scorer:
-        """Set parameters, those of a scorer as ``name__parameter``, or a scorer by its name.
-
-        Parameters
-        ----------
-        **params : dict
-            Names and values.
-
-        Returns
-        -------
-        self : object
-            The scorer.
-        """
-        return self._set_params("scorers", **params)
 
     def _single_image_warning(self, tokens):
         return (
@@ -188,7 +160,7 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
             self.scale_ = np.ones(len(self.scorers))
         else:
             self.location_, self.scale_ = np.transpose(
-                [_common_scale(scores[base.valid]) for scores in patch_scores]
+                [common_scale(scores[base.valid]) for scores in patch_scores]
             )
         return self._combined(base, patch_scores, image_scores)[1]
 
@@ -225,11 +197,8 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
     def _explain_row(self, tokens, row, n_neighbors):
         scores = np.array([patches[row] for patches in self._member_scores(tokens)[0]])
         scaled = (scores - self.location_) / self.scale_
-        contributions = ranks = scaled * self._weights()
-        if self.combination == "max":
-            highest = np.arange(len(scores)) == np.argmax(scaled)
-            contributions, ranks = np.where(highest, scaled, 0.0), scaled
-        found = members_of(list(self.scorers_), scores, scaled, contributions, ranks)
+        weights = self._weights()
+        found = members_of(list(self.scorers_), scores, scaled, self.combination, weights)
         scorer = self.scorers_[found.members[0].name]
         if not hasattr(scorer, "explain_patch"):
             return found
@@ -238,63 +207,19 @@ class ScoreUnion(BasePatchScorer, _BaseComposition):
         return with_inner(found, inner, self._train_numbers)
 
     def _combined(self, tokens, patch_scores, image_scores):
-        scores = self._combine(patch_scores)
+        scores = self._joined(patch_scores)
         if self.aggregation == "members":
-            return scores, -self._combine(image_scores)
+            return scores, -self._joined(image_scores)
         return scores, -self._aggregate(tokens, scores)
 
-    def _combine(self, scores):
-        scaled = [
-            (score - location) / scale
-            for score, location, scale in zip(scores, self.location_, self.scale_, strict=True)
-        ]
-        if self.combination == "max":
-            return np.max(scaled, axis=0)
-        return sum(weight * score for weight, score in zip(self._weights(), scaled, strict=True))
-
-    def _weights(self):
-        if self.scorer_weights is None:
-            return np.full(len(self.scorers), 1 / len(self.scorers))
-        if self.combination == "max":
-            raise ValueError(
-                "scorer_weights are only for combination='mean'; for the maximum pass None"
-            )
-        weights = np.asarray(self.scorer_weights)
-        if weights.dtype.kind not in "fiu" or weights.shape != (len(self.scorers),):
-            raise ValueError(
-                f"scorer_weights must be {len(self.scorers)} numbers, one for each scorer, got "
-                f"{self.scorer_weights!r}"
-            )
-        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-            raise ValueError(
-                f"scorer_weights must be at least 0 and not all 0, got {self.scorer_weights!r}"
-            )
-        return weights / weights.sum()
-
     def _check_scorers(self, groups):
-        if not self.scorers:
-            raise ValueError("scorers is empty; give at least one (name, scorer)")
-        for i, pair in enumerate(self.scorers):
-            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-                raise TypeError(f"scorers[{i}] must be a tuple (name, scorer), got {pair!r}")
-            name, scorer = pair
+        for name, scorer in self._named_members():
             check_patch_scorer(scorer, f"scorer {name!r}")
             if groups and not has_fit_parameter(scorer, "groups"):
                 raise TypeError(
                     f"groups cannot be held out: fit of scorer {name!r}, {type(scorer).__name__}, "
                     "takes no groups"
                 )
-        self._validate_names([name for name, _ in self.scorers])
-
-
-def _common_scale(scores):
-    """Median, and distance from it to the 99% quantile; never 0."""
-    median, top, highest = np.quantile(scores, [0.5, 0.99, 1.0])
-    noise = 1e-6 * np.abs(scores).max()  # patch scores are float32
-    for scale in (top - median, highest - median):
-        if scale > noise:
-            return median, scale
-    return median, 1.0
 
 
 def _as_array(tokens):

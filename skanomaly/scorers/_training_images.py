@@ -58,12 +58,21 @@ def calibration_images(tokens: PatchTokens) -> IntArray:
     return np.arange(0, tokens.n_images, -(-n_patches // MAX_CALIBRATION_PATCHES))
 
 
-def groups_of_scores(tokens: PatchTokens, n_scores: int, owner: str) -> IntArray | None:
-    """The group of each training score; None without groups."""
-    if tokens.groups is None or n_scores == tokens.n_images:
-        return tokens.groups
-    images = calibration_images(tokens)
-    if n_scores != len(images):
+def images_of_scores(tokens: PatchTokens, n_scores: int) -> IntArray | None:
+    """Numbers of the images that so many training scores are of; None where that is not known."""
+    for images in (np.arange(tokens.n_images), calibration_images(tokens)):
+        if n_scores == len(images):
+            return images
+    return None
+
+
+def groups_of_scores(
+    tokens: PatchTokens, images: IntArray | None, n_scores: int, owner: str
+) -> IntArray | None:
+    """The group of each training score, which are those of `images`; None without groups."""
+    if tokens.groups is None:
+        return None
+    if images is None:
         raise ValueError(
             f"{owner} made {n_scores} scores of {tokens.n_images} training images: with groups it "
             "must make one of each"
