@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         FilterBankPatches,
         FunctionPatches,
         OpenClipPatches,
+        Tiled,
         TimmPatches,
     )
     from skanomaly.evaluation import evaluate_split
@@ -85,6 +86,7 @@ __all__ = [
     "PromptScorer",
     "RegionOfInterest",
     "ScoreUnion",
+    "Tiled",
     "TimmPatches",
     "__version__",
     "anomalib",
@@ -137,6 +139,7 @@ _EXPORTS = {
         "FilterBankPatches",
         "FunctionPatches",
         "OpenClipPatches",
+        "Tiled",
         "TimmPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],

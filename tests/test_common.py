@@ -23,6 +23,7 @@ from skanomaly import (
     PCAForeground,
     RegionOfInterest,
     ScoreUnion,
+    Tiled,
     TimmPatches,
 )
 from skanomaly.estimator_checks import EMBEDDER_CHECKS, parametrize_with_checks
@@ -69,12 +70,15 @@ EMBEDDERS = [
     FilterBankPatches(image_size=64),
     FilterBankPatches(image_size=32, resize="shortest_edge"),
     FunctionPatches(cell_means),
+    Tiled(FilterBankPatches(), tile=32),
+    Tiled(FunctionPatches(cell_means), tile=40, overlap=10, scale=1.5),
 ]
 if importlib.util.find_spec("timm") is not None:
     EMBEDDERS += [
         TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random"),
         TimmPatches("resnet18", layers=0, image_size=32, weights="random"),
         DinoV2Patches(layers=0, image_size=28, weights="random"),
+        Tiled(TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random")),
     ]
 TRANSFORMERS = [PCAForeground(), RegionOfInterest([(0, 0), (1, 0), (0, 1)])]
 # Those of scikit-learn's that give an estimator no table of numbers: tokens have four dimensions.

@@ -256,6 +256,14 @@ def test_images():
     exec(code, names)
 
 
+def test_tiling(names):
+    scope = dict(names)
+    for code in blocks("tiling.md"):
+        exec(code, scope)
+    assert scope["maps"].shape == (2, 240, 640) and scope["search"].best_params_
+    assert scope["found"]
+
+
 def test_each_page_with_code_is_run():
     """Here, or for the pages of developers and the README in tests of their own."""
     elsewhere = {"development/extending.md", "development/search.md"}
@@ -276,6 +284,7 @@ def test_each_page_with_code_is_run():
         "patch-models.md",
         "report.md",
         "thresholds.md",
+        "tiling.md",
     }
     assert with_code == here | elsewhere
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 
 def part_slices(dim: int, parts: int | Sequence[int]) -> list[slice]:
@@ -33,7 +32,7 @@ def part_slices(dim: int, parts: int | Sequence[int]) -> list[slice]:
     >>> part_slices(6, (4, 2))
     [slice(0, 4, None), slice(4, 6, None)]
     """
-    if isinstance(parts, Integral):
+    if not isinstance(parts, Sequence):
         if parts < 1 or dim % parts:
             raise ValueError(f"parts={parts} does not divide tokens of {dim} components equally")
         sizes = [dim // int(parts)] * int(parts)

@@ -4,6 +4,7 @@ from skanomaly.embedders._dinov2 import DinoV2Patches
 from skanomaly.embedders._filter_bank import FilterBankPatches
 from skanomaly.embedders._function import FunctionPatches
 from skanomaly.embedders._openclip import OpenClipPatches
+from skanomaly.embedders._tiled import Tiled
 from skanomaly.embedders._timm import TimmPatches
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "FilterBankPatches",
     "FunctionPatches",
     "OpenClipPatches",
+    "Tiled",
     "TimmPatches",
 ]

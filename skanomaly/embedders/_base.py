@@ -38,6 +38,8 @@ class BasePatchEmbedder(TokenOutput, ImageEmbedding):
     Images are read by threads ahead of the model, as many as there are cores, up to 8.
     """
 
+    # What to do where images give several grids, for messages.
+    _one_grid = "use resize='squash'"
     # Whether images may come to it one at a time, see skanomaly.streaming.
     _takes_iterators = True
 
@@ -143,7 +145,7 @@ class BasePatchEmbedder(TokenOutput, ImageEmbedding):
         """Tokens of the views of all images, which must have one grid."""
         problem = grid_problem(views, [of_image[0].shape[:2] for of_image in embedded])
         if problem is not None:
-            raise ValueError(f"augmentation={self.augmentation!r}: {problem}; use resize='squash'")
+            raise ValueError(f"augmentation={self.augmentation!r}: {problem}; {self._one_grid}")
         return stack_tokens([stack_tokens(of_image) for of_image in embedded])
 
     def _component_names(self) -> list[str] | None:

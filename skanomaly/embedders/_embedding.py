@@ -63,6 +63,7 @@ class ImageEmbedding(FittedEmbedder):
     stream: bool = False
 
     _max_side: int | None = None  # longest side of an input in pixels
+    _n_readers: int | None = None  # threads that read images, at most
     _at_once: int | None = None  # images that are read ahead of what is asked for, at most
 
     # What a subclass says.
@@ -85,6 +86,10 @@ class ImageEmbedding(FittedEmbedder):
 
     def _start_reading(self) -> None:
         """Called by each thread that is to read images."""
+
+    def _cache_context(self) -> Mapping[str, object]:
+        """Plain values by name: what kept tokens depend on but the image and the view."""
+        return self._origin()
 
     # What it does.
 
@@ -131,10 +136,11 @@ class ImageEmbedding(FittedEmbedder):
         `spans`, if it is given, gets those of the images that are read.
         """
         cache = token_cache(self.cache_dir, self.cache_size)
-        context = None if cache is None else self._origin()
+        context = None if cache is None else self._cache_context()
         at_once = min(self.batch_size, self._at_once or self.batch_size)
         calls = ((self._prepare, items[i], i, views, cache, context, spans) for i in numbers)
-        ahead = read_ahead(calls, reading_threads(), at_once, self._start_reading)
+        n_readers = self._n_readers or reading_threads()
+        ahead = read_ahead(calls, n_readers, at_once, self._start_reading)
         total = len(numbers) if isinstance(numbers, Sized) else None
         with (
             closing(ahead) as prepared,

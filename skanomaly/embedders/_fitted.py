@@ -52,16 +52,17 @@ class FittedEmbedder(Estimator):
 
     def _what_changed(self, found: Mapping[str, str]) -> str:
         """Words for how tokens would differ from those at `fit`."""
-        name = type(self).__name__
-        changed = [param for param in self._changed_params() if param not in _NO_MATTER]
-        if params := [param for param in changed if param in found] or changed:
-            return f"{', '.join(params)} of this {name} changed since fit; call fit again"
+        owner = type(self).__name__
+        plain = {param: param.rpartition("__")[2] for param in self._changed_params()}
+        changed = [param for param, name in plain.items() if name not in _NO_MATTER]
+        if params := [param for param in changed if plain[param] in found] or changed:
+            return f"{', '.join(params)} of this {owner} changed since fit; call fit again"
         if "weights" in found and hasattr(self, "weights"):
             return (
-                f"the weights {os.fspath(self.weights)!r} of this {name} are other ones than at "
+                f"the weights {os.fspath(self.weights)!r} of this {owner} are other ones than at "
                 "fit: put the old ones back, or call fit again"
             )
         return (
-            f"{name} would give other tokens than at fit ({', '.join(found.values())}); call fit "
+            f"{owner} would give other tokens than at fit ({', '.join(found.values())}); call fit "
             "again"
         )

@@ -130,6 +130,14 @@ class FunctionPatches(BasePatchEmbedder):
             raise NotFittedError("func of this FunctionPatches changed since fit; call fit again")
         return super()._origin()
 
+    def _cache_context(self) -> Mapping[str, object]:
+        if not self.func_version:
+            raise ValueError(
+                "cache_dir needs func_version: what func contains cannot be known, so give it a "
+                "name, such as func_version='1', and another one whenever its tokens change"
+            )
+        return {**self._origin(), "code": _code_of(self.func)}
+
     def _embed(
         self,
         items: Sequence[Any] | Mapping[int, Any],
@@ -138,12 +146,7 @@ class FunctionPatches(BasePatchEmbedder):
         spans: list[Any] | None,
     ) -> Iterator[list[np.ndarray]]:
         cache = token_cache(self.cache_dir, self.cache_size)
-        if cache is not None and not self.func_version:
-            raise ValueError(
-                "cache_dir needs func_version: what func contains cannot be known, so give it a "
-                "name, such as func_version='1', and another one whenever its tokens change"
-            )
-        context = None if cache is None else {**self._origin(), "code": _code_of(self.func)}
+        context = None if cache is None else self._cache_context()
         pool = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
         total = len(numbers) if isinstance(numbers, Sized) else None
         left = iter(numbers)

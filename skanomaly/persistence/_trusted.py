@@ -31,6 +31,7 @@ _OURS = {
     "embedders._filter_bank": ["FilterBankPatches"],
     "embedders._function": ["FunctionPatches"],
     "embedders._openclip": ["OpenClipPatches"],
+    "embedders._tiled": ["Tiled"],
     "embedders._timm": ["TimmPatches"],
     "_images.training": ["TrainingImages"],
     "model_selection": ["OneClassSplit"],
