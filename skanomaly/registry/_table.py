@@ -183,6 +183,13 @@ def _gaussian():
     return PatchGaussianScorer(random_state=0)
 
 
+def _local():
+    """Distance to the nearest normal patches near the same place, in the place's own metric."""
+    from skanomaly.scorers import LocalKNNScorer
+
+    return LocalKNNScorer()
+
+
 def _filter_bank():
     """Filter bank of edges, spots and colours."""
     from skanomaly.embedders import FilterBankPatches
@@ -192,5 +199,6 @@ def _filter_bank():
 
 register_scorer("knn", _knn)
 register_scorer("gaussian", _gaussian)
+register_scorer("local", _local)
 # Not by register_embedder, which refuses the name of a model: of ours one name is for both.
 _register(EMBEDDERS, "embedder", "filterbank", _filter_bank, overwrite=False)

@@ -5,7 +5,7 @@ import pytest
 from _prompts import AxisPrompts
 from threadpoolctl import threadpool_limits
 
-from skanomaly import PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly import LocalKNNScorer, PatchGaussianScorer, PatchKNNScorer, ScoreUnion
 from skanomaly.base import BasePatchScorer
 from skanomaly.scorers import _base, _checked
 
@@ -18,6 +18,10 @@ SCORERS = [
     PatchKNNScorer(coreset=0.3),
     PatchKNNScorer(coreset=0.3, coreset_method="random", random_state=0),
     PatchKNNScorer(coreset=0.3, coreset_method="projected_k_center", random_state=0),
+    LocalKNNScorer(),
+    LocalKNNScorer(1, coreset=0.5),
+    LocalKNNScorer(1, whitening="shared"),
+    LocalKNNScorer(0, whitening=None),
     PatchGaussianScorer(),
     PatchGaussianScorer(n_components=7, random_state=0),
     PatchGaussianScorer(n_components=7, reduction="pca"),
@@ -31,9 +35,7 @@ SCORERS = [
         [("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())], aggregation="members"
     ),
 ]
-UNORDERED = [scorer for scorer in SCORERS if getattr(scorer, "covariance", "shared") == "shared"][
-    :-1
-]
+UNORDERED = [scorer for scorer in SCORERS[:-1] if not getattr(scorer, "_uses_positions", False)]
 
 
 def tokens(n_images, seed):

@@ -1,0 +1,388 @@
+"""Patches of normal images by their place, and the metric of each place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.coreset import greedy_k_center
+from skanomaly.core.gaussian import whitening_factor
+from skanomaly.core.products import product
+from skanomaly.core.standardisation import standardisation
+
+Whitening: TypeAlias = Literal["local", "shared"] | None
+
+EPS32 = float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How the distances of a place are measured.
+
+    Attributes
+    ----------
+    whitening : {"local", "shared"} or None
+    shrinkage, regularization : float
+    pooled : ndarray of shape (dim, dim), float64
+        Covariance of standardised tokens within places.
+    """
+
+    whitening: Whitening
+    shrinkage: float
+    regularization: float
+    pooled: FloatArray
+
+    def own_share(self, n_tokens: int) -> float:
+        """Share of a place's own covariance, of so many tokens, in its metric."""
+        if self.whitening != "local" or n_tokens < 2:
+            return 0.0
+        return 1 - self.shrinkage
+
+    def factor(self, scatter: FloatArray, n_tokens: int) -> FloatArray:
+        """L of a place, float32: distances are ``|(x - b) L|``.
+
+        Parameters
+        ----------
+        scatter : ndarray of shape (dim, dim)
+            Sum of the outer products of the place's tokens without their mean.
+        n_tokens : int
+            How many they are.
+
+        Returns
+        -------
+        ndarray of shape (dim, dim), float32
+            As :func:`skanomaly.core.gaussian.whitening_factor` leaves it.
+        """
+        if self.whitening is None:
+            return np.eye(len(self.pooled), dtype=np.float32)
+        own = self.own_share(n_tokens)
+        covariance = (1 - own) * self.pooled
+        if own:
+            covariance += own / n_tokens * scatter.astype(np.float64, copy=False)
+        covariance.flat[:: len(covariance) + 1] += self.regularization
+        return whitening_factor(covariance)
+
+
+@dataclass(frozen=True)
+class LocalBank:
+    """Patches of normal images at each place, and the metric of each place.
+
+    Attributes
+    ----------
+    grid : tuple of int
+        Rows and columns of places.
+    radius : int
+        Rows and columns around a place in which patches are compared with those of the place.
+    tokens : ndarray of shape (n_places, n, dim), float32
+        Standardised; 0 for masked ones.
+    valid : ndarray of shape (n_places, n), bool
+    sources : ndarray of shape (n_places, n) or (1, n), int
+        Number of the training image, or view of one, from which each patch comes.
+    centre, scale : ndarray of shape (dim,), float64
+        By which tokens are standardised.
+    means : ndarray of shape (n_places, dim), float32
+        Of the training tokens of each place.
+    factors : ndarray of shape (n_places, dim, dim) or (1, dim, dim), float32
+        As of :meth:`Metric.factor`.
+    norms : ndarray, float32
+        Of each patch in the window of each place, window after window: no more than its squared
+        distance to the mean of the place, infinite for masked patches.
+    longest : float
+        Length of the longest of `tokens`.
+    metric : Metric
+    """
+
+    grid: tuple[int, int]
+    radius: int
+    tokens: FloatArray
+    valid: NDArray[np.bool_]
+    sources: IntArray
+    centre: FloatArray
+    scale: FloatArray
+    means: FloatArray
+    factors: FloatArray
+    norms: FloatArray
+    longest: float
+    metric: Metric
+
+    def standardised(self, tokens: FloatArray) -> FloatArray:
+        """Tokens in the units of the bank, float64.
+
+        Parameters
+        ----------
+        tokens : ndarray of shape (n, dim)
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float64
+        """
+        return (tokens - self.centre) / self.scale
+
+    def factor(self, place: int) -> FloatArray:
+        """The metric of a place.
+
+        Parameters
+        ----------
+        place : int
+
+        Returns
+        -------
+        ndarray of shape (dim, dim), float32
+        """
+        return self.factors[place if len(self.factors) > 1 else 0]
+
+    def scatter(self, place: int) -> FloatArray:
+        """Sum of the outer products of the tokens of a place without their mean.
+
+        Parameters
+        ----------
+        place : int
+
+        Returns
+        -------
+        ndarray of shape (dim, dim), float64
+        """
+        return _scatter(self.tokens[place], self.valid[place], self.means[place])
+
+    def window_norms(self, place: int, factor: FloatArray) -> FloatArray:
+        """No more than the squared distance of each patch in a window to the mean of its place.
+
+        Parameters
+        ----------
+        place : int
+        factor : ndarray of shape (dim, dim), float32
+            The metric.
+
+        Returns
+        -------
+        ndarray of shape (n_window_places * n,), float32
+            Infinite for masked patches. Computed in float32, less a bound of what that rounds.
+        """
+        dim, mean = len(factor), self.means[place]
+        origin, size = product(mean, factor), float(np.linalg.norm(factor))
+        error = 1.01 * (dim + 4) * EPS32 * size * (self.longest + float(np.linalg.norm(mean)))
+        found = []
+        for run in window(self.grid, place, self.radius):
+            white = product(self.tokens[run].reshape(-1, dim), factor)
+            white -= origin
+            norms = np.sqrt(np.einsum("ij,ij->i", white, white)) * (1 - (dim + 4) * EPS32) - error
+            norms = np.square(np.maximum(norms, 0)) * (1 - 16 * EPS32)
+            found.append(np.where(self.valid[run].ravel(), norms, np.inf).astype(np.float32))
+        return np.concatenate(found)
+
+
+def reference_grid(grids: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """The places that images of some grids share: the most rows and columns that one has.
+
+    Parameters
+    ----------
+    grids : sequence of tuple of int
+        ``(grid_h, grid_w)`` of each image.
+
+    Returns
+    -------
+    tuple of int
+
+    Examples
+    --------
+    >>> from skanomaly.core.local_bank import reference_grid
+    >>> reference_grid([(4, 5), (3, 6)])
+    (4, 6)
+    """
+    rows, columns = np.max(list(grids), axis=0)
+    return int(rows), int(columns)
+
+
+def nearest_places(grid: tuple[int, int], reference: tuple[int, int]) -> IntArray:
+    """The place of another grid that lies where each place of a grid does.
+
+    Parameters
+    ----------
+    grid : tuple of int
+    reference : tuple of int
+        The other grid.
+
+    Returns
+    -------
+    ndarray of shape (grid_h * grid_w,), int
+        Numbers of places of `reference`, row by row.
+
+    Examples
+    --------
+    >>> from skanomaly.core.local_bank import nearest_places
+    >>> nearest_places((2, 2), (2, 4))
+    array([1, 3, 5, 7])
+    """
+    rows, columns = (
+        (2 * np.arange(side) + 1) * other // (2 * side)
+        for side, other in zip(grid, reference, strict=True)
+    )
+    return (rows[:, None] * reference[1] + columns).ravel()
+
+
+def window(grid: tuple[int, int], place: int, radius: int) -> list[slice]:
+    """Runs of the places within `radius` rows and columns of one, a run a row.
+
+    Parameters
+    ----------
+    grid : tuple of int
+    place : int
+    radius : int
+
+    Returns
+    -------
+    list of slice
+
+    Examples
+    --------
+    >>> from skanomaly.core.local_bank import window
+    >>> window((3, 4), 0, 1)
+    [slice(0, 2, None), slice(4, 6, None)]
+    """
+    row, column = divmod(place, grid[1])
+    first, last = max(0, column - radius), min(grid[1], column + radius + 1)
+    return [
+        slice(r * grid[1] + first, r * grid[1] + last)
+        for r in range(max(0, row - radius), min(grid[0], row + radius + 1))
+    ]
+
+
+def window_sizes(grid: tuple[int, int], radius: int) -> IntArray:
+    """How many places there are in the window of each place.
+
+    Parameters
+    ----------
+    grid : tuple of int
+    radius : int
+
+    Returns
+    -------
+    ndarray of shape (n_places,), int
+
+    Examples
+    --------
+    >>> from skanomaly.core.local_bank import window_sizes
+    >>> window_sizes((2, 3), 1)
+    array([4, 6, 4, 4, 6, 4])
+    """
+    rows, columns = (
+        np.minimum(np.arange(side) + radius + 1, side) - np.maximum(np.arange(side) - radius, 0)
+        for side in grid
+    )
+    return np.outer(rows, columns).ravel()
+
+
+def fit_local_bank(
+    values: FloatArray,
+    valid: NDArray[np.bool_],
+    rows: IntArray,
+    grid: tuple[int, int],
+    *,
+    radius: int,
+    whitening: Whitening,
+    shrinkage: float,
+    regularization: float,
+    n_kept: int | None = None,
+) -> LocalBank:
+    """Sort the patches of normal images by their place, and learn the metric of each place.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_tokens, dim)
+    valid : ndarray of shape (n_tokens,), bool
+        False for masked patches.
+    rows : ndarray of shape (n, n_places), int
+        Where the patch of each image, or view of one, is that lies at each place.
+    grid : tuple of int
+        Rows and columns of places.
+    radius : int
+        At least 0.
+    whitening : {"local", "shared"} or None
+        Whether a place has its own covariance, that of all places, or none.
+    shrinkage : float
+        In [0, 1].
+    regularization : float
+        More than 0.
+    n_kept : int or None, default=None
+        Patches of each place to keep, chosen by greedy k-center; None for all.
+
+    Returns
+    -------
+    LocalBank
+    """
+    n, n_places = rows.shape
+    seen = np.flatnonzero(valid[rows].any(axis=1))  # images that are held out are masked
+    rows = rows[seen]
+    centre, scale, _ = standardisation(values, valid)
+    dim = values.shape[1]
+    tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)
+    is_valid = valid[rows.T]
+    for place in range(n_places):
+        x = (values[rows[:, place]] - centre) / scale
+        tokens[place] = np.where(is_valid[place, :, None], x, 0)
+    counts = is_valid.sum(axis=1)
+    means = np.empty((n_places, dim), dtype=np.float32)
+    pooled = np.zeros((dim, dim))
+    local = whitening == "local"
+    scatters = np.empty((n_places if local else 0, dim, dim), dtype=np.float32)
+    for place in range(n_places):
+        x = tokens[place].astype(np.float64)
+        means[place] = x.sum(axis=0) / max(1, counts[place])
+        scatter = _scatter(tokens[place], is_valid[place], means[place])
+        pooled += scatter
+        if local:
+            scatters[place] = scatter
+    metric = Metric(whitening, shrinkage, regularization, pooled / counts.sum())
+    if local:
+        factors = scatters  # in its place
+        for place in range(n_places):
+            factors[place] = metric.factor(scatters[place], int(counts[place]))
+    else:
+        factors = metric.factor(np.zeros((dim, dim)), 0)[None]
+    sources = seen[None]
+    if n_kept is not None and n_kept < len(seen):
+        tokens, is_valid, sources = _thinned(tokens, is_valid, seen, n_kept)
+    squared = [float(np.einsum("ij,ij->i", x, x, dtype=np.float64).max()) for x in tokens]
+    bank = LocalBank(
+        grid=grid,
+        radius=radius,
+        tokens=tokens,
+        valid=is_valid,
+        sources=sources,
+        centre=centre,
+        scale=scale,
+        means=means,
+        factors=factors,
+        norms=np.empty(0, dtype=np.float32),
+        longest=float(np.sqrt(max(squared))),
+        metric=metric,
+    )
+    norms = [bank.window_norms(place, bank.factor(place)) for place in range(n_places)]
+    return replace(bank, norms=np.concatenate(norms))
+
+
+def _scatter(x, valid, mean):
+    residuals = np.where(valid[:, None], x.astype(np.float64) - mean, 0)
+    return product(residuals.T, residuals)
+
+
+def _thinned(tokens, valid, seen, n_kept):
+    """The patches of each place that greedy k-center keeps."""
+    n_places, _, dim = tokens.shape
+    kept = np.zeros((n_places, n_kept, dim), dtype=np.float32)
+    is_valid = np.zeros((n_places, n_kept), dtype=bool)
+    sources = np.zeros((n_places, n_kept), dtype=np.int64)
+    for place in range(n_places):
+        images = np.flatnonzero(valid[place])
+        if len(images) > n_kept:
+            chosen, _ = greedy_k_center(tokens[place][images], n_kept)
+            images = images[chosen]
+        kept[place, : len(images)] = tokens[place][images]
+        is_valid[place, : len(images)] = True
+        sources[place, : len(images)] = seen[images]
+    return kept, is_valid, sources

@@ -1,0 +1,272 @@
+"""Nearest patches among those near the same place, in the metric of that place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.local_bank import EPS32, LocalBank, window, window_sizes
+from skanomaly.core.products import exact_product, product, squared_norms
+
+_BLOCK = 2**18  # distances at a time: so many stay in the cache
+_MEASURED = 2**14  # of them again in float64 at a time
+_LARGEST = 1e12  # number that is multiplied in float32
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The patches with which those of a place are compared, and the metric.
+
+    Attributes
+    ----------
+    bank : LocalBank
+    runs : list of slice
+        Of its places.
+    norms : ndarray of shape (n_near,), float32
+        As of :meth:`skanomaly.core.local_bank.LocalBank.window_norms`.
+    mean : ndarray of shape (dim,), float64
+        Of the place.
+    factor : ndarray of shape (dim, dim), float64
+    """
+
+    bank: LocalBank
+    runs: list[slice]
+    norms: FloatArray
+    mean: FloatArray
+    factor: FloatArray
+
+    def products(self, left):
+        """Products of rows with each patch, float32."""
+        dim = len(self.mean)
+        left = left.astype(np.float32)
+        tokens = self.bank.tokens
+        return np.concatenate(
+            [product(left, tokens[run].reshape(-1, dim).T) for run in self.runs], axis=1
+        )
+
+    def white(self, x, near):
+        """``(x - b) @ factor`` of rows and the numbers of patches, rounded alike in any batch."""
+        places = np.concatenate([np.arange(run.start, run.stop) for run in self.runs])
+        n = self.bank.tokens.shape[1]
+        return exact_product(x - self.bank.tokens[places[near // n], near % n], self.factor)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """What the metric of a place loses with some of its patches, for each of some queries.
+
+    The inverse covariance without the patches `R` (less the mean) is
+    ``LL' + LV'M^-1 VL'`` with ``V = RL``, ``M = (I - 11'/N) / a - VV'``, where `a` is the weight of
+    a patch in the covariance and `N` the number of patches before.
+
+    Attributes
+    ----------
+    white : ndarray of shape (n_queries, size, dim), float64
+        V of each query.
+    gains : ndarray of shape (n_queries, size, size), float64
+        Inverse Cholesky factor of M.
+    """
+
+    white: FloatArray
+    gains: FloatArray
+
+    @classmethod
+    def of(cls, residuals, factor, weight, n_tokens):
+        white = exact_product(residuals, factor)
+        size = white.shape[1]
+        rest = (np.eye(size) - 1 / n_tokens) / weight
+        lower = np.linalg.cholesky(rest - np.einsum("qgd,qhd->qgh", white, white))
+        return cls(white, np.linalg.inv(lower))
+
+    def added(self, white, queries):
+        """What the loss adds to squared distances, from whitened differences."""
+        along = np.einsum("cgd,cd->cg", self.white[queries], white)
+        along = np.einsum("cgh,ch->cg", self.gains[queries], along)
+        return squared_norms(along)
+
+    @property
+    def stretch(self):
+        """By how much it makes distances longer at most, of each query."""
+        gains, white = (np.sqrt(np.square(a).sum(axis=(1, 2))) for a in (self.gains, self.white))
+        return 1 + gains * white
+
+    def bounds(self, near, white):
+        """No more than `added` for each query, of whitened position `white`, and each patch."""
+        n_queries, size, dim = self.white.shape
+        slopes = self.white.reshape(-1, dim) @ near.factor.T
+        along = near.products(slopes).reshape(n_queries, size, -1)
+        start = np.einsum("qgd,qd->qg", self.white, white)
+        start += (slopes @ near.mean).reshape(n_queries, size)
+        np.subtract(start.astype(np.float32)[:, :, None], along, out=along)
+        if size == 1:
+            along *= self.gains.astype(np.float32)
+            length = np.abs(along[:, 0], out=along[:, 0])
+        else:
+            along = product(self.gains.astype(np.float32), along)
+            length = np.sqrt(np.einsum("qgb,qgb->qb", along, along))
+        reach = np.sqrt(squared_norms(slopes)).reshape(n_queries, size) * near.bank.longest
+        error = np.sqrt(np.square(reach + np.abs(start)).sum(axis=1))
+        error *= np.sqrt(np.square(self.gains).sum(axis=(1, 2))) * (dim + size + 8) * EPS32
+        length *= np.float32(1 - (size + 8) * EPS32)
+        length -= error.astype(np.float32)[:, None] * np.float32(1 + 4 * EPS32)
+        np.maximum(length, 0, out=length)
+        return np.square(length, out=length)
+
+
+def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> FloatArray:
+    """Distance of each token to the nearest patch near its place.
+
+    Parameters
+    ----------
+    bank : LocalBank
+    tokens : ndarray of shape (n, dim)
+        Finite, as they come.
+    places : ndarray of shape (n,), int
+        Of the tokens.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        The same to the last bit, whatever other tokens come with them. At a place around which
+        there is no patch at all, within the smallest radius at which there is one.
+
+    Notes
+    -----
+    The search is in float32, by ``|(x-m)L|^2 - 2 ((x-m)LL') (b-m) + |(b-m)L|^2`` with the place's
+    mean `m`, of which the last is kept; patches that a bound of its rounding does not rule out are
+    measured in float64.
+    """
+    out = np.empty(len(tokens))
+    sizes = window_sizes(bank.grid, bank.radius) * bank.tokens.shape[1]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    order = np.argsort(places, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+        place = int(places[rows[0]])
+        norms = bank.norms[starts[place] : starts[place + 1]]
+        near = _window(bank, place, norms, bank.factor(place))
+        step = max(1, _BLOCK // len(norms))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            out[part] = _nearest(near, place, bank.standardised(tokens[part]))
+    return np.sqrt(out)
+
+
+def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> FloatArray:
+    """Distance of training patches to the nearest of other groups, by metrics without their own.
+
+    Parameters
+    ----------
+    bank : LocalBank
+        Of all patches, not thinned.
+    images : ndarray of shape (m,), int
+        Images of the bank, by their number there.
+    groups : ndarray of shape (n,), int
+        Group of each image of the bank, which is left out with all of its group.
+
+    Returns
+    -------
+    ndarray of shape (m, n_places), float64
+        NaN for masked patches. Of an image, the same to the last bit whatever others are asked.
+
+    Notes
+    -----
+    The covariance of a place loses exactly the patches of the group. With `N` tokens of scatter
+    `S`, of which the g rows of `R` (less the mean) are left out, the scatter of the rest is
+    ``S - R'(I + 11'/(N - g))R``: its inverse follows from that of `S` by a product with `R`
+    (Sherman, Morrison and Woodbury), which is one of those that the search takes anyway. The
+    covariance that is pooled over all places, and the standardisation, stay as they are.
+    """
+    out = np.full((len(images), len(bank.tokens)), np.nan)
+    allowed = groups != groups[images][:, None]
+    for place, valid in enumerate(bank.valid):
+        x, n_tokens = bank.tokens[place].astype(np.float64), int(np.count_nonzero(valid))
+        members = ~allowed & valid
+        sizes = np.where(valid[images], members.sum(axis=1), 0)
+        scatter = bank.scatter(place) if bank.metric.whitening == "local" else None
+        for size in np.unique(sizes[sizes > 0]).tolist():
+            rest = n_tokens - size
+            factor = bank.factor(place) if scatter is None else bank.metric.factor(scatter, rest)
+            near = _window(bank, place, bank.window_norms(place, factor), factor)
+            share = bank.metric.own_share(rest)
+            step = max(1, _BLOCK // (len(near.norms) * size))
+            asked = np.flatnonzero(sizes == size)
+            for start in range(0, len(asked), step):
+                part, loss = asked[start : start + step], None
+                if share:
+                    left_out = np.nonzero(members[part])[1].reshape(len(part), size)
+                    loss = _Loss.of(x[left_out] - near.mean, near.factor, share / rest, n_tokens)
+                out[part, place] = _nearest(near, place, x[images[part]], allowed[part], loss)
+    return np.sqrt(out)
+
+
+def _window(bank, place, norms, factor):
+    runs = window(bank.grid, place, bank.radius)
+    mean = bank.means[place].astype(np.float64)
+    return _Window(bank, runs, norms, mean, factor.astype(np.float64))
+
+
+def _nearest(near, place, x, allowed=None, loss=None):
+    """Squared distance of each query to the nearest patch of a window, of the images allowed."""
+    dim, n = x.shape[1], near.bank.tokens.shape[1]
+    white = product(x - near.mean, near.factor)
+    slopes = product(white, near.factor.T)
+    length = np.sqrt(squared_norms(slopes))
+    usable = length < _LARGEST  # others are compared with every patch
+    lower = near.products(np.where(usable[:, None], -2 * slopes, 0))
+    lower += near.norms
+    if loss is not None:
+        lower += loss.bounds(near, white)
+    if allowed is not None:
+        for row, images in zip(lower, allowed, strict=True):
+            row.reshape(-1, n)[:, ~images] = np.inf
+    first = lower.argmin(axis=1)
+    queries = np.arange(len(x))
+    best = _measured(near, x, queries, first, loss)
+    # No patch whose bound is above this can be measured as nearer.
+    slack = float(np.linalg.norm(near.factor)) * np.sqrt(dim) * 2.0**-22
+    slack = slack * (np.sqrt(squared_norms(x)) + near.bank.longest)
+    if loss is not None:
+        slack *= loss.stretch
+    error = 2.02 * (dim + 8) * EPS32 * length * near.bank.longest
+    constant = squared_norms(white) + 2 * (slopes @ near.mean) - error
+    limit = np.square(np.sqrt(best) + slack) * (1 + 1e-9) - constant
+    limit = np.where(usable, limit, np.inf)
+    with np.errstate(over="ignore"):
+        limit = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
+    close = lower <= np.minimum(limit, np.finfo(np.float32).max)[:, None]
+    close[queries, first] = False
+    rows, columns = np.nonzero(close)
+    for start in range(0, len(rows), _MEASURED):
+        part = slice(start, start + _MEASURED)
+        found = _measured(near, x[rows[part]], rows[part], columns[part], loss)
+        np.minimum.at(best, rows[part], found)
+    for k in np.flatnonzero(np.isinf(lower[queries, first])):
+        images = None if allowed is None else allowed[k]
+        best[k] = _nearest_beyond(near, place, x[k], k, images, loss)
+    return best
+
+
+def _measured(near, x, queries, patches, loss):
+    """Squared distances of queries to patches, in float64."""
+    white = near.white(x, patches)
+    squared = squared_norms(white)
+    return squared if loss is None else squared + loss.added(white, queries)
+
+
+def _nearest_beyond(near, place, x, query, images, loss):
+    """Squared distance of one query within the least radius at which there is a patch."""
+    bank, radius = near.bank, near.bank.radius
+    n = bank.tokens.shape[1]
+    while radius <= max(bank.grid):
+        radius = 2 * radius + 1
+        runs = window(bank.grid, place, radius)
+        valid = np.concatenate([bank.valid[run] for run in runs])
+        patches = np.flatnonzero(valid if images is None else valid & images)
+        if patches.size:
+            wide = _Window(bank, runs, near.norms, near.mean, near.factor)
+            queries = np.full(len(patches), query)
+            rows = np.broadcast_to(x, (len(patches), len(x)))
+            return _measured(wide, rows, queries, patches, loss).min()
+    raise ValueError("there is no patch of another image to compare with")

@@ -1,0 +1,224 @@
+"""Distance of each patch to the nearest normal patches near its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Literal
+
+import numpy as np
+
+from skanomaly._docstrings import document
+from skanomaly._faults import of_an_image
+from skanomaly._patch_tokens import PatchTokens
+from skanomaly._sklearn import Interval, RealNotInt, StrOptions
+from skanomaly._typing import IntArray
+from skanomaly.core.coreset import coreset_size
+from skanomaly.core.local_bank import (
+    LocalBank,
+    fit_local_bank,
+    nearest_places,
+    reference_grid,
+)
+from skanomaly.core.local_neighbors import held_out_distances, local_distances
+from skanomaly.scorers._cross_fitted import CrossFittedScorer
+from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._training_images import calibration_images
+
+
+@dataclass(frozen=True)
+class _LocalModel:
+    """Patches of normal images by their place.
+
+    Attributes
+    ----------
+    bank : LocalBank
+    grid : tuple of int
+        Of the training images, or the one to which theirs are brought; ``(patches,)`` where they
+        have none.
+    group_of_image : ndarray of shape (n_images,), int
+        Number of the group of each training image.
+    n_views : int
+        Images of the bank for each training image.
+    """
+
+    bank: LocalBank
+    grid: tuple
+    group_of_image: IntArray
+    n_views: int
+
+
+@document(SCORER_DOCS)
+class LocalKNNScorer(CrossFittedScorer):
+    """Distance of each patch to the nearest normal patch near its place, in the place's own metric.
+
+    A patch is compared with the patches of the normal images that lie within `radius` rows and
+    columns of its place, in the metric of the inverse covariance of the normal patches at that
+    place. For parts that lie in nearly the same place in every image; for others take
+    :class:`PatchKNNScorer`.
+
+    Parameters
+    ----------
+    radius : int, default=2
+        Rows and columns around a patch's place in which it looks for normal patches.
+    whitening : {"local", "shared"} or None, default="local"
+        The metric: the inverse covariance of each place, shrunk towards the one pooled over all
+        places; the pooled one alone; or none, which is the Euclidean distance of standardised
+        components.
+    shrinkage : float, default=0.1
+        Share of the pooled covariance in that of a place, in [0, 1].
+    regularization : float, default=0.02
+        Added to the diagonal, in units of the variance of each component over all patches.
+    %(topk)s
+    %(aggregation)s
+    %(contamination)s
+    coreset : float, int or None, default=None
+        Share (float in (0, 1]) or number (int) of training patches to keep at each place, chosen
+        by greedy k-center; None for all. Covariances are those of all.
+
+    Attributes
+    ----------
+    %(train_scores_bounded)s
+    %(offset_)s
+    %(calibration_)s
+    %(patch_limits_)s
+    %(features_in)s
+    """
+
+    _parameter_constraints: dict = {
+        **CrossFittedScorer._parameter_constraints,
+        "radius": [Interval(Integral, 0, None, closed="left")],
+        "whitening": [StrOptions({"local", "shared"}), None],
+        "shrinkage": [Interval(Real, 0, 1, closed="both")],
+        "regularization": [Interval(Real, 0, None, closed="neither")],
+        "coreset": [
+            None,
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
+    }
+
+    _n_folds = 10
+    _uses_positions = True
+
+    def __init__(
+        self,
+        radius: int = 2,
+        *,
+        whitening: Literal["local", "shared"] | None = "local",
+        shrinkage: float = 0.1,
+        regularization: float = 0.02,
+        topk: float = 0.01,
+        aggregation: str | float = "topk_mean",
+        contamination: float = 0.1,
+        coreset: float | None = None,
+    ):
+        self.radius = radius
+        self.whitening = whitening
+        self.shrinkage = shrinkage
+        self.regularization = regularization
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+        self.coreset = coreset
+
+    def _fit_model(self, tokens: PatchTokens) -> _LocalModel:
+        return self._fit_bank(tokens, None)
+
+    def _fit_held_out_model(self, tokens):
+        # As many patches a place as the model has: fewer would cover them less densely.
+        return self._fit_bank(tokens, self._model.bank.tokens.shape[1])
+
+    def _fit_bank(self, tokens, n_kept):
+        grid = self._reference(tokens)
+        sides = grid if len(grid) == 2 else (1, grid[0])
+        if self.coreset is not None and n_kept is None:
+            n_kept = coreset_size(self.coreset, tokens.n_images * tokens.n_views)
+        bank = fit_local_bank(
+            tokens.values,
+            tokens.valid,
+            _rows_of_places(tokens, sides),
+            sides,
+            radius=self.radius,
+            whitening=self.whitening,
+            shrinkage=self.shrinkage,
+            regularization=self.regularization,
+            n_kept=n_kept if self.coreset is not None else None,
+        )
+        return _LocalModel(bank, grid, tokens.group_of_image, tokens.n_views)
+
+    def _reference(self, tokens):
+        """The grid of places, for training images of one grid or several."""
+        grids = {grid or (1,) for grid in tokens.grids}
+        if all(len(grid) == 2 for grid in grids):
+            return reference_grid(sorted(grids))
+        if len(grids) > 1:
+            raise ValueError(
+                f"places need tokens of shape (grid_h, grid_w, dim), or one number of patches "
+                f"without a grid, got images of the grids {sorted(grids)}"
+            )
+        (grid,) = grids
+        if grid != (1,) and self.radius > 0:
+            raise ValueError(
+                f"radius={self.radius} needs the grid of the images: tokens of shape (n_images, "
+                f"grid_h, grid_w, dim), got {grid[0]} patches an image; or take radius=0"
+            )
+        return grid
+
+    def _score_model(self, model, tokens, known):
+        scores = np.zeros(len(tokens.values))
+        places = self._places(model, tokens)
+        new = np.flatnonzero(tokens.valid & (known < 0)[tokens.image_of_row()])
+        if new.size:
+            scores[new] = local_distances(model.bank, tokens.values[new], places[new])
+        seen = np.flatnonzero(known >= 0)  # more training images than are calibrated on
+        if seen.size:
+            held_out = self._without_own(model, known[seen])
+            for i, of_places in zip(seen, held_out, strict=True):
+                scores[tokens.rows(i)] = of_places[places[tokens.rows(i)]]
+        return scores
+
+    def _held_out(self, tokens):
+        # Of few images, what is pooled over all places shows each of them: it is learned anew.
+        if self.coreset is not None or tokens.n_groups <= self._n_folds:
+            return super()._held_out(tokens)
+        images = calibration_images(tokens)
+        base = tokens.select_view(0).select(images)
+        return images, self._score_model(self._model, base, images)
+
+    def _without_own(self, model, images):
+        """Distances of training images at each place to those of other groups."""
+        sources = model.bank.sources[0]
+        columns = np.searchsorted(sources, images * model.n_views)
+        groups = model.group_of_image[sources // model.n_views]
+        return held_out_distances(model.bank, columns, groups)
+
+    def _places(self, model, tokens):
+        """The place of each row of tokens."""
+        places = {grid: self._places_of_grid(model, grid, tokens) for grid in set(tokens.grids)}
+        return np.concatenate([places[grid] for grid in tokens.grids])
+
+    def _places_of_grid(self, model, grid, tokens):
+        n_places = len(model.bank.tokens)
+        if len(grid) == 2 and len(model.grid) == 2:
+            return nearest_places(grid, model.grid)
+        if int(np.prod(grid)) == n_places and (len(grid) < 2 or n_places == 1):
+            return np.arange(n_places)
+        raise of_an_image(
+            ValueError(
+                f"image {tokens.first + tokens.grids.index(grid)} has the grid {grid}, the training "
+                f"images had {model.grid}: places are compared between grids of rows and columns, "
+                "or the same number of patches"
+            )
+        )
+
+
+def _rows_of_places(tokens, sides):
+    """Where the patch of each image, or view of one, is that lies at each place."""
+    rows = []
+    for i, grid in enumerate(tokens.grids):
+        own = grid if len(grid) == 2 else (1, int(np.prod(grid)))
+        patches, n_patches = nearest_places(sides, own), own[0] * own[1]
+        first = tokens.offsets[i] + n_patches * np.arange(tokens.n_views)
+        rows.append(first[:, None] + patches)
+    return np.concatenate(rows)
