@@ -39,12 +39,13 @@ class _Window:
 
     def products(self, left):
         """Products of rows with each patch, float32."""
-        dim = len(self.mean)
-        left = left.astype(np.float32)
-        tokens = self.bank.tokens
-        return np.concatenate(
-            [product(left, tokens[run].reshape(-1, dim).T) for run in self.runs], axis=1
-        )
+        left, dim, start = left.astype(np.float32), len(self.mean), 0
+        out = np.empty((len(left), len(self.norms)), dtype=np.float32)
+        for run in self.runs:
+            near = self.bank.tokens[run].reshape(-1, dim)
+            product(left, near.T, out=out[:, start : start + len(near)])
+            start += len(near)
+        return out
 
     def white(self, x, near):
         """``(x - b) @ factor`` of rows and the numbers of patches, rounded alike in any batch."""
@@ -92,19 +93,24 @@ class _Loss:
         gains, white = (np.sqrt(np.square(a).sum(axis=(1, 2))) for a in (self.gains, self.white))
         return 1 + gains * white
 
-    def bounds(self, near, white):
-        """No more than `added` for each query, of whitened position `white`, and each patch."""
+    def bounds(self, near, white, products):
+        """No more than `added` for each query, of whitened position `white`, and each patch.
+
+        `products` are those of the queries' own slopes: of one patch that is left out, its own.
+        """
         n_queries, size, dim = self.white.shape
-        slopes = self.white.reshape(-1, dim) @ near.factor.T
-        along = near.products(slopes).reshape(n_queries, size, -1)
+        slopes = product(self.white.reshape(-1, dim), near.factor.T)
         start = np.einsum("qgd,qd->qg", self.white, white)
-        start += (slopes @ near.mean).reshape(n_queries, size)
-        np.subtract(start.astype(np.float32)[:, :, None], along, out=along)
+        start += product(slopes, near.mean[:, None]).reshape(n_queries, size)
+        gains = self.gains.astype(np.float32)
         if size == 1:
-            along *= self.gains.astype(np.float32)
-            length = np.abs(along[:, 0], out=along[:, 0])
+            length = start.astype(np.float32) - products
+            length *= gains[:, 0]
+            np.abs(length, out=length)
         else:
-            along = product(self.gains.astype(np.float32), along)
+            along = near.products(slopes).reshape(n_queries, size, -1)
+            np.subtract(start.astype(np.float32)[:, :, None], along, out=along)
+            along = product(gains, along)
             length = np.sqrt(np.einsum("qgb,qgb->qb", along, along))
         reach = np.sqrt(squared_norms(slopes)).reshape(n_queries, size) * near.bank.longest
         error = np.sqrt(np.square(reach + np.abs(start)).sum(axis=1))
@@ -138,9 +144,7 @@ def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> Fl
     mean `m`, of which the last is kept; patches that a bound of its rounding does not rule out are
     measured in float64.
     """
-    out = np.empty(len(tokens))
-    sizes = window_sizes(bank.grid, bank.radius) * bank.tokens.shape[1]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
+    out, starts = np.empty(len(tokens)), _starts(bank)
     order = np.argsort(places, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
         place = int(places[rows[0]])
@@ -178,7 +182,7 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
     (Sherman, Morrison and Woodbury), which is one of those that the search takes anyway. The
     covariance that is pooled over all places, and the standardisation, stay as they are.
     """
-    out = np.full((len(images), len(bank.tokens)), np.nan)
+    out, starts = np.full((len(images), len(bank.tokens)), np.nan), _starts(bank)
     allowed = groups != groups[images][:, None]
     for place, valid in enumerate(bank.valid):
         x, n_tokens = bank.tokens[place].astype(np.float64), int(np.count_nonzero(valid))
@@ -187,9 +191,14 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
         scatter = bank.scatter(place) if bank.metric.whitening == "local" else None
         for size in np.unique(sizes[sizes > 0]).tolist():
             rest = n_tokens - size
-            factor = bank.factor(place) if scatter is None else bank.metric.factor(scatter, rest)
-            near = _window(bank, place, bank.window_norms(place, factor), factor)
             share = bank.metric.own_share(rest)
+            factor = bank.metric.factor(scatter, rest) if share else bank.factor(place)
+            norms = bank.norms[starts[place] : starts[place + 1]]
+            if share and 64 * size > n_tokens:
+                norms = bank.window_norms(place, factor)
+            elif share:  # the covariance is not as much larger as its divisor is smaller
+                norms = norms * np.float32(rest / n_tokens * (1 - 16 * EPS32))
+            near = _window(bank, place, norms, factor)
             step = max(1, _BLOCK // (len(near.norms) * size))
             asked = np.flatnonzero(sizes == size)
             for start in range(0, len(asked), step):
@@ -199,6 +208,12 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
                     loss = _Loss.of(x[left_out] - near.mean, near.factor, share / rest, n_tokens)
                 out[part, place] = _nearest(near, place, x[images[part]], allowed[part], loss)
     return np.sqrt(out)
+
+
+def _starts(bank):
+    """Where the norms of each place's window start."""
+    sizes = window_sizes(bank.grid, bank.radius) * bank.tokens.shape[1]
+    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _window(bank, place, norms, factor):
@@ -214,10 +229,12 @@ def _nearest(near, place, x, allowed=None, loss=None):
     slopes = product(white, near.factor.T)
     length = np.sqrt(squared_norms(slopes))
     usable = length < _LARGEST  # others are compared with every patch
-    lower = near.products(np.where(usable[:, None], -2 * slopes, 0))
+    products = near.products(np.where(usable[:, None], slopes, 0))
+    added = None if loss is None else loss.bounds(near, white, products)
+    lower = np.multiply(products, np.float32(-2), out=products)
     lower += near.norms
-    if loss is not None:
-        lower += loss.bounds(near, white)
+    if added is not None:
+        lower += added
     if allowed is not None:
         for row, images in zip(lower, allowed, strict=True):
             row.reshape(-1, n)[:, ~images] = np.inf
@@ -237,7 +254,7 @@ def _nearest(near, place, x, allowed=None, loss=None):
         limit = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
     close = lower <= np.minimum(limit, np.finfo(np.float32).max)[:, None]
     close[queries, first] = False
-    rows, columns = np.nonzero(close)
+    rows, columns = np.divmod(np.flatnonzero(close), close.shape[1])
     for start in range(0, len(rows), _MEASURED):
         part = slice(start, start + _MEASURED)
         found = _measured(near, x[rows[part]], rows[part], columns[part], loss)
@@ -258,7 +275,6 @@ def _measured(near, x, queries, patches, loss):
 def _nearest_beyond(near, place, x, query, images, loss):
     """Squared distance of one query within the least radius at which there is a patch."""
     bank, radius = near.bank, near.bank.radius
-    n = bank.tokens.shape[1]
     while radius <= max(bank.grid):
         radius = 2 * radius + 1
         runs = window(bank.grid, place, radius)

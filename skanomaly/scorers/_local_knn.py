@@ -206,9 +206,9 @@ class LocalKNNScorer(CrossFittedScorer):
             return np.arange(n_places)
         raise of_an_image(
             ValueError(
-                f"image {tokens.first + tokens.grids.index(grid)} has the grid {grid}, the training "
-                f"images had {model.grid}: places are compared between grids of rows and columns, "
-                "or the same number of patches"
+                f"image {tokens.first + tokens.grids.index(grid)} has the grid {grid}, the "
+                f"training images had {model.grid}: places are compared between grids of rows "
+                "and columns, or of the same number of patches"
             )
         )
 
