@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._optional import require_optional
+from skanomaly.registry._auto import AUTO
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._steps import as_scorer_step, as_transformer, make_steps, set_params
 from skanomaly.registry._table import EMBEDDERS, models
@@ -39,7 +40,8 @@ def create_model(
     ----------
     name : str
         From :func:`list_models`. Or a backbone: a name of :class:`~skanomaly.DinoV2Patches`,
-        ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the scorer ``"knn"``.
+        ``"filterbank"``, ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the scorer
+        ``"auto"``.
     embedder : str, transformer, object with ``embed``, callable or None, default=None
         In place of the model's own embedder: the name of a backbone or of
         :func:`~skanomaly.registry.register_embedder`, or an object. Its ``embed(path)`` returns
@@ -47,7 +49,9 @@ def create_model(
         or what :class:`~skanomaly.FunctionPatches` takes.
     scorer : str, estimator or None, default=None
         In place of the model's own scorer: one with `score_patches`, or a name of
-        :func:`~skanomaly.registry.list_scorers`. ``"knn"`` is :class:`~skanomaly.PatchKNNScorer`
+        :func:`~skanomaly.registry.list_scorers`, or ``"auto"``, the scorer that goes with the
+        embedder: ``"local"`` with the filter bank, else ``"knn"``. ``"local"`` is
+        :class:`~skanomaly.LocalKNNScorer`, ``"knn"`` :class:`~skanomaly.PatchKNNScorer`
         and ``"gaussian"`` :class:`~skanomaly.PatchGaussianScorer` with their own defaults, which
         are 128 components for the latter, here with ``random_state=0``. The name of the scorer
         that the model has already leaves it as it is.
@@ -76,9 +80,9 @@ def create_model(
     Examples
     --------
     >>> from skanomaly import create_model
-    >>> create_model("filterbank", contamination=0.05)
+    >>> create_model("vision_filterbank", contamination=0.05)
     Pipeline(steps=[('emb', FilterBankPatches()),
-                    ('gaussian', PatchGaussianScorer(contamination=0.05, ...))])
+                    ('local', LocalKNNScorer(contamination=0.05))])
 
     An embedder of one's own:
 
@@ -95,21 +99,20 @@ def create_model(
 
     entry = models().get(name)
     if entry is None:
-        steps = [("emb", as_transformer(backbone(name))), as_scorer_step("knn")]
+        steps = [("emb", as_transformer(backbone(name))), ("", None)]
+        scorer = AUTO if scorer is None else scorer
     else:
         if len(entry.steps) == 1 and not (embedder is None and scorer is None):
             raise ValueError(f"{name} is one detector: it takes neither embedder nor scorer")
         if embedder is None:
             _require_extras(name, entry, params)
+        if name in EMBEDDERS and scorer is None and embedder is not None:
+            scorer = AUTO
         steps = make_steps(entry.steps)
-    own = steps[-1][0]
-    keeps_scorer = scorer is None or scorer == own
     if embedder is not None:
         steps[0] = ("emb", as_transformer(embedder))
-        # The settings of the scorer of a model named after its embedder are for that embedder.
-        keeps_scorer = keeps_scorer and name not in EMBEDDERS
-    if not keeps_scorer:
-        steps[-1] = as_scorer_step(own if scorer is None else scorer)
+    if scorer is not None and scorer != steps[-1][0]:
+        steps[-1] = as_scorer_step(scorer, steps[0][1])
     set_params(name, steps, params)
     return steps[0][1] if len(steps) == 1 else Pipeline(steps)
 

@@ -42,14 +42,6 @@ class Entry:
     notes: str = ""
 
 
-# Gaussians for the filter bank, whose components differ in scale and do not suit the cosine.
-FILTER_BANK_SCORER = {
-    "neighborhood": 3,
-    "n_components": None,
-    "topk": 0.005,
-    "random_state": 0,
-}
-
 _CLIP = ("vision", "deep", "clip", "openclip")
 _PROMPTS = (*_CLIP, "prompts", "zero-shot")
 _WINCLIP = {
@@ -62,16 +54,14 @@ _WINCLIP_PAPER = (
 )
 
 _models = {
-    "filterbank": Entry(
-        summary="Filter bank of edges, spots and colours, a Gaussian at each position",
+    "vision_filterbank": Entry(
+        summary="Filter bank of edges, spots and colours, nearest patches near the same place",
         tags=("vision", "no-download", "aligned"),
-        steps=(
-            ("emb", "FilterBankPatches", {}),
-            ("gaussian", "PatchGaussianScorer", FILTER_BANK_SCORER),
-        ),
+        steps=(("emb", "FilterBankPatches", {}), ("local", "LocalKNNScorer", {})),
         licence="none needed: there are no weights",
         image_size=256,
-        notes="No paper: for parts that lie in the same place, where nothing can be downloaded.",
+        notes="No paper: for parts that lie in nearly the same place, where nothing can be "
+        "downloaded.",
     ),
     "vision_anomalydino": Entry(
         summary="Nearest DINOv2 patches of normal images (AnomalyDINO)",

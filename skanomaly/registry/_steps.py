@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
+from skanomaly.registry._auto import AUTO, scorer_for
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import SCORERS, similar
@@ -29,6 +30,9 @@ def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
     """Pairs of a name and an estimator, from the steps of an entry of the table."""
     made = []
     for step, make, params in steps:
+        if make == AUTO:
+            made.append(as_scorer_step(AUTO, made[0][1]))
+            continue
         if "scorers" in params:
             params = {**params, "scorers": make_steps(params["scorers"])}
         estimator = (_our_class(make) if isinstance(make, str) else make)(**params)
@@ -68,8 +72,11 @@ def as_transformer(embedder: Any) -> Any:
     )
 
 
-def as_scorer_step(scorer: Any) -> tuple[str, Any]:
-    """Name and estimator of the step that a scorer, or the name of one, makes."""
+def as_scorer_step(scorer: Any, embedder: Any) -> tuple[str, Any]:
+    """Name and estimator of the step that a scorer, or the name of one, makes.
+
+    ``"auto"`` is the one that goes with the embedder.
+    """
     from sklearn.base import clone
 
     from skanomaly._pipelines import check_patch_scorer, split_pipeline
@@ -77,12 +84,14 @@ def as_scorer_step(scorer: Any) -> tuple[str, Any]:
     if not isinstance(scorer, str):
         check_patch_scorer(split_pipeline(scorer).scorer)
         return "scorer", clone(scorer)
+    if scorer == AUTO:
+        scorer = scorer_for(embedder)
     if scorer not in SCORERS:
         import_installed_plugins()
     if scorer not in SCORERS:
         raise ValueError(
             f"there is no scorer named {scorer!r}{similar(scorer, SCORERS)} Known: "
-            f"{sorted(SCORERS)}"
+            f"{sorted([AUTO, *SCORERS])}"
         )
     made = SCORERS[scorer]()
     check_patch_scorer(split_pipeline(made).scorer, f"the scorer {scorer!r}")
