@@ -37,6 +37,11 @@ class Metric:
     regularization: float
     pooled: FloatArray
 
+    @property
+    def ridge(self) -> float:
+        """What is added to the diagonal; without whitening it is all there is."""
+        return 1.0 if self.whitening is None else self.regularization
+
     def own_share(self, n_tokens: int) -> float:
         """Share of a place's own covariance, of so many tokens, in its metric."""
         if self.whitening != "local" or n_tokens < 2:
@@ -369,6 +374,45 @@ def fit_local_bank(
 def _scatter(x, valid, mean):
     residuals = np.where(valid[:, None], x.astype(np.float64) - mean, 0)
     return product(residuals.T, residuals)
+
+
+def changes_without(bank: LocalBank, groups: IntArray) -> dict[int, tuple[FloatArray, FloatArray]]:
+    """What the pooled covariance, and the variances, grow by without each group of images.
+
+    Parameters
+    ----------
+    bank : LocalBank
+        Of all patches, not thinned.
+    groups : ndarray of shape (n,), int
+        Group of each image of the bank.
+
+    Returns
+    -------
+    dict of int to (ndarray of shape (dim, dim), ndarray of shape (dim,))
+        In the units of the bank, by the group.
+    """
+    counts = np.count_nonzero(bank.valid, axis=1)
+    totals = bank.tokens.sum(axis=(0, 1), dtype=np.float64)
+    squares = np.einsum("pnd,pnd->d", bank.tokens, bank.tokens, dtype=np.float64)
+    before = squares / counts.sum() - np.square(totals / counts.sum())
+    found = {}
+    for group in np.unique(groups).tolist():
+        members = np.flatnonzero(groups == group)
+        x = bank.tokens[:, members].astype(np.float64)
+        valid = bank.valid[:, members, None]
+        sizes = valid.sum(axis=1)
+        rest = np.maximum(counts[:, None] - sizes, 1)
+        residuals = np.where(valid, x - bank.means[:, None], 0)
+        moved = residuals.sum(axis=1) / np.sqrt(rest)
+        flat = residuals.reshape(-1, x.shape[2])
+        lost = product(flat.T, flat) + product(moved.T, moved)
+        n_rest = counts.sum() - sizes.sum()
+        pooled = (bank.metric.pooled * counts.sum() - lost) / n_rest
+        mean = (totals - x.sum(axis=(0, 1))) / n_rest
+        after = (squares - np.square(x).sum(axis=(0, 1))) / n_rest - np.square(mean)
+        change = np.where(before > 1e-6, after / np.where(before > 1e-6, before, 1) - 1, 0)
+        found[group] = pooled - bank.metric.pooled, change
+    return found
 
 
 def _thinned(tokens, valid, seen, n_kept):

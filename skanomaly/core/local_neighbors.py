@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.local_bank import EPS32, LocalBank, window, window_sizes
+from skanomaly.core.local_bank import EPS32, LocalBank, changes_without, window, window_sizes
 from skanomaly.core.products import exact_product, product, squared_norms
 
 _BLOCK = 2**18  # distances at a time: so many stay in the cache
@@ -47,11 +47,11 @@ class _Window:
             start += len(near)
         return out
 
-    def white(self, x, near):
-        """``(x - b) @ factor`` of rows and the numbers of patches, rounded alike in any batch."""
+    def patches(self, numbers):
+        """Patches by their number in the window."""
         places = np.concatenate([np.arange(run.start, run.stop) for run in self.runs])
         n = self.bank.tokens.shape[1]
-        return exact_product(x - self.bank.tokens[places[near // n], near % n], self.factor)
+        return self.bank.tokens[places[numbers // n], numbers % n]
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> Fl
         step = max(1, _BLOCK // len(norms))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            out[part] = _nearest(near, place, bank.standardised(tokens[part]))
+            out[part] = _nearest(near, place, bank.standardised(tokens[part]))[0]
     return np.sqrt(out)
 
 
 def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> FloatArray:
-    """Distance of training patches to the nearest of other groups, by metrics without their own.
+    """Distance of training patches to the nearest of other groups, as of a bank without their own.
 
     Parameters
     ----------
@@ -179,10 +179,14 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
     The covariance of a place loses exactly the patches of the group. With `N` tokens of scatter
     `S`, of which the g rows of `R` (less the mean) are left out, the scatter of the rest is
     ``S - R'(I + 11'/(N - g))R``: its inverse follows from that of `S` by a product with `R`
-    (Sherman, Morrison and Woodbury), which is one of those that the search takes anyway. The
-    covariance that is pooled over all places, and the standardisation, stay as they are.
+    (Sherman, Morrison and Woodbury), which is one of those that the search takes anyway. What a
+    group has in the covariance pooled over all places, and in the standardisation, is little: the
+    squared distance to the patch that is found loses it to first order, ``w'Dw`` with `D` what the
+    covariance grows by without the group, and `w` the difference times the inverse covariance.
     """
-    out, starts = np.full((len(images), len(bank.tokens)), np.nan), _starts(bank)
+    shape = (len(images), len(bank.tokens))
+    out, slopes, starts = np.full(shape, np.nan), np.zeros((*shape, len(bank.scale))), _starts(bank)
+    own_shares = np.zeros(shape)
     allowed = groups != groups[images][:, None]
     for place, valid in enumerate(bank.valid):
         x, n_tokens = bank.tokens[place].astype(np.float64), int(np.count_nonzero(valid))
@@ -206,8 +210,37 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
                 if share:
                     left_out = np.nonzero(members[part])[1].reshape(len(part), size)
                     loss = _Loss.of(x[left_out] - near.mean, near.factor, share / rest, n_tokens)
-                out[part, place] = _nearest(near, place, x[images[part]], allowed[part], loss)
+                found = _nearest(near, place, x[images[part]], allowed[part], loss)
+                out[part, place], differences = found
+                slopes[part, place] = _slopes(near, differences, loss)
+                own_shares[part, place] = share
+    changes = changes_without(bank, groups)
+    for k, image in enumerate(images):
+        out[k] = _changed(out[k], slopes[k], own_shares[k], changes[groups[image]], bank.metric)
     return np.sqrt(out)
+
+
+def _slopes(near, differences, loss):
+    """Differences times the inverse covariance."""
+    white = exact_product(differences, near.factor)
+    if loss is not None:
+        along = np.einsum("qgd,qd->qg", loss.white, white)
+        along = np.einsum("qgh,qh->qg", loss.gains, along)
+        along = np.einsum("qhg,qh->qg", loss.gains, along)
+        white = white + np.einsum("qgd,qg->qd", loss.white, along)
+    return exact_product(white, np.ascontiguousarray(near.factor.T))
+
+
+def _changed(squared, slopes, own_shares, change, metric):
+    """Squared distances of an image, for what its group has in what all places share."""
+    pooled, spread = change
+    lost = np.square(slopes) @ spread * metric.ridge
+    if metric.whitening is not None:
+        along = np.einsum("pd,pd->p", product(slopes, pooled), slopes)
+        lost += (1 - own_shares) * along
+    # 1 / (1 + a) for 1 - a: equal to first order, and never negative.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(squared > 0, squared / (1 + np.maximum(lost / squared, -0.5)), squared)
 
 
 def _starts(bank):
@@ -223,7 +256,10 @@ def _window(bank, place, norms, factor):
 
 
 def _nearest(near, place, x, allowed=None, loss=None):
-    """Squared distance of each query to the nearest patch of a window, of the images allowed."""
+    """Squared distance of each query to the nearest patch of a window, and the difference from it.
+
+    Only of the images that are allowed.
+    """
     dim, n = x.shape[1], near.bank.tokens.shape[1]
     white = product(x - near.mean, near.factor)
     slopes = product(white, near.factor.T)
@@ -240,7 +276,7 @@ def _nearest(near, place, x, allowed=None, loss=None):
             row.reshape(-1, n)[:, ~images] = np.inf
     first = lower.argmin(axis=1)
     queries = np.arange(len(x))
-    best = _measured(near, x, queries, first, loss)
+    best, nearest = _measured(near, x, queries, first, loss), near.patches(first)
     # No patch whose bound is above this can be measured as nearer.
     slack = float(np.linalg.norm(near.factor)) * np.sqrt(dim) * 2.0**-22
     slack = slack * (np.sqrt(squared_norms(x)) + near.bank.longest)
@@ -258,22 +294,26 @@ def _nearest(near, place, x, allowed=None, loss=None):
     for start in range(0, len(rows), _MEASURED):
         part = slice(start, start + _MEASURED)
         found = _measured(near, x[rows[part]], rows[part], columns[part], loss)
-        np.minimum.at(best, rows[part], found)
+        order = np.lexsort((found, rows[part]))
+        order = order[np.concatenate([[True], np.diff(rows[part][order]) > 0])]
+        order = order[found[order] < best[rows[part][order]]]
+        nearer = rows[part][order]
+        best[nearer], nearest[nearer] = found[order], near.patches(columns[part][order])
     for k in np.flatnonzero(np.isinf(lower[queries, first])):
         images = None if allowed is None else allowed[k]
-        best[k] = _nearest_beyond(near, place, x[k], k, images, loss)
-    return best
+        best[k], nearest[k] = _nearest_beyond(near, place, x[k], k, images, loss)
+    return best, x - nearest
 
 
 def _measured(near, x, queries, patches, loss):
     """Squared distances of queries to patches, in float64."""
-    white = near.white(x, patches)
+    white = exact_product(x - near.patches(patches), near.factor)  # alike in any batch
     squared = squared_norms(white)
     return squared if loss is None else squared + loss.added(white, queries)
 
 
 def _nearest_beyond(near, place, x, query, images, loss):
-    """Squared distance of one query within the least radius at which there is a patch."""
+    """The same of one query, within the least radius at which there is a patch."""
     bank, radius = near.bank, near.bank.radius
     while radius <= max(bank.grid):
         radius = 2 * radius + 1
@@ -284,5 +324,6 @@ def _nearest_beyond(near, place, x, query, images, loss):
             wide = _Window(bank, runs, near.norms, near.mean, near.factor)
             queries = np.full(len(patches), query)
             rows = np.broadcast_to(x, (len(patches), len(x)))
-            return _measured(wide, rows, queries, patches, loss).min()
+            found = _measured(wide, rows, queries, patches, loss)
+            return found.min(), wide.patches(patches[[found.argmin()]])[0]
     raise ValueError("there is no patch of another image to compare with")
