@@ -40,6 +40,7 @@ def known_models(incomplete: str) -> list[str]:
 
     return [name for name in list_models() if name.startswith(incomplete)]
 
+
 def known_scorers(incomplete: str) -> list[str]:
     """Names of scorers that begin so, for the shell."""
     from skanomaly.registry import list_scorers
