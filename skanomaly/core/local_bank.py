@@ -27,7 +27,7 @@ class Metric:
     Attributes
     ----------
     whitening : {"local", "shared"} or None
-    shrinkage, regularization : float
+    shrinkage, regularization, prior : float
     pooled : ndarray of shape (dim, dim), float64
         Covariance of standardised tokens within places.
     """
@@ -35,12 +35,16 @@ class Metric:
     whitening: Whitening
     shrinkage: float
     regularization: float
+    prior: float
     pooled: FloatArray
 
-    @property
-    def ridge(self) -> float:
-        """What is added to the diagonal; without whitening it is all there is."""
-        return 1.0 if self.whitening is None else self.regularization
+    def ridge(self, n_tokens: int) -> float:
+        """What is added to the diagonal, of so many tokens; without whitening it is all there is.
+
+        As if `prior` tokens of unit covariance had been seen besides: of few images a covariance
+        says little.
+        """
+        return 1.0 if self.whitening is None else self.regularization + self.prior / max(1, n_tokens)
 
     def own_share(self, n_tokens: int) -> float:
         """Share of a place's own covariance, of so many tokens, in its metric."""
@@ -69,7 +73,7 @@ class Metric:
         covariance = (1 - own) * self.pooled
         if own:
             covariance += own / n_tokens * scatter.astype(np.float64, copy=False)
-        covariance.flat[:: len(covariance) + 1] += self.regularization
+        covariance.flat[:: len(covariance) + 1] += self.ridge(n_tokens)
         return whitening_factor(covariance)
 
 
@@ -292,6 +296,7 @@ def fit_local_bank(
     whitening: Whitening,
     shrinkage: float,
     regularization: float,
+    prior: float,
     n_kept: int | None = None,
 ) -> LocalBank:
     """Sort the patches of normal images by their place, and learn the metric of each place.
@@ -313,6 +318,8 @@ def fit_local_bank(
         In [0, 1].
     regularization : float
         More than 0.
+    prior : float
+        At least 0, see :meth:`Metric.ridge`.
     n_kept : int or None, default=None
         Patches of each place to keep, chosen by greedy k-center; None for all.
 
@@ -342,13 +349,13 @@ def fit_local_bank(
         pooled += scatter
         if local:
             scatters[place] = scatter
-    metric = Metric(whitening, shrinkage, regularization, pooled / counts.sum())
+    metric = Metric(whitening, shrinkage, regularization, prior, pooled / counts.sum())
     if local:
         factors = scatters  # in its place
         for place in range(n_places):
             factors[place] = metric.factor(scatters[place], int(counts[place]))
     else:
-        factors = metric.factor(np.zeros((dim, dim)), 0)[None]
+        factors = metric.factor(np.zeros((dim, dim)), len(seen))[None]
     sources = seen[None]
     if n_kept is not None and n_kept < len(seen):
         tokens, is_valid, sources = _thinned(tokens, is_valid, seen, n_kept)
