@@ -85,8 +85,7 @@ def demo(
         split = read_mvtec(data)
         guard = Guard(split_files(split), overwrite)
         report = output / "report.html"
-        evaluate_splits(name, model, [split], output / "heatmaps", json_file, guard, report
-        )
+        evaluate_splits(name, model, [split], output / "heatmaps", json_file, guard, report)
         print(
             f"Where 10% of all good parts are flagged, it is 2% to 18% of {_N_GOOD} of them, by "
             "chance: so few cannot tell these shares apart.\n"

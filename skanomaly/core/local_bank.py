@@ -44,7 +44,9 @@ class Metric:
         As if `prior` tokens of unit covariance had been seen besides: of few images a covariance
         says little.
         """
-        return 1.0 if self.whitening is None else self.regularization + self.prior / max(1, n_tokens)
+        return (
+            1.0 if self.whitening is None else self.regularization + self.prior / max(1, n_tokens)
+        )
 
     def own_share(self, n_tokens: int) -> float:
         """Share of a place's own covariance, of so many tokens, in its metric."""
@@ -52,13 +54,14 @@ class Metric:
             return 0.0
         return 1 - self.shrinkage
 
-    def factor(self, scatter: FloatArray, n_tokens: int) -> FloatArray:
+    def factor(self, scatter: FloatArray | None, n_tokens: int) -> FloatArray:
         """L of a place, float32: distances are ``|(x - b) L|``.
 
         Parameters
         ----------
-        scatter : ndarray of shape (dim, dim)
-            Sum of the outer products of the place's tokens without their mean.
+        scatter : ndarray of shape (dim, dim) or None
+            Sum of the outer products of the place's tokens without their mean, for
+            ``whitening="local"``.
         n_tokens : int
             How many they are.
 
@@ -71,7 +74,7 @@ class Metric:
             return np.eye(len(self.pooled), dtype=np.float32)
         own = self.own_share(n_tokens)
         covariance = (1 - own) * self.pooled
-        if own:
+        if own and scatter is not None:
             covariance += own / n_tokens * scatter.astype(np.float64, copy=False)
         covariance.flat[:: len(covariance) + 1] += self.ridge(n_tokens)
         return whitening_factor(covariance)
@@ -101,6 +104,8 @@ class LocalBank:
     norms : ndarray, float32
         Of each patch in the window of each place, window after window: no more than its squared
         distance to the mean of the place, infinite for masked patches.
+    starts : ndarray of shape (n_places + 1,), int
+        Where the norms of each place start.
     longest : float
         Length of the longest of `tokens`.
     metric : Metric
@@ -116,6 +121,7 @@ class LocalBank:
     means: FloatArray
     factors: FloatArray
     norms: FloatArray
+    starts: IntArray
     longest: float
     metric: Metric
 
@@ -144,6 +150,38 @@ class LocalBank:
         ndarray of shape (dim, dim), float32
         """
         return self.factors[place if len(self.factors) > 1 else 0]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether each place has its own metric."""
+        return self.metric.whitening == "local"
+
+    def count(self, place: int) -> int:
+        """How many tokens the metric of a place is learned from.
+
+        Parameters
+        ----------
+        place : int
+
+        Returns
+        -------
+        int
+            Of images, where all places share it.
+        """
+        return int(np.count_nonzero(self.valid[place])) if self.is_local else self.valid.shape[1]
+
+    def norms_of(self, place: int) -> FloatArray:
+        """The part of `norms` of one place.
+
+        Parameters
+        ----------
+        place : int
+
+        Returns
+        -------
+        ndarray of shape (n_window_places * n,), float32
+        """
+        return self.norms[self.starts[place] : self.starts[place + 1]]
 
     def scatter(self, place: int) -> FloatArray:
         """Sum of the outer products of the tokens of a place without their mean.
@@ -355,7 +393,7 @@ def fit_local_bank(
         for place in range(n_places):
             factors[place] = metric.factor(scatters[place], int(counts[place]))
     else:
-        factors = metric.factor(np.zeros((dim, dim)), len(seen))[None]
+        factors = metric.factor(None, len(seen))[None]
     sources = seen[None]
     if n_kept is not None and n_kept < len(seen):
         tokens, is_valid, sources = _thinned(tokens, is_valid, seen, n_kept)
@@ -371,6 +409,7 @@ def fit_local_bank(
         means=means,
         factors=factors,
         norms=np.empty(0, dtype=np.float32),
+        starts=np.concatenate([[0], np.cumsum(window_sizes(grid, radius) * tokens.shape[1])]),
         longest=float(np.sqrt(max(squared))),
         metric=metric,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.local_bank import EPS32, LocalBank, changes_without, window, window_sizes
+from skanomaly.core.local_bank import EPS32, LocalBank, changes_without, window
 from skanomaly.core.products import exact_product, product, squared_norms
 
 _BLOCK = 2**18  # distances at a time: so many stay in the cache
@@ -144,13 +144,12 @@ def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> Fl
     mean `m`, of which the last is kept; patches that a bound of its rounding does not rule out are
     measured in float64.
     """
-    out, starts = np.empty(len(tokens)), _starts(bank)
+    out = np.empty(len(tokens))
     order = np.argsort(places, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
         place = int(places[rows[0]])
-        norms = bank.norms[starts[place] : starts[place + 1]]
-        near = _window(bank, place, norms, bank.factor(place))
-        step = max(1, _BLOCK // len(norms))
+        near = _window(bank, place, bank.norms_of(place), bank.factor(place))
+        step = max(1, _BLOCK // len(near.norms))
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             out[part] = _nearest(near, place, bank.standardised(tokens[part]))[0]
@@ -184,25 +183,20 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
     squared distance to the patch that is found loses it to first order, ``w'Dw`` with `D` what the
     covariance grows by without the group, and `w` the difference times the inverse covariance.
     """
-    shape = (len(images), len(bank.tokens))
-    out, slopes, starts = np.full(shape, np.nan), np.zeros((*shape, len(bank.scale))), _starts(bank)
-    own_shares = np.zeros(shape)
+    out = np.full((len(images), len(bank.tokens)), np.nan)
+    slopes = np.zeros((*out.shape, len(bank.scale)))
+    shares, ridges = np.zeros(out.shape), np.zeros(out.shape)
     allowed = groups != groups[images][:, None]
     for place, valid in enumerate(bank.valid):
-        x, n_tokens = bank.tokens[place].astype(np.float64), int(np.count_nonzero(valid))
+        x = bank.tokens[place].astype(np.float64)
         members = ~allowed & valid
-        sizes = np.where(valid[images], members.sum(axis=1), 0)
-        scatter = bank.scatter(place) if bank.metric.whitening == "local" else None
+        # What all places share is learned from images, masked at this place or not.
+        n_tokens, lost = bank.count(place), members if bank.is_local else ~allowed
+        sizes = np.where(valid[images], lost.sum(axis=1), 0)
         for size in np.unique(sizes[sizes > 0]).tolist():
             rest = n_tokens - size
             share = bank.metric.own_share(rest)
-            factor = bank.metric.factor(scatter, rest) if share else bank.factor(place)
-            norms = bank.norms[starts[place] : starts[place + 1]]
-            if share and 64 * size > n_tokens:
-                norms = bank.window_norms(place, factor)
-            elif share:  # the covariance is not as much larger as its divisor is smaller
-                norms = norms * np.float32(rest / n_tokens * (1 - 16 * EPS32))
-            near = _window(bank, place, norms, factor)
+            near = _window_without(bank, place, n_tokens, size)
             step = max(1, _BLOCK // (len(near.norms) * size))
             asked = np.flatnonzero(sizes == size)
             for start in range(0, len(asked), step):
@@ -213,11 +207,31 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
                 found = _nearest(near, place, x[images[part]], allowed[part], loss)
                 out[part, place], differences = found
                 slopes[part, place] = _slopes(near, differences, loss)
-                own_shares[part, place] = share
+                shares[part, place], ridges[part, place] = share, bank.metric.ridge(rest)
     changes = changes_without(bank, groups)
     for k, image in enumerate(images):
-        out[k] = _changed(out[k], slopes[k], own_shares[k], changes[groups[image]], bank.metric)
+        pooled, spread = changes[groups[image]]
+        lost = ridges[k] * (np.square(slopes[k]) @ spread)
+        if bank.metric.whitening is not None:
+            along = np.einsum("pd,pd->p", product(slopes[k], pooled), slopes[k])
+            lost += (1 - shares[k]) * along
+        # 1 / (1 + a) for 1 - a: equal to first order, and never negative.
+        above = out[k] > 0
+        out[k, above] /= 1 + np.maximum(lost[above] / out[k, above], -0.5)
     return np.sqrt(out)
+
+
+def _window_without(bank, place, n_tokens, size):
+    """The window of a place whose metric has the divisor of so many tokens less."""
+    if bank.metric.whitening is None:
+        return _window(bank, place, bank.norms_of(place), bank.factor(place))
+    scatter = bank.scatter(place) if bank.is_local else None
+    factor = bank.metric.factor(scatter, n_tokens - size)
+    if 64 * size > n_tokens:
+        norms = bank.window_norms(place, factor)
+    else:  # the covariance is not as much larger as its divisor is smaller
+        norms = bank.norms_of(place) * np.float32((1 - size / n_tokens) * (1 - 16 * EPS32))
+    return _window(bank, place, norms, factor)
 
 
 def _slopes(near, differences, loss):
@@ -229,24 +243,6 @@ def _slopes(near, differences, loss):
         along = np.einsum("qhg,qh->qg", loss.gains, along)
         white = white + np.einsum("qgd,qg->qd", loss.white, along)
     return exact_product(white, np.ascontiguousarray(near.factor.T))
-
-
-def _changed(squared, slopes, own_shares, change, metric):
-    """Squared distances of an image, for what its group has in what all places share."""
-    pooled, spread = change
-    lost = np.square(slopes) @ spread * metric.ridge
-    if metric.whitening is not None:
-        along = np.einsum("pd,pd->p", product(slopes, pooled), slopes)
-        lost += (1 - own_shares) * along
-    # 1 / (1 + a) for 1 - a: equal to first order, and never negative.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(squared > 0, squared / (1 + np.maximum(lost / squared, -0.5)), squared)
-
-
-def _starts(bank):
-    """Where the norms of each place's window start."""
-    sizes = window_sizes(bank.grid, bank.radius) * bank.tokens.shape[1]
-    return np.concatenate([[0], np.cumsum(sizes)])
 
 
 def _window(bank, place, norms, factor):

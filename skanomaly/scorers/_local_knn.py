@@ -69,6 +69,9 @@ class LocalKNNScorer(CrossFittedScorer):
         Share of the pooled covariance in that of a place, in [0, 1].
     regularization : float, default=0.02
         Added to the diagonal, in units of the variance of each component over all patches.
+    prior : float, default=10.0
+        The covariances are those of the normal patches and of so many more of unit covariance: of
+        few images alone they say little.
     %(topk)s
     %(aggregation)s
     %(contamination)s
@@ -91,6 +94,7 @@ class LocalKNNScorer(CrossFittedScorer):
         "whitening": [StrOptions({"local", "shared"}), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
         "regularization": [Interval(Real, 0, None, closed="neither")],
+        "prior": [Interval(Real, 0, None, closed="left")],
         "coreset": [
             None,
             Interval(Integral, 1, None, closed="left"),
@@ -108,6 +112,7 @@ class LocalKNNScorer(CrossFittedScorer):
         whitening: Literal["local", "shared"] | None = "local",
         shrinkage: float = 0.1,
         regularization: float = 0.02,
+        prior: float = 10.0,
         topk: float = 0.01,
         aggregation: str | float = "topk_mean",
         contamination: float = 0.1,
@@ -117,6 +122,7 @@ class LocalKNNScorer(CrossFittedScorer):
         self.whitening = whitening
         self.shrinkage = shrinkage
         self.regularization = regularization
+        self.prior = prior
         self.topk = topk
         self.aggregation = aggregation
         self.contamination = contamination
@@ -143,6 +149,7 @@ class LocalKNNScorer(CrossFittedScorer):
             whitening=self.whitening,
             shrinkage=self.shrinkage,
             regularization=self.regularization,
+            prior=self.prior,
             n_kept=n_kept if self.coreset is not None else None,
         )
         return _LocalModel(bank, grid, tokens.group_of_image, tokens.n_views)
