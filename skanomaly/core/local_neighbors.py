@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.local_bank import EPS32, LocalBank, changes_without, window
@@ -219,6 +220,53 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
         above = out[k] > 0
         out[k, above] /= 1 + np.maximum(lost[above] / out[k, above], -0.5)
     return np.sqrt(out)
+
+
+def nearest_patches(
+    bank: LocalBank,
+    token: FloatArray,
+    place: int,
+    n_neighbors: int,
+    allowed: NDArray[np.bool_] | None = None,
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """The nearest patches near the place of a token.
+
+    Parameters
+    ----------
+    bank : LocalBank
+    token : ndarray of shape (1, dim)
+    place : int
+    n_neighbors : int
+    allowed : ndarray of shape (n_places, n), bool, optional
+        Patches that are not of the image's group; None for a new image.
+
+    Returns
+    -------
+    places, columns : ndarray of shape (n_found,), int
+        The nearest first; none where no patch is allowed within the radius.
+    distances : ndarray of shape (n_found,), float64
+        In the metric without the group, where the bank has all patches.
+    """
+    loss, near = None, _window(bank, place, bank.norms_of(place), bank.factor(place))
+    x = bank.standardised(token)
+    usable = np.concatenate([bank.valid[run] for run in near.runs])
+    if allowed is not None:
+        usable = usable & np.concatenate([allowed[run] for run in near.runs])
+    if allowed is not None and bank.is_local and len(bank.sources) == 1:
+        left_out = np.flatnonzero(bank.valid[place] & ~allowed[place])
+        n_tokens, size = bank.count(place), len(left_out)
+        near, rest = _window_without(bank, place, n_tokens, size), n_tokens - size
+        share = bank.metric.own_share(rest)
+        if share:
+            residuals = bank.tokens[place, left_out].astype(np.float64) - near.mean
+            loss = _Loss.of(residuals[None], near.factor, share / rest, n_tokens)
+    patches = np.flatnonzero(usable)
+    rows, zeros = np.broadcast_to(x[0], (len(patches), len(x[0]))), np.zeros(len(patches), int)
+    found = np.sqrt(_measured(near, rows, zeros, patches, loss))
+    order = np.argsort(found, kind="stable")[:n_neighbors]
+    places = np.concatenate([np.arange(run.start, run.stop) for run in near.runs])
+    n = bank.tokens.shape[1]
+    return places[patches[order] // n], patches[order] % n, found[order]
 
 
 def _window_without(bank, place, n_tokens, size):

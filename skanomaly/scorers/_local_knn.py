@@ -14,15 +14,17 @@ from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._typing import IntArray
 from skanomaly.core.coreset import coreset_size
+from skanomaly.core.explanations import NeighborPatch, PatchExplanation, grid_sides
 from skanomaly.core.local_bank import (
     LocalBank,
     fit_local_bank,
     nearest_places,
     reference_grid,
 )
-from skanomaly.core.local_neighbors import held_out_distances, local_distances
+from skanomaly.core.local_neighbors import held_out_distances, local_distances, nearest_patches
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._explaining import LEFT_OUT
 from skanomaly.scorers._training_images import calibration_images
 
 
@@ -40,12 +42,15 @@ class _LocalModel:
         Number of the group of each training image.
     n_views : int
         Images of the bank for each training image.
+    sides : ndarray of shape (n_images, 2), int
+        Rows and columns of each training image's patches.
     """
 
     bank: LocalBank
     grid: tuple
     group_of_image: IntArray
     n_views: int
+    sides: IntArray
 
 
 @document(SCORER_DOCS)
@@ -66,13 +71,15 @@ class LocalKNNScorer(CrossFittedScorer):
         places; the pooled one alone; or none, which is the Euclidean distance of standardised
         components.
     shrinkage : float, default=0.1
-        Share of the pooled covariance in that of a place, in [0, 1].
+        Share of the pooled covariance in that of a place, in [0, 1]; for ``whitening="local"``.
     regularization : float, default=0.02
         Added to the diagonal, in units of the variance of each component over all patches.
-    prior : float, default=10.0
-        The covariances are those of the normal patches and of so many more of unit covariance: of
-        few images alone they say little.
-    %(topk)s
+    prior : float, default=30.0
+        Covariances are those of the normal patches and of so many more of unit variance, without
+        correlation: of few images alone they say little.
+    topk : float or int, default=0.005
+        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
+        scores.
     %(aggregation)s
     %(contamination)s
     coreset : float, int or None, default=None
@@ -86,6 +93,55 @@ class LocalKNNScorer(CrossFittedScorer):
     %(calibration_)s
     %(patch_limits_)s
     %(features_in)s
+
+    Notes
+    -----
+    The score of a token x at place p is the least ``sqrt((x - b)' C^-1 (x - b))`` over the normal
+    tokens b around p, in units of standardised components. Of N images ``C = (1 - shrinkage) own +
+    shrinkage pooled + (regularization + prior / N) I``, where `own` is the covariance of the
+    normal tokens at p, and `pooled` the mean of these over all places. A component that is constant
+    in all training images has the mean variance of the others.
+
+    Held-out scores are in closed form: an image, or a group with all its views, that is left out
+    takes a few rows out of a covariance, which changes its inverse by a product with these rows,
+    exactly; what the group has in the pooled covariance and in the standardisation is left out to
+    first order. They agree with a refit without the image within 0.1%% in the median. Of 10 groups
+    or fewer, and with a coreset, models are fitted without each group, or by 10 folds.
+
+    Images of one grid have a place for each patch. In images of other grids a patch has the place
+    at which its centre lies; training images of several grids share one of the most rows and
+    columns that one has. Tokens without a grid, (n_images, patches, dim), need ``radius=0``. At a
+    place around which no training image has a patch, the nearest places that have some count.
+
+    Scores do not depend on the other images of a call, nor on their order, to the last bit. The
+    model takes 4 bytes for each component of each training token, for ``dim ** 2`` numbers a
+    place, and for each pair of a place and a training token in its window: 150 MB for 200 images
+    of 32 x 32 tokens of 102 components. `fit` takes twice the tokens and 8 bytes for each
+    component of the tokens that are calibrated on. Scoring costs one product of a token with all
+    those in its window; images that come together share the reading of the bank.
+
+    Nearest patches within a window are what SPADE [1]_ and later works align images for; each
+    place's own covariance is that of PaDiM [2]_. Their combination is our own.
+
+    References
+    ----------
+    .. [1] Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020.
+    .. [2] Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection
+       and Localization", ICPR 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import LocalKNNScorer
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.normal(size=(40, 8, 8, 5)) + np.arange(8)[:, None]
+    >>> bad = rng.normal(size=(1, 8, 8, 5)) + np.arange(8)[:, None]
+    >>> bad[0, 2, 3] = good[0, 7, 3]  # a normal patch, in another place
+    >>> scorer = LocalKNNScorer().fit(good)
+    >>> scorer.predict(bad)
+    array([-1])
+    >>> np.argwhere(scorer.score_patches(bad)[0] == scorer.score_patches(bad).max())
+    array([[2, 3]])
     """
 
     _parameter_constraints: dict = {
@@ -112,8 +168,8 @@ class LocalKNNScorer(CrossFittedScorer):
         whitening: Literal["local", "shared"] | None = "local",
         shrinkage: float = 0.1,
         regularization: float = 0.02,
-        prior: float = 10.0,
-        topk: float = 0.01,
+        prior: float = 30.0,
+        topk: float = 0.005,
         aggregation: str | float = "topk_mean",
         contamination: float = 0.1,
         coreset: float | None = None,
@@ -152,7 +208,9 @@ class LocalKNNScorer(CrossFittedScorer):
             prior=self.prior,
             n_kept=n_kept if self.coreset is not None else None,
         )
-        return _LocalModel(bank, grid, tokens.group_of_image, tokens.n_views)
+        return _LocalModel(
+            bank, grid, tokens.group_of_image, tokens.n_views, grid_sides(tokens.grids)
+        )
 
     def _reference(self, tokens):
         """The grid of places, for training images of one grid or several."""
@@ -199,6 +257,31 @@ class LocalKNNScorer(CrossFittedScorer):
         columns = np.searchsorted(sources, images * model.n_views)
         groups = model.group_of_image[sources // model.n_views]
         return held_out_distances(model.bank, columns, groups)
+
+    def _explain_row(self, tokens, row, n_neighbors):
+        model, known = self._model, int(self._fingerprints.match(tokens)[0])
+        place, allowed = int(self._places(model, tokens)[row]), None
+        sources = model.bank.sources
+        if known >= 0:
+            of_patch = model.group_of_image[sources // model.n_views]
+            allowed = np.broadcast_to(
+                of_patch != model.group_of_image[known], model.bank.valid.shape
+            )
+        places, columns, distances = nearest_patches(
+            model.bank, tokens.values[row : row + 1], place, n_neighbors, allowed
+        )
+        found = []
+        for near, number, distance in zip(places, columns, distances.tolist(), strict=True):
+            image, view = divmod(
+                int(sources[near if len(sources) > 1 else 0, number]), model.n_views
+            )
+            grid = (int(model.sides[image][0]), int(model.sides[image][1]))
+            own = model.grid if len(model.grid) == 2 else (1, model.grid[0])
+            patch = int(nearest_places(own, grid)[near])
+            name = int(self._train_numbers[image])
+            found.append(NeighborPatch(name, view, *divmod(patch, grid[1]), grid, distance))
+        note = LEFT_OUT if known >= 0 else ""
+        return PatchExplanation("neighbors", neighbors=tuple(found), note=note)
 
     def _places(self, model, tokens):
         """The place of each row of tokens."""
