@@ -61,9 +61,7 @@ CASES = [
     pytest.param(
         scorer,
         surface,
-        marks=()
-        if (number, surface) in {(0, "fabric"), (3, "disc"), (4, "disc")}
-        else pytest.mark.slow,
+        marks=() if (number, surface) in QUICK else pytest.mark.slow,
         id=f"{surface}-{scorer!r}",
     )
     for number, scorer in enumerate(SCORERS)

@@ -41,11 +41,13 @@ class Metric:
     def ridge(self, n_tokens: int) -> float:
         """What is added to the diagonal, of so many tokens; without whitening it is all there is.
 
-        As if `prior` tokens of unit covariance had been seen besides: of few images a covariance
-        says little.
+        Of few images a covariance says little: more than `prior` of them are needed for it to
+        count more than the spread of each component.
         """
         return (
-            1.0 if self.whitening is None else self.regularization + self.prior / max(1, n_tokens)
+            1.0
+            if self.whitening is None
+            else self.regularization + (self.prior / max(1, n_tokens)) ** 2
         )
 
     def own_share(self, n_tokens: int) -> float:

@@ -277,8 +277,8 @@ def _window_without(bank, place, n_tokens, size):
     factor = bank.metric.factor(scatter, n_tokens - size)
     if 64 * size > n_tokens:
         norms = bank.window_norms(place, factor)
-    else:  # the covariance is not as much larger as its divisor is smaller
-        norms = bank.norms_of(place) * np.float32((1 - size / n_tokens) * (1 - 16 * EPS32))
+    else:  # no part of the covariance grows by more than the square of how its divisor shrinks
+        norms = bank.norms_of(place) * np.float32((1 - size / n_tokens) ** 2 * (1 - 16 * EPS32))
     return _window(bank, place, norms, factor)
 
 

@@ -28,7 +28,7 @@ class UnknownParameterError(ValueError):
 
 def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
     """Pairs of a name and an estimator, from the steps of an entry of the table."""
-    made = []
+    made: list[tuple[str, Any]] = []
     for step, make, params in steps:
         if make == AUTO:
             made.append(as_scorer_step(AUTO, made[0][1]))

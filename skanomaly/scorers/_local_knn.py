@@ -75,8 +75,8 @@ class LocalKNNScorer(CrossFittedScorer):
     regularization : float, default=0.02
         Added to the diagonal, in units of the variance of each component over all patches.
     prior : float, default=30.0
-        Covariances are those of the normal patches and of so many more of unit variance, without
-        correlation: of few images alone they say little.
+        Of so many images the covariances count as much as the spread of each component over all
+        patches, of fewer less: ``(prior / n_images) ** 2`` is added to the diagonal too.
     topk : float or int, default=0.005
         For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
         scores.
@@ -98,7 +98,7 @@ class LocalKNNScorer(CrossFittedScorer):
     -----
     The score of a token x at place p is the least ``sqrt((x - b)' C^-1 (x - b))`` over the normal
     tokens b around p, in units of standardised components. Of N images ``C = (1 - shrinkage) own +
-    shrinkage pooled + (regularization + prior / N) I``, where `own` is the covariance of the
+    shrinkage pooled + (regularization + (prior / N)^2) I``, where `own` is the covariance of the
     normal tokens at p, and `pooled` the mean of these over all places. A component that is constant
     in all training images has the mean variance of the others.
 

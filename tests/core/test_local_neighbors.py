@@ -13,7 +13,7 @@ OPTIONS = {
     "whitening": "local",
     "shrinkage": 0.1,
     "regularization": 0.02,
-    "prior": 1.5,
+    "prior": 5.0,
 }
 
 
@@ -45,7 +45,7 @@ def in_loops(train, new, radius, whitening, shrinkage, regularization, prior):
         for j in range(width):
             x = np.array([image[i, j] for image in train if not np.isnan(image[i, j]).any()])
             scatter = sum(np.outer(r, r) for r in x - x.mean(axis=0))
-            covariances[i, j] = scatter / len(x), regularization + prior / len(x)
+            covariances[i, j] = scatter / len(x), regularization + (prior / len(x)) ** 2
             pooled, count = pooled + scatter, count + len(x)
     pooled /= count
     out = np.empty(new.shape[:3])
@@ -55,7 +55,7 @@ def in_loops(train, new, radius, whitening, shrinkage, regularization, prior):
             if whitening == "local":
                 covariance = (1 - shrinkage) * own + shrinkage * pooled + ridge * np.eye(dim)
             elif whitening == "shared":
-                covariance = pooled + (regularization + prior / n) * np.eye(dim)
+                covariance = pooled + (regularization + (prior / n) ** 2) * np.eye(dim)
             else:
                 covariance = np.eye(dim)
             inverse = np.linalg.inv(covariance)
