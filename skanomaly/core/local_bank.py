@@ -2,84 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.coreset import greedy_k_center
-from skanomaly.core.gaussian import whitening_factor
+from skanomaly.core.local_metric import Metric, Whitening
+from skanomaly.core.local_places import window, window_sizes
 from skanomaly.core.products import product
 from skanomaly.core.standardisation import standardisation
 
-Whitening: TypeAlias = Literal["local", "shared"] | None
-
 EPS32 = float(np.finfo(np.float32).eps)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How the distances of a place are measured.
-
-    Attributes
-    ----------
-    whitening : {"local", "shared"} or None
-    shrinkage, regularization, prior : float
-    pooled : ndarray of shape (dim, dim), float64
-        Covariance of standardised tokens within places.
-    """
-
-    whitening: Whitening
-    shrinkage: float
-    regularization: float
-    prior: float
-    pooled: FloatArray
-
-    def ridge(self, n_tokens: int) -> float:
-        """What is added to the diagonal, of so many tokens; without whitening it is all there is.
-
-        Of few images a covariance says little: more than `prior` of them are needed for it to
-        count more than the spread of each component.
-        """
-        return (
-            1.0
-            if self.whitening is None
-            else self.regularization + (self.prior / max(1, n_tokens)) ** 2
-        )
-
-    def own_share(self, n_tokens: int) -> float:
-        """Share of a place's own covariance, of so many tokens, in its metric."""
-        if self.whitening != "local" or n_tokens < 2:
-            return 0.0
-        return 1 - self.shrinkage
-
-    def factor(self, scatter: FloatArray | None, n_tokens: int) -> FloatArray:
-        """L of a place, float32: distances are ``|(x - b) L|``.
-
-        Parameters
-        ----------
-        scatter : ndarray of shape (dim, dim) or None
-            Sum of the outer products of the place's tokens without their mean, for
-            ``whitening="local"``.
-        n_tokens : int
-            How many they are.
-
-        Returns
-        -------
-        ndarray of shape (dim, dim), float32
-            As :func:`skanomaly.core.gaussian.whitening_factor` leaves it.
-        """
-        if self.whitening is None:
-            return np.eye(len(self.pooled), dtype=np.float32)
-        own = self.own_share(n_tokens)
-        covariance = (1 - own) * self.pooled
-        if own and scatter is not None:
-            covariance += own / n_tokens * scatter.astype(np.float64, copy=False)
-        covariance.flat[:: len(covariance) + 1] += self.ridge(n_tokens)
-        return whitening_factor(covariance)
 
 
 @dataclass(frozen=True)
@@ -225,107 +160,6 @@ class LocalBank:
         return np.concatenate(found)
 
 
-def reference_grid(grids: Sequence[tuple[int, ...]]) -> tuple[int, int]:
-    """The places that images of some grids share: the most rows and columns that one has.
-
-    Parameters
-    ----------
-    grids : sequence of tuple of int
-        ``(grid_h, grid_w)`` of each image.
-
-    Returns
-    -------
-    tuple of int
-
-    Examples
-    --------
-    >>> from skanomaly.core.local_bank import reference_grid
-    >>> reference_grid([(4, 5), (3, 6)])
-    (4, 6)
-    """
-    rows, columns = np.max(list(grids), axis=0)
-    return int(rows), int(columns)
-
-
-def nearest_places(grid: tuple[int, int], reference: tuple[int, int]) -> IntArray:
-    """The place of another grid that lies where each place of a grid does.
-
-    Parameters
-    ----------
-    grid : tuple of int
-    reference : tuple of int
-        The other grid.
-
-    Returns
-    -------
-    ndarray of shape (grid_h * grid_w,), int
-        Numbers of places of `reference`, row by row.
-
-    Examples
-    --------
-    >>> from skanomaly.core.local_bank import nearest_places
-    >>> nearest_places((2, 2), (2, 4))
-    array([1, 3, 5, 7])
-    """
-    rows, columns = (
-        (2 * np.arange(side) + 1) * other // (2 * side)
-        for side, other in zip(grid, reference, strict=True)
-    )
-    return (rows[:, None] * reference[1] + columns).ravel()
-
-
-def window(grid: tuple[int, int], place: int, radius: int) -> list[slice]:
-    """Runs of the places within `radius` rows and columns of one, a run a row.
-
-    Parameters
-    ----------
-    grid : tuple of int
-    place : int
-    radius : int
-
-    Returns
-    -------
-    list of slice
-
-    Examples
-    --------
-    >>> from skanomaly.core.local_bank import window
-    >>> window((3, 4), 0, 1)
-    [slice(0, 2, None), slice(4, 6, None)]
-    """
-    row, column = divmod(place, grid[1])
-    first, last = max(0, column - radius), min(grid[1], column + radius + 1)
-    return [
-        slice(r * grid[1] + first, r * grid[1] + last)
-        for r in range(max(0, row - radius), min(grid[0], row + radius + 1))
-    ]
-
-
-def window_sizes(grid: tuple[int, int], radius: int) -> IntArray:
-    """How many places there are in the window of each place.
-
-    Parameters
-    ----------
-    grid : tuple of int
-    radius : int
-
-    Returns
-    -------
-    ndarray of shape (n_places,), int
-
-    Examples
-    --------
-    >>> from skanomaly.core.local_bank import window_sizes
-    >>> window_sizes((2, 3), 1)
-    array([4, 6, 4, 4, 6, 4])
-    """
-    rows, columns = (
-        np.minimum(np.arange(side) + radius + 1, side) - np.maximum(np.arange(side) - radius, 0)
-        for side in grid
-    )
-    return np.outer(rows, columns).ravel()
-
-
 def fit_local_bank(
     values: FloatArray,
     valid: NDArray[np.bool_],
@@ -422,45 +256,6 @@ def fit_local_bank(
 def _scatter(x, valid, mean):
     residuals = np.where(valid[:, None], x.astype(np.float64) - mean, 0)
     return product(residuals.T, residuals)
-
-
-def changes_without(bank: LocalBank, groups: IntArray) -> dict[int, tuple[FloatArray, FloatArray]]:
-    """What the pooled covariance, and the variances, grow by without each group of images.
-
-    Parameters
-    ----------
-    bank : LocalBank
-        Of all patches, not thinned.
-    groups : ndarray of shape (n,), int
-        Group of each image of the bank.
-
-    Returns
-    -------
-    dict of int to (ndarray of shape (dim, dim), ndarray of shape (dim,))
-        In the units of the bank, by the group.
-    """
-    counts = np.count_nonzero(bank.valid, axis=1)
-    totals = bank.tokens.sum(axis=(0, 1), dtype=np.float64)
-    squares = np.einsum("pnd,pnd->d", bank.tokens, bank.tokens, dtype=np.float64)
-    before = squares / counts.sum() - np.square(totals / counts.sum())
-    found = {}
-    for group in np.unique(groups).tolist():
-        members = np.flatnonzero(groups == group)
-        x = bank.tokens[:, members].astype(np.float64)
-        valid = bank.valid[:, members, None]
-        sizes = valid.sum(axis=1)
-        rest = np.maximum(counts[:, None] - sizes, 1)
-        residuals = np.where(valid, x - bank.means[:, None], 0)
-        moved = residuals.sum(axis=1) / np.sqrt(rest)
-        flat = residuals.reshape(-1, x.shape[2])
-        lost = product(flat.T, flat) + product(moved.T, moved)
-        n_rest = counts.sum() - sizes.sum()
-        pooled = (bank.metric.pooled * counts.sum() - lost) / n_rest
-        mean = (totals - x.sum(axis=(0, 1))) / n_rest
-        after = (squares - np.square(x).sum(axis=(0, 1))) / n_rest - np.square(mean)
-        change = np.where(before > 1e-6, after / np.where(before > 1e-6, before, 1) - 1, 0)
-        found[group] = pooled - bank.metric.pooled, change
-    return found
 
 
 def _thinned(tokens, valid, seen, n_kept):

@@ -15,13 +15,10 @@ from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._typing import IntArray
 from skanomaly.core.coreset import coreset_size
 from skanomaly.core.explanations import NeighborPatch, PatchExplanation, grid_sides
-from skanomaly.core.local_bank import (
-    LocalBank,
-    fit_local_bank,
-    nearest_places,
-    reference_grid,
-)
-from skanomaly.core.local_neighbors import held_out_distances, local_distances, nearest_patches
+from skanomaly.core.local_bank import LocalBank, fit_local_bank
+from skanomaly.core.local_held_out import held_out_distances, nearest_patches
+from skanomaly.core.local_neighbors import local_distances
+from skanomaly.core.local_places import nearest_places, reference_grid
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import LEFT_OUT
@@ -136,7 +133,7 @@ class LocalKNNScorer(CrossFittedScorer):
     >>> rng = np.random.default_rng(0)
     >>> good = rng.normal(size=(40, 8, 8, 5)) + np.arange(8)[:, None]
     >>> bad = rng.normal(size=(1, 8, 8, 5)) + np.arange(8)[:, None]
-    >>> bad[0, 2, 3] = good[0, 7, 3]  # a normal patch, in another place
+    >>> bad[0, 2, 3] = good[0, 2, 7]  # a normal patch, in another place
     >>> scorer = LocalKNNScorer().fit(good)
     >>> scorer.predict(bad)
     array([-1])
