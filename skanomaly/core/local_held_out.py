@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.local_bank import EPS32, LocalBank
-from skanomaly.core.local_neighbors import measured, nearest, window_of
+from skanomaly.core.local_neighbors import Window, measured, nearest, window_of
 from skanomaly.core.products import exact_product, product, squared_norms
 
 _BLOCK = 2**18  # distances at a time: so many stay in the cache
@@ -35,29 +35,68 @@ class Loss:
     gains: FloatArray
 
     @classmethod
-    def of(cls, residuals, factor, weight, n_tokens):
+    def of(cls, residuals: FloatArray, factor: FloatArray, weight: float, n_tokens: int) -> Loss:
+        """What is lost with some patches.
+
+        Parameters
+        ----------
+        residuals : ndarray of shape (n_queries, size, dim), float64
+            The patches that each query's metric loses, less the mean.
+        factor : ndarray of shape (dim, dim), float64
+            L, of the covariance that still has them, with the divisor that it has without.
+        weight : float
+            Of a patch in that covariance.
+        n_tokens : int
+            How many it has.
+
+        Returns
+        -------
+        Loss
+        """
         white = exact_product(residuals, factor)
         size = white.shape[1]
         rest = (np.eye(size) - 1 / n_tokens) / weight
         lower = np.linalg.cholesky(rest - np.einsum("qgd,qhd->qgh", white, white))
         return cls(white, np.linalg.inv(lower))
 
-    def added(self, white, queries):
-        """What the loss adds to squared distances, from whitened differences."""
+    def added(self, white: FloatArray, queries: IntArray) -> FloatArray:
+        """What the loss adds to squared distances.
+
+        Parameters
+        ----------
+        white : ndarray of shape (n, dim), float64
+            Whitened differences.
+        queries : ndarray of shape (n,), int
+            Of which query each is.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+        """
         along = np.einsum("cgd,cd->cg", self.white[queries], white)
         along = np.einsum("cgh,ch->cg", self.gains[queries], along)
         return squared_norms(along)
 
     @property
-    def stretch(self):
+    def stretch(self) -> FloatArray:
         """By how much it makes distances longer at most, of each query."""
         gains, white = (np.sqrt(np.square(a).sum(axis=(1, 2))) for a in (self.gains, self.white))
         return 1 + gains * white
 
-    def bounds(self, near, white, products):
-        """No more than `added` for each query, of whitened position `white`, and each patch.
+    def bounds(self, near: Window, white: FloatArray, products: FloatArray) -> FloatArray:
+        """No more than `added` for each query and each patch of a window.
 
-        `products` are those of the queries' own slopes: of one patch that is left out, its own.
+        Parameters
+        ----------
+        near : Window
+        white : ndarray of shape (n_queries, dim), float64
+            Whitened queries, less the mean.
+        products : ndarray of shape (n_queries, n_near), float32
+            Of the queries' own slopes: of one patch that is left out, its own.
+
+        Returns
+        -------
+        ndarray of shape (n_queries, n_near), float32
         """
         n_queries, size, dim = self.white.shape
         slopes = product(self.white.reshape(-1, dim), near.factor.T)

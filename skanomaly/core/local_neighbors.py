@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.local_bank import EPS32, LocalBank, window
+from skanomaly.core.local_bank import EPS32, LocalBank
+from skanomaly.core.local_places import window
 from skanomaly.core.products import exact_product, product, squared_norms
 
 _BLOCK = 2**18  # distances at a time: so many stay in the cache
@@ -38,8 +40,17 @@ class Window:
     mean: FloatArray
     factor: FloatArray
 
-    def products(self, left):
-        """Products of rows with each patch, float32."""
+    def products(self, left: FloatArray) -> FloatArray:
+        """Products of rows with each patch.
+
+        Parameters
+        ----------
+        left : ndarray of shape (n, dim)
+
+        Returns
+        -------
+        ndarray of shape (n, n_near), float32
+        """
         left, dim, start = left.astype(np.float32), len(self.mean), 0
         out = np.empty((len(left), len(self.norms)), dtype=np.float32)
         for run in self.runs:
@@ -48,8 +59,17 @@ class Window:
             start += len(near)
         return out
 
-    def patches(self, numbers):
-        """Patches by their number in the window."""
+    def patches(self, numbers: IntArray) -> FloatArray:
+        """Patches by their number in the window.
+
+        Parameters
+        ----------
+        numbers : ndarray of shape (n,), int
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+        """
         places = np.concatenate([np.arange(run.start, run.stop) for run in self.runs])
         n = self.bank.tokens.shape[1]
         return self.bank.tokens[places[numbers // n], numbers % n]
