@@ -27,11 +27,14 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of categories in the layout of MVTec AD")
     parser.add_argument("--model", default="vision_filterbank")
     parser.add_argument("--scorer", default=None)
+    parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=20, help="random splits of each category")
     parser.add_argument("--train", type=int, default=60, help="images to fit to, at most")
     arguments = parser.parse_args()
     for folder in sorted(p for p in arguments.data.iterdir() if (p / "train").is_dir()):
-        model = create_model(arguments.model, scorer=arguments.scorer)
+        model = create_model(
+            arguments.model, scorer=arguments.scorer, image_size=arguments.image_size
+        )
         split = read_mvtec(folder)
         good = [p for p, y in zip(split.test.images, split.test.y, strict=True) if y == 1]
         tokens = model[:-1].fit_transform([*split.train.images, *good])
