@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,16 +174,15 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
                 out[part, place], differences = found
                 slopes[part, place] = _slopes(near, differences, loss)
                 shares[part, place], ridges[part, place] = share, bank.metric.ridge(rest)
-    changes = changes_without(bank, groups)
-    for k, image in enumerate(images):
-        pooled, spread = changes[groups[image]]
-        lost = ridges[k] * (np.square(slopes[k]) @ spread)
-        if bank.metric.whitening is not None:
-            along = np.einsum("pd,pd->p", product(slopes[k], pooled), slopes[k])
-            lost += (1 - shares[k]) * along
-        # 1 / (1 + a) for 1 - a: equal to first order, and never negative.
-        above = out[k] > 0
-        out[k, above] /= 1 + np.maximum(lost[above] / out[k, above], -0.5)
+    for group, pooled, spread in changes_without(bank, groups, np.unique(groups[images])):
+        for k in np.flatnonzero(groups[images] == group):
+            lost = ridges[k] * (np.square(slopes[k]) @ spread)
+            if bank.metric.whitening is not None:
+                along = np.einsum("pd,pd->p", product(slopes[k], pooled), slopes[k])
+                lost += (1 - shares[k]) * along
+            # 1 / (1 + a) for 1 - a: equal to first order, and never negative.
+            above = out[k] > 0
+            out[k, above] /= 1 + np.maximum(lost[above] / out[k, above], -0.5)
     return np.sqrt(out)
 
 
@@ -257,7 +257,9 @@ def _slopes(near, differences, loss):
     return exact_product(white, np.ascontiguousarray(near.factor.T))
 
 
-def changes_without(bank: LocalBank, groups: IntArray) -> dict[int, tuple[FloatArray, FloatArray]]:
+def changes_without(
+    bank: LocalBank, groups: IntArray, wanted: IntArray
+) -> Iterator[tuple[int, FloatArray, FloatArray]]:
     """What the pooled covariance, and the variances, grow by without each group of images.
 
     Parameters
@@ -266,18 +268,22 @@ def changes_without(bank: LocalBank, groups: IntArray) -> dict[int, tuple[FloatA
         Of all patches, not thinned.
     groups : ndarray of shape (n,), int
         Group of each image of the bank.
+    wanted : ndarray of int
+        The groups.
 
-    Returns
-    -------
-    dict of int to (ndarray of shape (dim, dim), ndarray of shape (dim,))
-        In the units of the bank, by the group.
+    Yields
+    ------
+    group : int
+    pooled : ndarray of shape (dim, dim), float64
+        In the units of the bank.
+    spread : ndarray of shape (dim,), float64
+        Relative.
     """
     counts = np.count_nonzero(bank.valid, axis=1)
     totals = bank.tokens.sum(axis=(0, 1), dtype=np.float64)
     squares = np.einsum("pnd,pnd->d", bank.tokens, bank.tokens, dtype=np.float64)
     before = squares / counts.sum() - np.square(totals / counts.sum())
-    found = {}
-    for group in np.unique(groups).tolist():
+    for group in wanted.tolist():
         members = np.flatnonzero(groups == group)
         x = bank.tokens[:, members].astype(np.float64)
         valid = bank.valid[:, members, None]
@@ -292,5 +298,4 @@ def changes_without(bank: LocalBank, groups: IntArray) -> dict[int, tuple[FloatA
         mean = (totals - x.sum(axis=(0, 1))) / n_rest
         after = (squares - np.square(x).sum(axis=(0, 1))) / n_rest - np.square(mean)
         change = np.where(before > 1e-6, after / np.where(before > 1e-6, before, 1) - 1, 0)
-        found[group] = pooled - bank.metric.pooled, change
-    return found
+        yield group, pooled - bank.metric.pooled, change
