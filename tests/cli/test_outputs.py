@@ -581,7 +581,7 @@ def test_what_a_scorer_takes():
             ("--set", "n_neighbors=2"),
             "--set n_neighbors: vision_filterbank has no parameter 'n_neighbors'; --scorer",
         ),
-        (("--set", "knn__coreset=0.1"), "--set knn__coreset: vision_filterbank has no parameter"),
+        (("--set", "knn__n_neighbors=2"), "--set knn__n_neighbors: vision_filterbank has no"),
         (("--set", "emb__layers=3"), "--set emb__layers: vision_filterbank has no parameter"),
     ],
 )
