@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
     from skanomaly.scorers import (
+        LocalKNNScorer,
         PatchGaussianScorer,
         PatchKNNScorer,
         PatchSubspaceScorer,
@@ -77,6 +78,7 @@ __all__ = [
     "FunctionPatches",
     "ImageReadError",
     "ImageUnion",
+    "LocalKNNScorer",
     "OpenClipPatches",
     "PCAForeground",
     "PatchGaussianScorer",
@@ -155,6 +157,7 @@ _EXPORTS = {
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],
     "skanomaly.scorers": [
+        "LocalKNNScorer",
         "PatchGaussianScorer",
         "PatchKNNScorer",
         "PatchSubspaceScorer",

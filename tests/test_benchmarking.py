@@ -260,7 +260,7 @@ def test_what_is_no_data_set(splits, models, counted):
             benchmark(models, [wrong])
     with pytest.raises(TypeError, match="datasets must be a list of DatasetSplit"):
         benchmark(models, "data")
-    gaussian = {"gaussian": create_model("filterbank", image_size=32)}
+    gaussian = {"gaussian": create_model("filterbank", scorer="gaussian", image_size=32)}
     with pytest.raises(ValueError, match="needs at least 3 normal images to train on, not 2"):
         benchmark(gaussian, splits, shots=(4, 2))
     broken = dataclasses.replace(splits[0].test, images=["no.png", *splits[0].test.images[1:]])

@@ -139,6 +139,13 @@ def test_thresholds(names, capsys):
     assert scope["detector"][-1].calibration_["kind"] == "cost"
 
 
+def test_local(names):
+    scope = dict(names)
+    for code in blocks("local.md"):
+        exec(code, scope)
+    assert len(scope["model"][-1].train_scores_) == len(names["good"])
+
+
 def test_no_example_would_download(tiny_clip):
     """Each block was made small, but for the one that brings its own embedder."""
     for code in blocks("clip.md"):

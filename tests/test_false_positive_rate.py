@@ -7,7 +7,13 @@ import pytest
 from scipy.stats import binom
 from sklearn.base import clone
 
-from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, PatchSubspaceScorer
+from skanomaly import (
+    FilterBankPatches,
+    LocalKNNScorer,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    PatchSubspaceScorer,
+)
 from skanomaly._tokens import check_tokens
 from skanomaly.datasets import make_surfaces, read_mvtec
 
@@ -16,11 +22,12 @@ SCORERS = [
     PatchKNNScorer(contamination=CONTAMINATION),
     PatchKNNScorer(metric="euclidean", coreset=0.2, contamination=CONTAMINATION),
     PatchGaussianScorer(neighborhood=3, topk=0.005, contamination=CONTAMINATION),
+    LocalKNNScorer(contamination=CONTAMINATION),
     PatchGaussianScorer("shared", contamination=CONTAMINATION),
     PatchSubspaceScorer(contamination=CONTAMINATION),
 ]
 # With one Gaussian for everything an image weighs too little in its own score to show.
-MEMORISES = SCORERS[:3]
+MEMORISES = SCORERS[:4]
 
 
 def _in_sample_scores(scorer, tokens):
@@ -56,11 +63,12 @@ def _surface_tokens(surface, n, seed):
 
 
 # The quickest scorer of each kind on one surface; all of them everywhere take a minute.
+QUICK = {(0, "fabric"), (3, "disc"), (4, "disc")}
 CASES = [
     pytest.param(
         scorer,
         surface,
-        marks=() if (number, surface) in {(0, "fabric"), (3, "disc")} else pytest.mark.slow,
+        marks=() if (number, surface) in QUICK else pytest.mark.slow,
         id=f"{surface}-{scorer!r}",
     )
     for number, scorer in enumerate(SCORERS)

@@ -80,11 +80,12 @@ def demo(
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
         counts = {"n_good": _N_GOOD, "n_defective": _N_DEFECTIVE}
         write_surfaces(data, surface, images, size, seed, overwrite=overwrite, **counts)
-        model = make_model("filterbank")
+        name = "vision_filterbank"
+        model = make_model(name)
         split = read_mvtec(data)
         guard = Guard(split_files(split), overwrite)
         report = output / "report.html"
-        evaluate_splits("filterbank", model, [split], output / "heatmaps", json_file, guard, report)
+        evaluate_splits(name, model, [split], output / "heatmaps", json_file, guard, report)
         print(
             f"Where 10% of all good parts are flagged, it is 2% to 18% of {_N_GOOD} of them, by "
             "chance: so few cannot tell these shares apart.\n"

@@ -86,7 +86,7 @@ def _first_fault(folder):
         folder / "parts", "fabric", _N_TRAIN, _SIDE, 0, n_good=_N_GOOD, n_defective=_N_DEFECTIVE
     )
     split = read_mvtec(folder / "parts")
-    model = skanomaly.create_model("filterbank", image_size=_SIDE)
+    model = skanomaly.create_model("vision_filterbank", image_size=_SIDE)
     model.fit(list(split.train.images))
     tested = list(split.test.images)
     scores = model.score_samples(tested)

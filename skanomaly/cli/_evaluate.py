@@ -84,7 +84,7 @@ def evaluate(
     ] = None,
     category: Category = None,
     layout: Layout = None,
-    model: ModelName = "filterbank",
+    model: ModelName = "vision_filterbank",
     weights: Weights = None,
     scorer: Scorer = None,
     settings: Settings = None,

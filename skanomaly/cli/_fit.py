@@ -52,7 +52,7 @@ def fit(
             "other: they are held out together where the threshold is found.",
         ),
     ] = False,
-    model: ModelName = "filterbank",
+    model: ModelName = "vision_filterbank",
     weights: Weights = None,
     scorer: Scorer = None,
     settings: Settings = None,

@@ -45,7 +45,7 @@ def known_scorers(incomplete: str) -> list[str]:
     """Names of scorers that begin so, for the shell."""
     from skanomaly.registry import list_scorers
 
-    return [name for name in list_scorers() if name.startswith(incomplete)]
+    return [name for name in ("auto", *list_scorers()) if name.startswith(incomplete)]
 
 
 # Data
@@ -120,8 +120,8 @@ Scorer = Annotated[
         metavar="NAME",
         rich_help_panel=MODEL,
         autocompletion=known_scorers,
-        help="Use this scorer in place of the model's own: gaussian, knn, or one of --plugin. A "
-        "backbone has knn.",
+        help="Use this scorer in place of the model's own: gaussian, knn, local, or one of "
+        "--plugin; or auto, the one that goes with the embedder, which a backbone has.",
     ),
 ]
 Settings = Annotated[

@@ -10,6 +10,7 @@ from scipy.linalg.lapack import dtrtri
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import exact_product, product, rounded_for_products
+from skanomaly.core.standardisation import row_blocks, standardisation, valid_blocks
 
 _BLOCK_BYTES = 2**21  # of float64 at a time: so much stays in the cache
 
@@ -106,7 +107,7 @@ def fit_gaussians(
             covariance = second[p] / count[p] - np.outer(mean[p], mean[p])
         else:
             covariance = shared
-        whitening[p] = _whitening((1 - shrinkage) * covariance + constant)
+        whitening[p] = whitening_factor((1 - shrinkage) * covariance + constant)
     return PatchGaussian(
         mean=(mean * scale + centre).astype(np.float32),
         scale=scale.astype(np.float32),
@@ -136,13 +137,13 @@ def fit_shared_gaussian(
     count, dim = np.count_nonzero(valid), tokens.shape[1]
     centre, scale = _standardisation(tokens, valid)
     covariance = regularization * np.eye(dim)
-    for x in _valid_blocks(tokens, valid):
+    for x in valid_blocks(tokens, valid):
         x = ((x - centre) / scale).astype(np.float32)
         covariance += product(x.T, x) / count
     return PatchGaussian(
         mean=centre[None].astype(np.float32),
         scale=scale.astype(np.float32),
-        whitening=_whitening(covariance)[None],
+        whitening=whitening_factor(covariance)[None],
     )
 
 
@@ -192,8 +193,25 @@ def mahalanobis(
     return out
 
 
-def _whitening(covariance):
-    """Transposed inverse of the Cholesky factor, for exact products."""
+def whitening_factor(covariance: FloatArray) -> FloatArray:
+    """Transposed inverse of the Cholesky factor, for exact products.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (dim, dim), float64
+        Positive definite.
+
+    Returns
+    -------
+    ndarray of shape (dim, dim), float32
+        ``x @ factor`` has unit covariance, as
+        :func:`skanomaly.core.products.rounded_for_products` leaves it.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When the covariance is singular.
+    """
     # Its transpose is what LAPACK's column order makes of a C-ordered array, without a copy.
     inverse, info = dtrtri(np.linalg.cholesky(covariance).T, lower=0, overwrite_c=1)
     if info:
@@ -201,35 +219,15 @@ def _whitening(covariance):
     return rounded_for_products(inverse, len(inverse), axis=0).astype(np.float32)
 
 
-def _row_blocks(tokens):
-    """Slices of so many rows as are in float64 at a time."""
-    step = max(1, _BLOCK_BYTES // (tokens.shape[1] * 8))
-    return [slice(start, start + step) for start in range(0, len(tokens), step)]
-
-
-def _valid_blocks(tokens, valid):
-    """The rows that are not masked, so many at a time."""
-    for rows in _row_blocks(tokens):
-        yield tokens[rows] if valid[rows].all() else tokens[rows][valid[rows]]
-
-
 def _standardisation(tokens, valid):
-    """Mean and standard deviation of each component; constant components get the mean one."""
-    count = np.count_nonzero(valid)
-    centre, squares = np.zeros((2, tokens.shape[1]))
-    for x in _valid_blocks(tokens, valid):
-        centre += x.sum(axis=0, dtype=np.float64) / count
-    for x in _valid_blocks(tokens, valid):
-        squares += np.square(x - centre).sum(axis=0) / count
-    scale = np.sqrt(squares)
-    # What is left of a constant by rounding is no variance.
-    varies = scale > 1e-6 * np.abs(centre)
+    """Mean and standard deviation of each component; an error where none varies."""
+    centre, scale, varies = standardisation(tokens, valid)
     if not varies.any():
         raise ValueError(
             "the patch tokens of the training images do not vary: a Gaussian needs at least two "
             "different normal images"
         )
-    return centre, np.where(varies, scale, scale[varies].mean())
+    return centre, scale
 
 
 def _box_sums(values, grid, side):
@@ -278,9 +276,9 @@ def choose_components(
         return np.sort(rng.permutation(dim)[:n_components])
     count = np.count_nonzero(valid)
     centre, scatter = np.zeros(dim), np.zeros((dim, dim))
-    for x in _valid_blocks(tokens, valid):
+    for x in valid_blocks(tokens, valid):
         centre += x.sum(axis=0, dtype=np.float64) / count
-    for x in _valid_blocks(tokens, valid):
+    for x in valid_blocks(tokens, valid):
         x = x - centre
         scatter += product(x.T, x)
     _, axes = np.linalg.eigh(scatter)
@@ -317,7 +315,7 @@ def reduce_components(
     array([[5., 7.]])
     """
     out = np.zeros((len(tokens), components.shape[-1]), dtype=tokens.dtype)
-    for rows, x in zip(_row_blocks(tokens), _valid_blocks(tokens, valid), strict=True):
+    for rows, x in zip(row_blocks(tokens), valid_blocks(tokens, valid), strict=True):
         if components.ndim == 1:
             out[rows][valid[rows]] = x[:, components]
         else:

@@ -71,8 +71,8 @@ def anomalydino_settings(
     Returns
     -------
     dict of str to object
-        For :func:`~skanomaly.create_model`: `augmentation`, and `foreground` where nothing is
-        masked.
+        For :func:`~skanomaly.create_model`: `augmentation`, and `foreground__threshold` where the
+        background is masked.
 
     Raises
     ------
@@ -88,9 +88,9 @@ def anomalydino_settings(
     --------
     >>> from skanomaly.registry import anomalydino_settings
     >>> anomalydino_settings("mvtec", "screw")
-    {'augmentation': 'rotate45'}
+    {'augmentation': 'rotate45', 'foreground__threshold': 10.0}
     >>> anomalydino_settings("mvtec", "cable", preprocess="informed")
-    {'augmentation': None, 'foreground': 'passthrough'}
+    {'augmentation': None}
     """
     for what, value, known in (
         ("data set", dataset, list(_DATA_SETS)),
@@ -106,6 +106,6 @@ def anomalydino_settings(
         )
     turned = preprocess == "agnostic" or category in products.turned
     settings: dict[str, Any] = {"augmentation": "rotate45" if turned else None}
-    if category not in products.masked:
-        settings["foreground"] = "passthrough"
+    if category in products.masked:
+        settings["foreground__threshold"] = 10.0
     return settings

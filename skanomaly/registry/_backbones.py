@@ -7,7 +7,7 @@ from typing import Any
 from skanomaly._networks.hub import WeightFile, open_clip_file, timm_file
 from skanomaly._optional import import_optional, require_optional
 from skanomaly.registry._plugins import import_installed_plugins
-from skanomaly.registry._table import EMBEDDERS, models, similar
+from skanomaly.registry._table import EMBEDDERS, known_names, similar
 
 
 def backbone(name: str) -> Any:
@@ -63,12 +63,12 @@ def backbone(name: str) -> Any:
 
 
 def _unknown(name, timm, without_timm):
-    hint = similar(name, models())
+    hint = similar(name, known_names())
     if timm is None:
         if without_timm is not None and hint == ".":
             return without_timm  # perhaps a name of timm
         return ValueError(f"there is no model named {name!r}{hint} See list_models()")
-    known = [*models(), *(f"dinov2_vit{size}14" for size in "sblg"), *timm.list_models()]
+    known = [*known_names(), *(f"dinov2_vit{size}14" for size in "sblg"), *timm.list_models()]
     return ValueError(
         f"there is no model and no backbone named {name!r}{similar(name, known)} See "
         "list_models() and timm.list_models(); those of open_clip are MODEL/TAG, such as "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._optional import require_optional
+from skanomaly.registry._auto import AUTO
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._steps import (
     as_scorer_step,
@@ -48,9 +49,9 @@ def create_model(
     ----------
     name : str
         From :func:`list_models`. Or a backbone: a name of :class:`~skanomaly.DinoV2Patches`,
-        ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the scorer ``"knn"``. Or several of
-        these, ``"A+B"``: a :class:`~skanomaly.ImageUnion` of them, whose members have these names,
-        with ``_`` for what no identifier of Python has.
+        ``"filterbank"``, ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the scorer
+        ``"auto"``. Or several of these, ``"A+B"``: a :class:`~skanomaly.ImageUnion` of them, whose
+        members have these names, with ``_`` for what no identifier of Python has.
     embedder : str, transformer, object with ``embed``, callable or None, default=None
         In place of the model's own embedder: the name of a backbone or of
         :func:`~skanomaly.registry.register_embedder`, or an object. Its ``embed(path)`` returns
@@ -58,7 +59,9 @@ def create_model(
         or what :class:`~skanomaly.FunctionPatches` takes.
     scorer : str, estimator or None, default=None
         In place of the model's own scorer: one with `score_patches`, or a name of
-        :func:`~skanomaly.registry.list_scorers`. ``"knn"`` is :class:`~skanomaly.PatchKNNScorer`
+        :func:`~skanomaly.registry.list_scorers`, or ``"auto"``, the scorer that goes with the
+        embedder: ``"local"`` with the filter bank, else ``"knn"``. ``"local"`` is
+        :class:`~skanomaly.LocalKNNScorer`, ``"knn"`` :class:`~skanomaly.PatchKNNScorer`
         and ``"gaussian"`` :class:`~skanomaly.PatchGaussianScorer` with their own defaults, which
         are 128 components for the latter, here with ``random_state=0``. The name of the scorer
         that the model has already leaves it as it is.
@@ -68,9 +71,8 @@ def create_model(
         of them, but for one that is named with its step too.
 
         A step between embedder and scorer, such as `foreground` of ``"vision_anomalydino"``, is
-        replaced by its name: by a transformer of tokens, or by None, which leaves it out. It is
-        left out too where `embedder` is of another class than the model's own, whose tokens it is
-        set for, and none of its parameters is named with its step.
+        there where it is asked for: by one of its parameters, such as ``foreground__threshold=10``,
+        or by a transformer of tokens, ``foreground=PCAForeground()``.
 
     Returns
     -------
@@ -93,9 +95,9 @@ def create_model(
     Examples
     --------
     >>> from skanomaly import create_model
-    >>> create_model("filterbank", contamination=0.05)
+    >>> create_model("vision_filterbank", contamination=0.05)
     Pipeline(steps=[('emb', FilterBankPatches()),
-                    ('gaussian', PatchGaussianScorer(contamination=0.05, ...))])
+                    ('local', LocalKNNScorer(contamination=0.05))])
 
     Two models, joined:
 
@@ -126,23 +128,21 @@ def create_model(
         set_params(name, steps, params)
         return steps[0][1]
     if entry is None:
-        steps = [("emb", as_transformer(backbone(name))), as_scorer_step("knn")]
+        steps = [("emb", as_transformer(backbone(name))), ("", None)]
+        scorer = AUTO if scorer is None else scorer
     else:
         if len(entry.steps) == 1 and not (embedder is None and scorer is None):
             raise ValueError(f"{name} is one detector: it takes neither embedder nor scorer")
         if embedder is None:
             _require_extras(name, entry, params)
+        if name in EMBEDDERS and scorer is None and embedder is not None:
+            scorer = AUTO
         steps = make_steps(entry.steps)
-    own, usual = steps[-1][0], type(steps[0][1])
-    keeps_scorer = scorer is None or scorer == own
     if embedder is not None:
         steps[0] = ("emb", as_transformer(embedder))
-        # The settings of the scorer of a model named after its embedder are for that embedder.
-        keeps_scorer = keeps_scorer and name not in EMBEDDERS
-    if not keeps_scorer:
-        steps[-1] = as_scorer_step(own if scorer is None else scorer)
-    keep = isinstance(steps[0][1], usual)
-    params = fill_between(steps, params, keep)
+    if scorer is not None and scorer != steps[-1][0]:
+        steps[-1] = as_scorer_step(scorer, steps[0][1])
+    params = fill_between(steps, params)
     set_params(name, [step for step in steps if step[1] != "passthrough"], params)
     return steps[0][1] if len(steps) == 1 else Pipeline(steps)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
+from skanomaly.registry._auto import AUTO, scorer_for
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._plugins import import_installed_plugins
 from skanomaly.registry._table import SCORERS, similar
@@ -29,8 +30,11 @@ class UnknownParameterError(ValueError):
 
 def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
     """Pairs of a name and an estimator, from the steps of an entry of the table."""
-    made = []
+    made: list[tuple[str, Any]] = []
     for step, make, params in steps:
+        if make == AUTO:
+            made.append(as_scorer_step(AUTO, made[0][1]))
+            continue
         if "scorers" in params:
             params = {**params, "scorers": make_steps(params["scorers"])}
         estimator = (_our_class(make) if isinstance(make, str) else make)(**params)
@@ -70,8 +74,11 @@ def as_transformer(embedder: Any) -> Any:
     )
 
 
-def as_scorer_step(scorer: Any) -> tuple[str, Any]:
-    """Name and estimator of the step that a scorer, or the name of one, makes."""
+def as_scorer_step(scorer: Any, embedder: Any) -> tuple[str, Any]:
+    """Name and estimator of the step that a scorer, or the name of one, makes.
+
+    ``"auto"`` is the one that goes with the embedder.
+    """
     from sklearn.base import clone
 
     from skanomaly._pipelines import check_patch_scorer, split_pipeline
@@ -79,12 +86,14 @@ def as_scorer_step(scorer: Any) -> tuple[str, Any]:
     if not isinstance(scorer, str):
         check_patch_scorer(split_pipeline(scorer).scorer)
         return "scorer", clone(scorer)
+    if scorer == AUTO:
+        scorer = scorer_for(embedder)
     if scorer not in SCORERS:
         import_installed_plugins()
     if scorer not in SCORERS:
         raise ValueError(
             f"there is no scorer named {scorer!r}{similar(scorer, SCORERS)} Known: "
-            f"{sorted(SCORERS)}"
+            f"{sorted([AUTO, *SCORERS])}"
         )
     made = SCORERS[scorer]()
     check_patch_scorer(split_pipeline(made).scorer, f"the scorer {scorer!r}")
@@ -114,13 +123,8 @@ def holders(steps: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def fill_between(
-    steps: list[tuple[str, Any]], params: Mapping[str, Any], keep: bool
-) -> dict[str, Any]:
-    """Put what a person gives between embedder and scorer; return the other parameters.
-
-    Without `keep`, steps that nobody asks for are left out.
-    """
+def fill_between(steps: list[tuple[str, Any]], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Put what a person asks for between embedder and scorer; return the other parameters."""
     from sklearn.base import clone
 
     rest = dict(params)
@@ -137,7 +141,7 @@ def fill_between(
                     f"{given!r}"
                 )
             steps[i] = (step, given if isinstance(given, str) else clone(given))
-        elif not (keep or any(key.startswith(f"{step}__") for key in rest)):
+        elif not any(key.startswith(f"{step}__") for key in rest):
             steps[i] = (step, "passthrough")
     return rest
 

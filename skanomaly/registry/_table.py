@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+from skanomaly.registry._auto import AUTO
 from skanomaly.registry._models import MODELS, Entry
 
 # A class, or a function without arguments: what it returns is an estimator that is not fitted.
@@ -14,8 +15,9 @@ Factory: TypeAlias = Callable[[], Any]
 SCORERS: dict[str, Factory] = {}
 EMBEDDERS: dict[str, Factory] = {}
 
-# A scorer's name becomes that of its step, beside the embedder's, among the Pipeline's parameters.
-_RESERVED = ("emb", "steps", "memory", "transform_input", "verbose")
+# A scorer's name becomes that of its step, beside the embedder's, among the Pipeline's parameters;
+# "auto" stands for the one that goes with the embedder.
+_RESERVED = ("emb", "steps", "memory", "transform_input", "verbose", AUTO)
 
 
 def register_scorer(name: str, factory: Factory, *, overwrite: bool = False) -> None:
@@ -60,7 +62,7 @@ def register_scorer(name: str, factory: Factory, *, overwrite: bool = False) -> 
                     ('five_nearest', PatchKNNScorer(n_neighbors=5))])
     """
     if name in _RESERVED:
-        raise ValueError(f"a scorer cannot be named {name!r}: a Pipeline uses that name")
+        raise ValueError(f"a scorer cannot be named {name!r}: that name means something else")
     _register(SCORERS, "scorer", name, factory, overwrite)
 
 
@@ -68,7 +70,7 @@ def register_embedder(name: str, factory: Factory, *, overwrite: bool = False) -
     """Give an embedder a name, by which models are made with it.
 
     Afterwards ``create_model(name)``, ``create_model(model, embedder=name)`` and ``skanomaly
-    evaluate --model name`` take it, with the scorer ``"knn"`` unless another is asked for, and
+    evaluate --model name`` take it, with the scorer ``"auto"`` unless another is asked for, and
     :func:`~skanomaly.list_models` lists it. For the command line see :func:`register_scorer`.
 
     Parameters
@@ -124,8 +126,17 @@ def list_scorers() -> list[str]:
 
 
 def models() -> dict[str, Entry]:
-    """The models of this package and those of the registered embedders, by name."""
-    return {**{name: _entry(factory) for name, factory in EMBEDDERS.items()}, **MODELS}
+    """The models of this package and those of the registered embedders, by name.
+
+    Our own embedders are in it as the models that are made of them.
+    """
+    registered = {name: f for name, f in EMBEDDERS.items() if f is not _filter_bank}
+    return {**{name: _entry(factory) for name, factory in registered.items()}, **MODELS}
+
+
+def known_names() -> list[str]:
+    """Names of models and of embedders, for messages."""
+    return [*models(), *EMBEDDERS]
 
 
 def summary(factory: Factory) -> str:
@@ -159,7 +170,7 @@ def _entry(factory):
     return Entry(
         summary=summary(factory),
         tags=("vision", "registered"),
-        steps=(("emb", factory, {}), ("knn", SCORERS["knn"], {})),
+        steps=(("emb", factory, {}), (AUTO, AUTO, {})),
         licence="that of your embedder",
         notes="Registered under this name by register_embedder.",
     )
@@ -203,6 +214,13 @@ def _patchwise():
     return PatchwiseScorer(detector, n_patches=3000, random_state=0)
 
 
+def _local():
+    """Distance to the nearest normal patches near the same place, in the place's own metric."""
+    from skanomaly.scorers import LocalKNNScorer
+
+    return LocalKNNScorer()
+
+
 def _filter_bank():
     """Filter bank of edges, spots and colours."""
     from skanomaly.embedders import FilterBankPatches
@@ -212,7 +230,7 @@ def _filter_bank():
 
 register_scorer("knn", _knn)
 register_scorer("gaussian", _gaussian)
+register_scorer("local", _local)
 register_scorer("subspace", _subspace)
 register_scorer("patchwise", _patchwise)
-# Not by register_embedder, which refuses the name of a model: of ours one name is for both.
-_register(EMBEDDERS, "embedder", "filterbank", _filter_bank, overwrite=False)
+register_embedder("filterbank", _filter_bank)

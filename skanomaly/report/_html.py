@@ -61,7 +61,8 @@ def write_report(
     --------
     >>> from skanomaly import create_model, evaluate_split, write_report
     >>> from skanomaly.datasets import read_dataset
-    >>> result = evaluate_split(create_model("filterbank"), read_dataset("parts"))  # doctest: +SKIP
+    >>> model = create_model("vision_filterbank")
+    >>> result = evaluate_split(model, read_dataset("parts"))  # doctest: +SKIP
     >>> write_report(result, "report.html")  # doctest: +SKIP
     """
     test = getattr(result, "test", None)

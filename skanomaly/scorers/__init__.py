@@ -1,5 +1,6 @@
 """Scorers: patch tokens to calibrated anomaly scores."""
 
+from skanomaly.scorers._local_knn import LocalKNNScorer
 from skanomaly.scorers._patch_gaussian import PatchGaussianScorer
 from skanomaly.scorers._patch_knn import PatchKNNScorer
 from skanomaly.scorers._patch_subspace import PatchSubspaceScorer
@@ -8,6 +9,7 @@ from skanomaly.scorers._prompt import PromptScorer
 from skanomaly.scorers._score_union import ScoreUnion
 
 __all__ = [
+    "LocalKNNScorer",
     "PatchGaussianScorer",
     "PatchKNNScorer",
     "PatchSubspaceScorer",

@@ -26,7 +26,7 @@ from skanomaly.core.subspace import Subspace, residual
 
 Texts: TypeAlias = tuple[Sequence[str], FloatArray]
 
-_LEFT_OUT = "a training image: its own patches, and those of its group, are left out"
+LEFT_OUT = "a training image: its own patches, and those of its group, are left out"
 _OF_ALL = (
     "a training image: its score is by Gaussians without it, the components by those of all images"
 )
@@ -72,7 +72,7 @@ def neighbors_of(
         of_bank = bank.group_of_image[image_of_row]
         allowed = int(np.count_nonzero(of_bank != own))
         groups = {"query_groups": np.array([own]), "bank_groups": of_bank}
-    note = _LEFT_OUT if known >= 0 else ""
+    note = LEFT_OUT if known >= 0 else ""
     if not allowed:
         return PatchExplanation("neighbors", note=note)
     distances, indices = bank.index.search(

@@ -243,7 +243,8 @@ def test_what_cannot_be_is_said_before_the_work(tmp_path, good, no_work, options
 
 
 def test_too_few_images(tmp_path, good, no_work):
-    result = run("fit", good / "0.png", "--set", "image_size=32", "-o", tmp_path / "x.skan")
+    options = ("--scorer", "gaussian", "--set", "image_size=32")
+    result = run("fit", good / "0.png", *options, "-o", tmp_path / "x.skan")
     assert result.exit_code == 1
     assert "PatchGaussianScorer needs at least 3 good images to train on, not 1" in result.stderr
     assert run("fit", "-", "-o", tmp_path / "x.skan", stdin="").exit_code == 1

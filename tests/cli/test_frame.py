@@ -152,7 +152,7 @@ def test_completion_for_shells(shell):
     ("words", "expected"),
     [
         ("skanomaly fi", "fit"),
-        ("skanomaly fit --model fil", "filterbank"),
+        ("skanomaly fit --model vision_fil", "vision_filterbank"),
         ("skanomaly evaluate --scorer gau", "gaussian"),
         ("skanomaly models vision_padim_an", "vision_padim_anomalib"),
         ("skanomaly demo --surface fab", "fabric"),

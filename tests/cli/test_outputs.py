@@ -466,8 +466,8 @@ def test_shots_that_cannot_be(mvtec, no_work):
     small = ("evaluate", mvtec, "--set", "image_size=32", "--shots")
     result = run(*small, 7)
     assert result.exit_code == 1 and "nut, 7 shots: seed 0 takes images 0 to 6" in result.stderr
-    # The scorer of filterbank needs three images.
-    result = run(*small, 4, 2)
+    # Gaussians need three images.
+    result = run(*small, 4, 2, "--scorer", "gaussian")
     assert result.exit_code == 1
     assert "PatchGaussianScorer needs at least 3 normal images to train on, not 2" in result.stderr
 
@@ -578,11 +578,11 @@ def test_what_a_scorer_takes():
         (("--coreset=0.1",), "--set coreset=0.1"),
         (("--ouput", "x"), "no option --ouput; did you mean --output?"),
         (
-            ("--set", "coreset=0.1"),
-            "--set coreset: filterbank has no parameter 'coreset'; --scorer",
+            ("--set", "n_neighbors=2"),
+            "--set n_neighbors: vision_filterbank has no parameter 'n_neighbors'; --scorer",
         ),
-        (("--set", "knn__coreset=0.1"), "--set knn__coreset: filterbank has no parameter"),
-        (("--set", "emb__layers=3"), "--set emb__layers: filterbank has no parameter"),
+        (("--set", "knn__n_neighbors=2"), "--set knn__n_neighbors: vision_filterbank has no"),
+        (("--set", "emb__layers=3"), "--set emb__layers: vision_filterbank has no parameter"),
     ],
 )
 def test_options_are_named_as_they_were_typed(mvtec, options, expected):

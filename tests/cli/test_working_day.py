@@ -74,7 +74,7 @@ def test_demo(folder, demo):
 
 def test_fit(folder, model):
     out, error = model
-    assert "trained    filterbank on 40 good images" in out
+    assert "trained    vision_filterbank on 40 good images" in out
     assert "Next: skanomaly score parts.skan" in error
     summary = json.loads((folder / "fit.json").read_text())
     assert summary["n_images"] == 40 and (folder / "parts.skan").stat().st_size == summary["bytes"]
@@ -82,7 +82,7 @@ def test_fit(folder, model):
 
 def test_info(folder, model):
     out, _ = type_in(folder, "info", "parts.skan")
-    assert "PatchGaussianScorer" in out and "000.png" in out
+    assert "LocalKNNScorer" in out and "000.png" in out
     out, _ = type_in(folder, "info", "parts.skan", "--json", "-")
     assert json.loads(out)["training_images"]["count"] == 40
 

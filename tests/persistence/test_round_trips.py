@@ -18,6 +18,7 @@ from skanomaly import (
     AnomalibDetector,
     FilterBankPatches,
     FunctionPatches,
+    LocalKNNScorer,
     PatchGaussianScorer,
     PatchKNNScorer,
     PatchSubspaceScorer,
@@ -52,6 +53,8 @@ SCORERS = [
     PatchKNNScorer(algorithm="certified"),
     PatchKNNScorer(coreset=25, coreset_method="random", random_state=np.random.RandomState(3)),
     PatchGaussianScorer(),
+    LocalKNNScorer(),
+    LocalKNNScorer(1, whitening="shared", coreset=0.5),
     PatchGaussianScorer(neighborhood=3, n_components=None),
     PatchGaussianScorer("shared", aggregation=0.9),
     PatchGaussianScorer(n_components=2, reduction="pca"),
@@ -213,7 +216,7 @@ def _negative_mean(estimator, X, y=None):
 
 
 SMALL = {
-    "filterbank": {"image_size": 64},
+    "vision_filterbank": {"image_size": 64},
     "vision_anomalydino": {"weights": "random", "image_size": 56},
     "vision_padim": {"weights": "random", "image_size": 64},
     "vision_patchcore": {

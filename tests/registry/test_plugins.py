@@ -151,14 +151,14 @@ def test_a_name_that_is_taken(register):
     ("call", "error", "message"),
     [
         (lambda: register_scorer("knn", Grey), ValueError, "'knn' is taken by another scorer"),
-        (lambda: register_embedder("filterbank", Grey), ValueError, "is taken by a model"),
+        (lambda: register_embedder("filterbank", Grey), ValueError, "is taken by another embedder"),
         (
             lambda: register_embedder("vision_padim", Grey, overwrite=True),
             ValueError,
             "is taken by a model",
         ),
-        (lambda: register_scorer("emb", Grey), ValueError, "a Pipeline uses that name"),
-        (lambda: register_scorer("memory", Grey), ValueError, "a Pipeline uses that name"),
+        (lambda: register_scorer("emb", Grey), ValueError, "that name means something else"),
+        (lambda: register_scorer("memory", Grey), ValueError, "that name means something else"),
         (lambda: register_scorer("two__parts", Grey), ValueError, "an identifier of Python"),
         (lambda: register_scorer("", Grey), ValueError, "an identifier of Python"),
         (lambda: register_embedder("a/b", Grey), ValueError, "an identifier of Python"),

@@ -20,6 +20,7 @@ import skanomaly
 from skanomaly import (
     FilterBankPatches,
     FunctionPatches,
+    LocalKNNScorer,
     PatchGaussianScorer,
     PatchKNNScorer,
     anomaly_maps,
@@ -34,7 +35,7 @@ from skanomaly.registry import register_scorer
 
 OWN = {
     "vision_anomalydino",
-    "filterbank",
+    "vision_filterbank",
     "vision_openclip_patchknn",
     "vision_openclip_promptscore",
     "vision_padim",
@@ -104,7 +105,7 @@ def test_all_names_are_listed():
 def test_tags_select():
     assert list_models("zero-shot") == ["vision_openclip_promptscore", "vision_winclip"]
     assert list_models(["zero-shot"]) == list_models(("zero-shot", "clip", "openclip"))
-    assert list_models("no-download") == ["filterbank"]
+    assert list_models("no-download") == ["vision_filterbank"]
     assert set(list_models("anomalib")) == DETECTORS
     assert list_models([]) == list_models(None) == list_models()
     assert list_models(("no-download", "clip")) == []
@@ -119,7 +120,7 @@ def test_tags_select():
 def test_what_is_known_of_a_model(name):
     info = model_info(name)
     assert info.name == name and info.summary and info.licence and info.notes
-    assert "vision" in info.tags and info.paper or name == "filterbank"
+    assert "vision" in info.tags and info.paper or name == "vision_filterbank"
     assert set(info.extras) <= {"torch", "clip", "anomalib"}
     assert ("no-download" in info.tags) == (not info.extras)
     assert "contamination" in {key.rpartition("__")[2] for key in info.parameters}
@@ -241,9 +242,9 @@ def test_backbones_and_layers_are_those_meant():
         (lambda: create_model(None), "no model named None"),
         (lambda: model_info("VISION_WINCLIP"), "did you mean 'vision_winclip'"),
         (lambda: create_model("filterbank", contaminaton=1), "did you mean 'contamination'"),
-        (lambda: create_model("filterbank", coreset=1), "no parameter 'coreset'"),
-        (lambda: create_model("filterbank", gaussian__topkk=1), "mean 'gaussian__topk'"),
-        (lambda: create_model("filterbank", gausian__topk=1), "mean 'gaussian__topk'"),
+        (lambda: create_model("filterbank", metric=1), "no parameter 'metric'"),
+        (lambda: create_model("filterbank", local__topkk=1), "mean 'local__topk'"),
+        (lambda: create_model("filterbank", locl__topk=1), "mean 'local__topk'"),
         (lambda: create_model("filterbank", steps=[]), "no parameter 'steps'"),
         (lambda: create_model("dinov2_vitx14"), "'dinov2_vitx14' is not one of dinov2_vit"),
         (lambda: create_model("filterbank", scorer="kn"), "no scorer named 'kn'; .* mean 'knn'"),
@@ -295,8 +296,8 @@ def test_a_parameter_that_would_not_count_is_refused(key):
 
 
 def test_a_model_shares_nothing_with_the_next():
-    first = create_model("filterbank", topk=7)
-    assert create_model("filterbank")["gaussian"].topk == 0.005 and first[1].topk == 7
+    first, topk = create_model("filterbank", topk=7), LocalKNNScorer().topk
+    assert create_model("filterbank")["local"].topk == topk and first[1].topk == 7
 
 
 # Embedders and scorers of one's own
@@ -368,7 +369,11 @@ def test_maps_of_small_images():
 
 
 def test_scorers_of_ones_own():
-    for name, step in (("knn", PatchKNNScorer), ("gaussian", PatchGaussianScorer)):
+    for name, step in (
+        ("knn", PatchKNNScorer),
+        ("gaussian", PatchGaussianScorer),
+        ("local", LocalKNNScorer),
+    ):
         model = create_model("filterbank", scorer=name, contamination=0.3)
         assert type(model[name]) is step and model[name].contamination == 0.3
         assert isinstance(model["emb"], FilterBankPatches)
@@ -378,16 +383,11 @@ def test_scorers_of_ones_own():
 
 
 @pytest.mark.parametrize("name", ["vision_patchcore", "filterbank"])
-def test_gaussians_of_a_backbone_are_the_scorers_own(name):
-    """Those of the filter bank are for the filter bank's model alone."""
+def test_gaussians_are_the_scorers_own(name):
     own = {**PatchGaussianScorer().get_params(), "random_state": 0}
     assert own["n_components"] == 128 and own["neighborhood"] == 1 and own["topk"] == 0.01
-    for scorer in ("gaussian", None) if name == "filterbank" else ("gaussian",):
-        model = create_model(name, embedder=Tokens(), scorer=scorer)
-        assert model["gaussian"].get_params() == own
-    bank = {**own, "n_components": None, "neighborhood": 3, "topk": 0.005}
-    for scorer in ("gaussian", None):
-        assert create_model("filterbank", scorer=scorer)["gaussian"].get_params() == bank
+    model = create_model(name, embedder=Tokens(), scorer="gaussian")
+    assert model["gaussian"].get_params() == own
 
 
 def test_gaussians_of_a_named_backbone():
@@ -402,15 +402,37 @@ def test_the_name_of_the_scorer_that_a_model_has_leaves_it():
         assert kept.get_params() == own.get_params()
 
 
-def test_the_filter_bank_has_one_name():
-    assert "filterbank" in list_models() and "vision_filterbank" not in list_models()
-    with pytest.raises(ValueError, match="no model named 'vision_filterbank'; .* 'filterbank'"):
-        create_model("vision_filterbank")
+def test_the_filter_bank_is_listed_once():
+    assert "vision_filterbank" in list_models() and "filterbank" not in list_models()
+    model, of_backbone = (
+        create_model(name, topk=3) for name in ("vision_filterbank", "filterbank")
+    )
+    assert [name for name, _ in model.steps] == ["emb", "local"]
+    assert repr(model) == repr(of_backbone)
+    with pytest.raises(ValueError, match="did you mean 'filterbank' or 'vision_filterbank'"):
+        create_model("filterbanks")
+
+
+def test_the_scorer_goes_with_the_embedder():
+    for options, scorer in (
+        ({}, "local"),
+        ({"scorer": "auto"}, "local"),
+        ({"embedder": Tokens()}, "knn"),
+        ({"embedder": FilterBankPatches(image_size=64), "scorer": "auto"}, "local"),
+    ):
+        assert create_model("filterbank", **options).steps[-1][0] == scorer, options
+    # A named model keeps its own, whatever its embedder, unless it is asked for.
+    for name, own in (("vision_filterbank", "local"), ("vision_patchcore", "knn")):
+        assert create_model(name, embedder=Tokens()).steps[-1][0] == own
+        assert create_model(name, embedder=Tokens(), scorer="auto").steps[-1][0] == "knn"
+        assert create_model(name, embedder="filterbank", scorer="auto").steps[-1][0] == "local"
+    with pytest.raises(ValueError, match="cannot be named 'auto'"):
+        register_scorer("auto", PatchKNNScorer)
 
 
 @pytest.mark.parametrize(
     "params",
-    [{"contamination": 0.7}, {"gaussian__topk": "x"}, {"neighborhood": 2.5}, {"image_size": -1}],
+    [{"contamination": 0.7}, {"local__topk": "x"}, {"radius": 2.5}, {"image_size": -1}],
     ids=str,
 )
 def test_values_are_checked_before_images_are_read(params):
@@ -544,7 +566,7 @@ print(json.dumps([list_models(), hints, sorted({{m.split('.')[0] for m in sys.mo
     names, hints, modules = json.loads(done.stdout)
     assert set(names) == OWN | DETECTORS
     assert not set(BLOCKED) & set(modules)
-    extras = {name: model_info(name).extras for name in names if name != "filterbank"}
+    extras = {name: model_info(name).extras for name in names if name != "vision_filterbank"}
     extras |= {"ckpt": ("anomalib",), "onnx": ("onnx",), "xml": ("openvino",)}
     extras |= {"resnet18": ("torch",), "dinov2_vits14": ("torch",), "ViT-B-16/openai": ("clip",)}
     assert set(hints) == set(extras)
@@ -572,7 +594,7 @@ def test_what_is_passed_in_stays_as_it_is():
 
 
 SMALL = {
-    "filterbank": {"image_size": 64},
+    "vision_filterbank": {"image_size": 64},
     "vision_anomalydino": {"weights": "random", "image_size": 56},
     "vision_padim": {"weights": "random", "image_size": 64},
     "vision_patchcore": {
@@ -606,7 +628,7 @@ SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore", "vision_subspa
 )
 def test_every_model(name, surfaces, request):
     params = SMALL[name]
-    if name != "filterbank":
+    if name != "vision_filterbank":
         pytest.importorskip("timm")
     if "openclip" in model_info(name).tags:
         tiny = request.getfixturevalue("tiny_clip")

@@ -8,6 +8,7 @@ from sklearn.svm import OneClassSVM
 from threadpoolctl import threadpool_limits
 
 from skanomaly import (
+    LocalKNNScorer,
     PatchGaussianScorer,
     PatchKNNScorer,
     PatchSubspaceScorer,
@@ -26,6 +27,10 @@ SCORERS = [
     PatchKNNScorer(coreset=0.3),
     PatchKNNScorer(coreset=0.3, coreset_method="random", random_state=0),
     PatchKNNScorer(coreset=0.3, coreset_method="projected_k_center", random_state=0),
+    LocalKNNScorer(),
+    LocalKNNScorer(1, coreset=0.5),
+    LocalKNNScorer(1, whitening="shared"),
+    LocalKNNScorer(0, whitening=None),
     PatchGaussianScorer(),
     PatchGaussianScorer(n_components=7, random_state=0),
     PatchGaussianScorer(n_components=7, reduction="pca"),
@@ -43,9 +48,7 @@ SCORERS = [
         [("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())], aggregation="members"
     ),
 ]
-UNORDERED = [scorer for scorer in SCORERS if getattr(scorer, "covariance", "shared") == "shared"][
-    :-1
-]
+UNORDERED = [scorer for scorer in SCORERS[:-1] if not getattr(scorer, "_uses_positions", False)]
 
 
 def tokens(n_images, seed):

@@ -32,7 +32,7 @@ assert_type(skanomaly.PatchKNNScorer(), PatchKNNScorer)
 assert_type(PatchGaussianScorer(contamination=0.05), PatchGaussianScorer)
 assert_type(skanomaly.__version__, str)
 assert_type(list_models(), list[str])
-assert_type(model_info("filterbank"), ModelInfo)
+assert_type(model_info("vision_filterbank"), ModelInfo)
 create_model("filterbank", contamination=0.05)
 AnomalibDetector("model.ckpt", trust=True)
 error: type[ValueError] = ImageReadError

@@ -1,0 +1,243 @@
+"""Nearest patches among those near the same place, in the metric of that place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.local_bank import EPS32, LocalBank
+from skanomaly.core.local_places import window
+from skanomaly.core.products import exact_product, product, squared_norms
+
+_BLOCK = 2**18  # distances at a time: so many stay in the cache
+_MEASURED = 2**14  # of them again in float64 at a time
+_LARGEST = 1e12  # number that is multiplied in float32
+
+
+@dataclass(frozen=True)
+class Window:
+    """The patches with which those of a place are compared, and the metric.
+
+    Attributes
+    ----------
+    bank : LocalBank
+    runs : list of slice
+        Of its places.
+    norms : ndarray of shape (n_near,), float32
+        As of :meth:`skanomaly.core.local_bank.LocalBank.window_norms`.
+    mean : ndarray of shape (dim,), float64
+        Of the place.
+    factor : ndarray of shape (dim, dim), float64
+    """
+
+    bank: LocalBank
+    runs: list[slice]
+    norms: FloatArray
+    mean: FloatArray
+    factor: FloatArray
+
+    def products(self, left: FloatArray) -> FloatArray:
+        """Products of rows with each patch.
+
+        Parameters
+        ----------
+        left : ndarray of shape (n, dim)
+
+        Returns
+        -------
+        ndarray of shape (n, n_near), float32
+        """
+        left, dim, start = left.astype(np.float32), len(self.mean), 0
+        out = np.empty((len(left), len(self.norms)), dtype=np.float32)
+        for run in self.runs:
+            near = self.bank.tokens[run].reshape(-1, dim)
+            product(left, near.T, out=out[:, start : start + len(near)])
+            start += len(near)
+        return out
+
+    def patches(self, numbers: IntArray) -> FloatArray:
+        """Patches by their number in the window.
+
+        Parameters
+        ----------
+        numbers : ndarray of shape (n,), int
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+        """
+        places = np.concatenate([np.arange(run.start, run.stop) for run in self.runs])
+        n = self.bank.tokens.shape[1]
+        return self.bank.tokens[places[numbers // n], numbers % n]
+
+
+def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> FloatArray:
+    """Distance of each token to the nearest patch near its place.
+
+    Parameters
+    ----------
+    bank : LocalBank
+    tokens : ndarray of shape (n, dim)
+        Finite, as they come.
+    places : ndarray of shape (n,), int
+        Of the tokens.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+        The same to the last bit, whatever other tokens come with them. At a place around which
+        there is no patch at all, within the smallest radius at which there is one.
+
+    Notes
+    -----
+    The search is in float32, by ``|(x-m)L|^2 - 2 ((x-m)LL') (b-m) + |(b-m)L|^2`` with the place's
+    mean `m`, of which the last is kept; patches that a bound of its rounding does not rule out are
+    measured in float64.
+    """
+    out = np.empty(len(tokens))
+    order = np.argsort(places, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+        place = int(places[rows[0]])
+        near = window_of(bank, place, bank.norms_of(place), bank.factor(place))
+        step = max(1, _BLOCK // len(near.norms))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            out[part] = nearest(near, place, bank.standardised(tokens[part]))[0]
+    return np.sqrt(out)
+
+
+def window_of(bank: LocalBank, place: int, norms: FloatArray, factor: FloatArray) -> Window:
+    """The patches with which those of a place are compared, in a metric.
+
+    Parameters
+    ----------
+    bank : LocalBank
+    place : int
+    norms : ndarray of shape (n_near,), float32
+        As of :meth:`skanomaly.core.local_bank.LocalBank.window_norms`.
+    factor : ndarray of shape (dim, dim), float32
+
+    Returns
+    -------
+    Window
+    """
+    runs = window(bank.grid, place, bank.radius)
+    mean = bank.means[place].astype(np.float64)
+    return Window(bank, runs, norms, mean, factor.astype(np.float64))
+
+
+def nearest(
+    near: Window,
+    place: int,
+    x: FloatArray,
+    allowed: NDArray[np.bool_] | None = None,
+    loss: Any = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Squared distance of each query to the nearest patch of a window, and the difference from it.
+
+    Parameters
+    ----------
+    near : Window
+    place : int
+    x : ndarray of shape (n_queries, dim), float64
+        Standardised.
+    allowed : ndarray of shape (n_queries, n), bool, optional
+        With which images each is compared; None for all.
+    loss : Loss or None, default=None
+        Of :mod:`skanomaly.core.local_held_out`: what the metric loses for each.
+
+    Returns
+    -------
+    squared : ndarray of shape (n_queries,), float64
+    differences : ndarray of shape (n_queries, dim), float64
+    """
+    dim, n = x.shape[1], near.bank.tokens.shape[1]
+    white = product(x - near.mean, near.factor)
+    slopes = product(white, near.factor.T)
+    length = np.sqrt(squared_norms(slopes))
+    usable = length < _LARGEST  # others are compared with every patch
+    products = near.products(np.where(usable[:, None], slopes, 0))
+    added = None if loss is None else loss.bounds(near, white, products)
+    lower = np.multiply(products, np.float32(-2), out=products)
+    lower += near.norms
+    if added is not None:
+        lower += added
+    if allowed is not None:
+        for row, images in zip(lower, allowed, strict=True):
+            row.reshape(-1, n)[:, ~images] = np.inf
+    first = lower.argmin(axis=1)
+    queries = np.arange(len(x))
+    best, nearest = measured(near, x, queries, first, loss), near.patches(first)
+    # No patch whose bound is above this can be measured as nearer.
+    slack = float(np.linalg.norm(near.factor)) * np.sqrt(dim) * 2.0**-22
+    slack = slack * (np.sqrt(squared_norms(x)) + near.bank.longest)
+    if loss is not None:
+        slack *= loss.stretch
+    error = 2.02 * (dim + 8) * EPS32 * length * near.bank.longest
+    constant = squared_norms(white) + 2 * (slopes @ near.mean) - error
+    limit = np.square(np.sqrt(best) + slack) * (1 + 1e-9) - constant
+    limit = np.where(usable, limit, np.inf)
+    with np.errstate(over="ignore"):
+        limit = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
+    close = lower <= np.minimum(limit, np.finfo(np.float32).max)[:, None]
+    close[queries, first] = False
+    rows, columns = np.divmod(np.flatnonzero(close), close.shape[1])
+    for start in range(0, len(rows), _MEASURED):
+        part = slice(start, start + _MEASURED)
+        found = measured(near, x[rows[part]], rows[part], columns[part], loss)
+        order = np.lexsort((found, rows[part]))
+        order = order[np.concatenate([[True], np.diff(rows[part][order]) > 0])]
+        order = order[found[order] < best[rows[part][order]]]
+        nearer = rows[part][order]
+        best[nearer], nearest[nearer] = found[order], near.patches(columns[part][order])
+    for k in np.flatnonzero(np.isinf(lower[queries, first])):
+        images = None if allowed is None else allowed[k]
+        best[k], nearest[k] = _nearest_beyond(near, place, x[k], k, images, loss)
+    return best, x - nearest
+
+
+def measured(
+    near: Window, x: FloatArray, queries: IntArray, patches: IntArray, loss: Any
+) -> FloatArray:
+    """Squared distances of queries to patches, in float64.
+
+    Parameters
+    ----------
+    near : Window
+    x : ndarray of shape (n, dim), float64
+        Standardised.
+    queries : ndarray of shape (n,), int
+        Numbers of the queries among those of `loss`.
+    patches : ndarray of shape (n,), int
+        Numbers in the window.
+    loss : Loss or None
+        As of :func:`nearest`.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
+    white = exact_product(x - near.patches(patches), near.factor)  # alike in any batch
+    squared = squared_norms(white)
+    return squared if loss is None else squared + loss.added(white, queries)
+
+
+def _nearest_beyond(near, place, x, query, images, loss):
+    """The same of one query, within the least radius at which there is a patch."""
+    bank, radius = near.bank, near.bank.radius
+    while radius <= max(bank.grid):
+        radius = 2 * radius + 1
+        runs = window(bank.grid, place, radius)
+        valid = np.concatenate([bank.valid[run] for run in runs])
+        patches = np.flatnonzero(valid if images is None else valid & images)
+        if patches.size:
+            wide = Window(bank, runs, near.norms, near.mean, near.factor)
+            queries = np.full(len(patches), query)
+            rows = np.broadcast_to(x, (len(patches), len(x)))
+            found = measured(wide, rows, queries, patches, loss)
+            return found.min(), wide.patches(patches[[found.argmin()]])[0]
+    raise ValueError("there is no patch of another image to compare with")

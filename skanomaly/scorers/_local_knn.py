@@ -1,0 +1,311 @@
+"""Distance of each patch to the nearest normal patches near its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Literal
+
+import numpy as np
+
+from skanomaly._docstrings import document
+from skanomaly._faults import of_an_image
+from skanomaly._patch_tokens import PatchTokens
+from skanomaly._sklearn import Interval, RealNotInt, StrOptions
+from skanomaly._typing import IntArray
+from skanomaly.core.coreset import coreset_size
+from skanomaly.core.explanations import NeighborPatch, PatchExplanation, grid_sides
+from skanomaly.core.local_bank import LocalBank, fit_local_bank
+from skanomaly.core.local_held_out import held_out_distances, nearest_patches
+from skanomaly.core.local_neighbors import local_distances
+from skanomaly.core.local_places import nearest_places, reference_grid
+from skanomaly.scorers._cross_fitted import CrossFittedScorer
+from skanomaly.scorers._docstrings import SCORER_DOCS
+from skanomaly.scorers._explaining import LEFT_OUT
+from skanomaly.scorers._training_images import calibration_images
+
+
+@dataclass(frozen=True)
+class _LocalModel:
+    """Patches of normal images by their place.
+
+    Attributes
+    ----------
+    bank : LocalBank
+    grid : tuple of int
+        Of the training images, or the one to which theirs are brought; ``(patches,)`` where they
+        have none.
+    group_of_image : ndarray of shape (n_images,), int
+        Number of the group of each training image.
+    n_views : int
+        Images of the bank for each training image.
+    sides : ndarray of shape (n_images, 2), int
+        Rows and columns of each training image's patches.
+    """
+
+    bank: LocalBank
+    grid: tuple
+    group_of_image: IntArray
+    n_views: int
+    sides: IntArray
+
+
+@document(SCORER_DOCS)
+class LocalKNNScorer(CrossFittedScorer):
+    """Distance of each patch to the nearest normal patch near its place, in the place's own metric.
+
+    A patch is compared with the patches of the normal images that lie within `radius` rows and
+    columns of its place, in the metric of the inverse covariance of the normal patches at that
+    place. For parts that lie in nearly the same place in every image; for others take
+    :class:`PatchKNNScorer`.
+
+    Parameters
+    ----------
+    radius : int, default=2
+        Rows and columns around a patch's place in which it looks for normal patches.
+    whitening : {"local", "shared"} or None, default="local"
+        The metric: the inverse covariance of each place, shrunk towards the one pooled over all
+        places; the pooled one alone; or none, which is the Euclidean distance of standardised
+        components.
+    shrinkage : float, default=0.1
+        Share of the pooled covariance in that of a place, in [0, 1]; for ``whitening="local"``.
+    regularization : float, default=0.02
+        Added to the diagonal, in units of the variance of each component over all patches.
+    prior : float, default=30.0
+        Of so many images the covariances count as much as the spread of each component over all
+        patches, of fewer less: ``(prior / n_images) ** 2`` is added to the diagonal too.
+    topk : float or int, default=0.005
+        For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
+        scores.
+    %(aggregation)s
+    %(contamination)s
+    coreset : float, int or None, default=None
+        Share (float in (0, 1]) or number (int) of training patches to keep at each place, chosen
+        by greedy k-center; None for all. Covariances are those of all.
+
+    Attributes
+    ----------
+    %(train_scores_bounded)s
+    %(offset_)s
+    %(calibration_)s
+    %(patch_limits_)s
+    %(features_in)s
+
+    Notes
+    -----
+    The score of a token x at place p is the least ``sqrt((x - b)' C^-1 (x - b))`` over the normal
+    tokens b around p, in units of standardised components. Of N images ``C = (1 - shrinkage) own +
+    shrinkage pooled + (regularization + (prior / N)^2) I``, where `own` is the covariance of the
+    normal tokens at p, and `pooled` the mean of these over all places. A component that is constant
+    in all training images has the mean variance of the others.
+
+    Held-out scores are in closed form: an image, or a group with all its views, that is left out
+    takes a few rows out of a covariance, which changes its inverse by a product with these rows,
+    exactly; what the group has in the pooled covariance and in the standardisation is left out to
+    first order. They agree with a refit without the image within 0.1%% in the median. Of 10 groups
+    or fewer, and with a coreset, models are fitted without each group, or by 10 folds.
+
+    Images of one grid have a place for each patch. In images of other grids a patch has the place
+    at which its centre lies; training images of several grids share one of the most rows and
+    columns that one has. Tokens without a grid, (n_images, patches, dim), need ``radius=0``. At a
+    place around which no training image has a patch, the nearest places that have some count.
+
+    Scores do not depend on the other images of a call, nor on their order, to the last bit. The
+    model takes 4 bytes for each component of each training token, for ``dim ** 2`` numbers a
+    place, and for each pair of a place and a training token in its window: 150 MB for 200 images
+    of 32 x 32 tokens of 102 components. `fit` takes twice the tokens and 8 bytes for each
+    component of the tokens that are calibrated on. Scoring costs one product of a token with all
+    those in its window; images that come together share the reading of the bank.
+
+    Nearest patches within a window are what SPADE [1]_ and later works align images for; each
+    place's own covariance is that of PaDiM [2]_. Their combination is our own.
+
+    References
+    ----------
+    .. [1] Cohen and Hoshen, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", 2020.
+    .. [2] Defard et al., "PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection
+       and Localization", ICPR 2021.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly import LocalKNNScorer
+    >>> rng = np.random.default_rng(0)
+    >>> good = rng.normal(size=(40, 8, 8, 5)) + np.arange(8)[:, None]
+    >>> bad = rng.normal(size=(1, 8, 8, 5)) + np.arange(8)[:, None]
+    >>> bad[0, 2, 3] = good[0, 2, 7]  # a normal patch, in another place
+    >>> scorer = LocalKNNScorer().fit(good)
+    >>> scorer.predict(bad)
+    array([-1])
+    >>> np.argwhere(scorer.score_patches(bad)[0] == scorer.score_patches(bad).max())
+    array([[2, 3]])
+    """
+
+    _parameter_constraints: dict = {
+        **CrossFittedScorer._parameter_constraints,
+        "radius": [Interval(Integral, 0, None, closed="left")],
+        "whitening": [StrOptions({"local", "shared"}), None],
+        "shrinkage": [Interval(Real, 0, 1, closed="both")],
+        "regularization": [Interval(Real, 0, None, closed="neither")],
+        "prior": [Interval(Real, 0, None, closed="left")],
+        "coreset": [
+            None,
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="right"),
+        ],
+    }
+
+    _n_folds = 10
+    _uses_positions = True
+
+    def __init__(
+        self,
+        radius: int = 2,
+        *,
+        whitening: Literal["local", "shared"] | None = "local",
+        shrinkage: float = 0.1,
+        regularization: float = 0.02,
+        prior: float = 30.0,
+        topk: float = 0.005,
+        aggregation: str | float = "topk_mean",
+        contamination: float = 0.1,
+        coreset: float | None = None,
+    ):
+        self.radius = radius
+        self.whitening = whitening
+        self.shrinkage = shrinkage
+        self.regularization = regularization
+        self.prior = prior
+        self.topk = topk
+        self.aggregation = aggregation
+        self.contamination = contamination
+        self.coreset = coreset
+
+    def _fit_model(self, tokens: PatchTokens) -> _LocalModel:
+        return self._fit_bank(tokens, None)
+
+    def _fit_held_out_model(self, tokens):
+        # As many patches a place as the model has: fewer would cover them less densely.
+        return self._fit_bank(tokens, self._model.bank.tokens.shape[1])
+
+    def _fit_bank(self, tokens, n_kept):
+        grid = self._reference(tokens)
+        sides = grid if len(grid) == 2 else (1, grid[0])
+        if self.coreset is not None and n_kept is None:
+            n_kept = coreset_size(self.coreset, tokens.n_images * tokens.n_views)
+        bank = fit_local_bank(
+            tokens.values,
+            tokens.valid,
+            _rows_of_places(tokens, sides),
+            sides,
+            radius=self.radius,
+            whitening=self.whitening,
+            shrinkage=self.shrinkage,
+            regularization=self.regularization,
+            prior=self.prior,
+            n_kept=n_kept if self.coreset is not None else None,
+        )
+        return _LocalModel(
+            bank, grid, tokens.group_of_image, tokens.n_views, grid_sides(tokens.grids)
+        )
+
+    def _reference(self, tokens):
+        """The grid of places, for training images of one grid or several."""
+        grids = {grid or (1,) for grid in tokens.grids}
+        if all(len(grid) == 2 for grid in grids):
+            return reference_grid(sorted(grids))
+        if len(grids) > 1:
+            raise ValueError(
+                f"places need tokens of shape (grid_h, grid_w, dim), or one number of patches "
+                f"without a grid, got images of the grids {sorted(grids)}"
+            )
+        (grid,) = grids
+        if grid != (1,) and self.radius > 0:
+            raise ValueError(
+                f"radius={self.radius} needs the grid of the images: tokens of shape (n_images, "
+                f"grid_h, grid_w, dim), got {grid[0]} patches an image; or take radius=0"
+            )
+        return grid
+
+    def _score_model(self, model, tokens, known):
+        scores = np.zeros(len(tokens.values))
+        places = self._places(model, tokens)
+        new = np.flatnonzero(tokens.valid & (known < 0)[tokens.image_of_row()])
+        if new.size:
+            scores[new] = local_distances(model.bank, tokens.values[new], places[new])
+        seen = np.flatnonzero(known >= 0)  # more training images than are calibrated on
+        if seen.size:
+            held_out = self._without_own(model, known[seen])
+            for i, of_places in zip(seen, held_out, strict=True):
+                scores[tokens.rows(i)] = of_places[places[tokens.rows(i)]]
+        return scores
+
+    def _held_out(self, tokens):
+        # Of few images, what is pooled over all places shows each of them: it is learned anew.
+        if self.coreset is not None or tokens.n_groups <= self._n_folds:
+            return super()._held_out(tokens)
+        images = calibration_images(tokens)
+        base = tokens.select_view(0).select(images)
+        return images, self._score_model(self._model, base, images)
+
+    def _without_own(self, model, images):
+        """Distances of training images at each place to those of other groups."""
+        sources = model.bank.sources[0]
+        columns = np.searchsorted(sources, images * model.n_views)
+        groups = model.group_of_image[sources // model.n_views]
+        return held_out_distances(model.bank, columns, groups)
+
+    def _explain_row(self, tokens, row, n_neighbors):
+        model, known = self._model, int(self._fingerprints.match(tokens)[0])
+        place, allowed = int(self._places(model, tokens)[row]), None
+        sources = model.bank.sources
+        if known >= 0:
+            of_patch = model.group_of_image[sources // model.n_views]
+            allowed = np.broadcast_to(
+                of_patch != model.group_of_image[known], model.bank.valid.shape
+            )
+        places, columns, distances = nearest_patches(
+            model.bank, tokens.values[row : row + 1], place, n_neighbors, allowed
+        )
+        found = []
+        for near, number, distance in zip(places, columns, distances.tolist(), strict=True):
+            image, view = divmod(
+                int(sources[near if len(sources) > 1 else 0, number]), model.n_views
+            )
+            grid = (int(model.sides[image][0]), int(model.sides[image][1]))
+            own = model.grid if len(model.grid) == 2 else (1, model.grid[0])
+            patch = int(nearest_places(own, grid)[near])
+            name = int(self._train_numbers[image])
+            found.append(NeighborPatch(name, view, *divmod(patch, grid[1]), grid, distance))
+        note = LEFT_OUT if known >= 0 else ""
+        return PatchExplanation("neighbors", neighbors=tuple(found), note=note)
+
+    def _places(self, model, tokens):
+        """The place of each row of tokens."""
+        places = {grid: self._places_of_grid(model, grid, tokens) for grid in set(tokens.grids)}
+        return np.concatenate([places[grid] for grid in tokens.grids])
+
+    def _places_of_grid(self, model, grid, tokens):
+        n_places = len(model.bank.tokens)
+        if len(grid) == 2 and len(model.grid) == 2:
+            return nearest_places(grid, model.grid)
+        if int(np.prod(grid)) == n_places and (len(grid) < 2 or n_places == 1):
+            return np.arange(n_places)
+        raise of_an_image(
+            ValueError(
+                f"image {tokens.first + tokens.grids.index(grid)} has the grid {grid}, the "
+                f"training images had {model.grid}: places are compared between grids of rows "
+                "and columns, or of the same number of patches"
+            )
+        )
+
+
+def _rows_of_places(tokens, sides):
+    """Where the patch of each image, or view of one, is that lies at each place."""
+    rows = []
+    for i, grid in enumerate(tokens.grids):
+        own = grid if len(grid) == 2 else (1, int(np.prod(grid)))
+        patches, n_patches = nearest_places(sides, own), own[0] * own[1]
+        first = tokens.offsets[i] + n_patches * np.arange(tokens.n_views)
+        rows.append(first[:, None] + patches)
+    return np.concatenate(rows)

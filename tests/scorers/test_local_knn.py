@@ -1,0 +1,159 @@
+"""The local scorer: its places, grids, calibration and explanations."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+from skanomaly import LocalKNNScorer
+from skanomaly.scorers import _training_images
+
+DIM = 5
+
+
+def images(n, grid=(4, 5), seed=0):
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(9).normal(size=(DIM, DIM))
+    places = np.random.default_rng(8).normal(size=(*grid, DIM))
+    return (rng.normal(size=(n, *grid, DIM)) @ mixing + 2 * places).astype(np.float32)
+
+
+def objects(*arrays):
+    out = np.empty(len(arrays), dtype=object)
+    out[:] = arrays
+    return out
+
+
+def test_a_patch_out_of_its_place_is_found():
+    train, new = images(30), images(1, seed=1)
+    train[:, 3, 4] += 12
+    new[0, 0, 0] = train[3, 3, 4]  # normal, at the other end of the image
+    scores = LocalKNNScorer(radius=1).fit(train).score_patches(new)[0]
+    assert scores.argmax() == 0
+    everywhere = LocalKNNScorer(radius=9).fit(train).score_patches(new)[0]
+    assert everywhere[0, 0] < 1e-4
+
+
+@pytest.mark.parametrize("n", [2, 9, 11, 40])
+@pytest.mark.parametrize("whitening", ["local", "shared", None])
+def test_held_out_scores_are_those_of_a_refit(whitening, n):
+    train = images(n, seed=2)
+    scorer = LocalKNNScorer(1, whitening=whitening).fit(train)
+    for i in range(0, n, 7):
+        # Of a refit without the image, or of one image alone, whose threshold says nothing.
+        others = np.delete(train, i, axis=0)
+        refit = LocalKNNScorer(1, whitening=whitening)
+        with pytest.warns(UserWarning, match="single image") if n == 2 else nullcontext():
+            refit.fit(others)
+        expected = refit.score_samples(train[i : i + 1])[0]
+        np.testing.assert_allclose(
+            scorer.train_scores_[i], expected, rtol=1e-6 if n <= 10 else 0.01
+        )
+
+
+def test_views_are_left_out_with_their_image():
+    train = images(14, seed=3)
+    views = np.stack([train, train[:, ::-1], train + 0.01], axis=1)
+    scorer = LocalKNNScorer(1).fit(views)
+    refit = LocalKNNScorer(1).fit(np.delete(views, 4, axis=0))
+    np.testing.assert_allclose(
+        scorer.train_scores_[4], refit.score_samples(train[4:5])[0], rtol=0.02
+    )
+
+
+def test_more_images_than_are_calibrated_on(monkeypatch):
+    monkeypatch.setattr(_training_images, "MAX_CALIBRATION_PATCHES", 300)
+    train = images(40, seed=4)
+    scorer = LocalKNNScorer(1).fit(train)
+    assert len(scorer.train_scores_) < 40
+    monkeypatch.undo()
+    whole = LocalKNNScorer(1).fit(train)
+    # The others are held out when they come again, as those are that are calibrated on.
+    np.testing.assert_array_equal(scorer.score_samples(train), whole.score_samples(train))
+    np.testing.assert_array_equal(whole.score_samples(train), whole.train_scores_)
+
+
+def test_other_sizes_are_compared_by_their_places():
+    train, scorer = images(20), LocalKNNScorer(1)
+    scorer.fit(train)
+    new = images(1, seed=1)
+    twice = new.repeat(2, axis=1).repeat(2, axis=2)
+    expected = scorer.score_patches(new).repeat(2, axis=1).repeat(2, axis=2)
+    np.testing.assert_array_equal(scorer.score_patches(twice), expected)
+    mixed = scorer.score_patches(objects(new[0], twice[0]))
+    np.testing.assert_array_equal(mixed[1], expected[0])
+    with pytest.raises(ValueError, match=r"image 0 has the grid \(19,\), .* \(4, 5\)"):
+        scorer.score_patches(new.reshape(1, 20, DIM)[:, :19])
+
+
+def test_training_images_of_several_grids():
+    train = objects(*images(9), *images(9, grid=(3, 7), seed=1))
+    scorer = LocalKNNScorer(1).fit(train)
+    assert scorer._model.grid == (4, 7) and scorer._model.bank.tokens.shape == (28, 18, DIM)
+    scores = scorer.score_samples(train)
+    np.testing.assert_array_equal(scores, scorer.train_scores_)
+    assert [p.shape for p in scorer.held_out_patches_] == [(4, 5)] * 9 + [(3, 7)] * 9
+
+
+def test_where_there_are_no_places():
+    flat = images(5).reshape(5, 20, DIM)
+    with pytest.raises(ValueError, match="radius=2 needs the grid .* radius=0"):
+        LocalKNNScorer().fit(flat)
+
+
+def test_without_a_grid_and_a_radius_places_are_numbers():
+    train, new = images(12), images(3, seed=1)
+    by_grid = LocalKNNScorer(0).fit(train).score_patches(new)
+    flat = LocalKNNScorer(0).fit(train.reshape(12, 20, DIM)).score_patches(new.reshape(3, 20, DIM))
+    np.testing.assert_array_equal(flat, by_grid.reshape(3, 20))
+
+
+def test_a_coreset_of_each_place():
+    train, new = images(30, seed=5), images(4, seed=6)
+    whole = LocalKNNScorer(1).fit(train)
+    kept = LocalKNNScorer(1, coreset=0.2).fit(train)
+    assert kept._model.bank.tokens.shape[1] == 6
+    np.testing.assert_array_equal(kept._model.bank.factors, whole._model.bank.factors)
+    assert (kept.score_patches(new) >= whole.score_patches(new)).all()
+    np.testing.assert_array_equal(
+        LocalKNNScorer(1, coreset=30).fit(train).score_patches(new), whole.score_patches(new)
+    )
+
+
+def test_masked_patches_count_nowhere():
+    train, new = images(20, seed=7), images(2, seed=8)
+    train[:, 0] = new[:, 0] = np.nan
+    scorer = LocalKNNScorer(1).fit(train)
+    cut = LocalKNNScorer(1).fit(train[:, 1:])
+    np.testing.assert_allclose(
+        scorer.score_patches(new)[:, 1:], cut.score_patches(new[:, 1:]), rtol=1e-6
+    )
+    # Where no training image has a patch, a new one is compared with the nearest that there are.
+    seen = scorer.score_patches(images(1, seed=9))
+    assert (seen > 0).all() and np.isfinite(seen).all()
+
+
+@pytest.mark.parametrize("coreset", [None, 0.5])
+def test_an_explanation_names_the_nearest_patches(coreset):
+    train, new = images(20, seed=10), images(1, seed=11)
+    new[0, 2, 3] = train[7, 1, 4] + 0.01
+    scorer = LocalKNNScorer(1, coreset=coreset).fit(train)
+    found = scorer.explain_patch(new, 2, 3, n_neighbors=4)
+    assert found.kind == "neighbors" and len(found.neighbors) == 4 and not found.note
+    first = found.neighbors[0]
+    if coreset is None:
+        assert (first.image_number, first.row, first.column, first.grid) == (7, 1, 4, (4, 5))
+    distances = [near.distance for near in found.neighbors]
+    assert distances == sorted(distances)
+    np.testing.assert_allclose(distances[0], scorer.score_patches(new)[0, 2, 3], rtol=1e-6)
+
+
+def test_an_explanation_of_a_training_image_leaves_it_out():
+    train = images(20, seed=12)
+    scorer = LocalKNNScorer(1).fit(train, groups=np.arange(20) // 2)
+    found = scorer.explain_patch(train[4:5], 1, 1, n_neighbors=200)
+    assert not {4, 5} & {near.image_number for near in found.neighbors}
+    assert "left out" in found.note
+    np.testing.assert_allclose(
+        found.neighbors[0].distance, scorer.score_patches(train[4:5])[0, 1, 1], rtol=0.05
+    )
