@@ -32,6 +32,7 @@ _OURS = {
     "_images.training": ["TrainingImages"],
     "model_selection": ["OneClassSplit"],
     "persistence._tree": ["StoredArray", "StoredArrays", "StoredPath"],
+    "scorers._mutual": ["MutualScorer"],
     "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
     "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
     "scorers._prompt": ["PromptScorer"],

@@ -1,8 +1,9 @@
 """Scorers: patch tokens to calibrated anomaly scores."""
 
+from skanomaly.scorers._mutual import MutualScorer
 from skanomaly.scorers._patch_gaussian import PatchGaussianScorer
 from skanomaly.scorers._patch_knn import PatchKNNScorer
 from skanomaly.scorers._prompt import PromptScorer
 from skanomaly.scorers._score_union import ScoreUnion
 
-__all__ = ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"]
+__all__ = ["MutualScorer", "PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"]
