@@ -304,7 +304,14 @@ def feature_info(module: Any) -> list[dict[str, Any]]:
     return info if isinstance(info, list) else info.info
 
 
-def forward(model: LoadedModel, x: torch.Tensor, layers: Sequence[int]) -> list[torch.Tensor]:
+def has_class_token(model: LoadedModel) -> bool:
+    """Whether a model of timm, or of the official code of DINOv2, has a class token."""
+    return not model.hierarchical and getattr(model.module, "cls_token", None) is not None
+
+
+def forward(
+    model: LoadedModel, x: torch.Tensor, layers: Sequence[int], class_token: bool = False
+) -> list[torch.Tensor]:
     """Maps of layers by timm's own forward pass.
 
     Parameters
@@ -315,20 +322,36 @@ def forward(model: LoadedModel, x: torch.Tensor, layers: Sequence[int]) -> list[
         Normalised images, in the precision of the model.
     layers : sequence of int
         In ascending order.
+    class_token : bool, default=False
+        Whether the class token of the last block is wanted too, of a model that has one.
 
     Returns
     -------
     list of torch.Tensor of shape (B, dim, grid_h, grid_w)
-        Blocks of a transformer pass through its final normalisation.
+        Blocks of a transformer pass through its final normalisation. The class token comes last,
+        as a map of one cell.
     """
     norm = {} if model.hierarchical else {"norm": True}
-    return model.module.forward_intermediates(
-        x, indices=list(layers), intermediates_only=True, output_fmt="NCHW", stop_early=True, **norm
+    found = model.module.forward_intermediates(
+        x,
+        indices=list(layers),
+        intermediates_only=not class_token,
+        output_fmt="NCHW",
+        stop_early=not class_token,
+        **norm,
     )
+    if not class_token:
+        return found
+    last, maps = found
+    return [*maps, last[:, 0, :, None, None]]
 
 
 def fast_forward(
-    model: LoadedModel, fast: FastVit, x: torch.Tensor, layers: Sequence[int]
+    model: LoadedModel,
+    fast: FastVit,
+    x: torch.Tensor,
+    layers: Sequence[int],
+    class_token: bool = False,
 ) -> list[torch.Tensor]:
     """The same of a plain vision transformer, by its fast form."""
-    return fast(*embed_patches(model.module, x), layers, model.module.norm)
+    return fast(*embed_patches(model.module, x), layers, model.module.norm, class_token)

@@ -44,6 +44,10 @@ class OpenClipPatches(TorchPatches):
         The last block, or the last so many blocks, attend by the likeness of values, without the
         feed-forward network [2]_: such tokens agree better with texts. For vision transformers of
         open_clip itself; with the last layer.
+    class_token : bool, default=False
+        Append the embedding of the image in the joint space, of unit length, to every token, as a
+        last part; what comes before it is brought to unit length too. Not with `windows`, which
+        have it.
     windows : sequence of int or None, default=None
         Sides of the windows of WinCLIP [3]_ in patches, such as ``(2, 3)``. Each token then is
         ``[patch | window of each size | image]``, every part an embedding in the joint space, of
@@ -124,6 +128,7 @@ class OpenClipPatches(TorchPatches):
         project: bool = False,
         value_attention: bool | int = False,
         windows: Sequence[int] | None = None,
+        class_token: bool = False,
         image_size: int | None = None,
         resize: str = "squash",
         augmentation: str | None = None,
@@ -144,6 +149,7 @@ class OpenClipPatches(TorchPatches):
         self.project = project
         self.value_attention = value_attention
         self.windows = windows
+        self.class_token = class_token
         self.image_size = image_size
         self.resize = resize
         self.augmentation = augmentation
@@ -176,6 +182,7 @@ class OpenClipPatches(TorchPatches):
             project=self.project,
             value_attention=self.value_attention,
             windows=self.windows,
+            class_token=self.class_token,
         )
 
     def _may_reduce(self, network: Network) -> bool:
