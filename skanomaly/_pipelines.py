@@ -25,6 +25,10 @@ checks:
   it where they implement ``_explain_row(tokens, row, n_neighbors)``: `tokens` are those of one
   image, and `row` is the number of the patch in them.
 
+A scorer that scores the images of `fit` by each other, and no others, has ``fit_predict(X)`` in
+place of `score_samples`, `decision_function` and `predict`, says so by an attribute
+``_transductive = True``, and takes the images of `fit` in `score_patches`.
+
 A detector of images has ``score_maps(images, size="image" or "model", return_scores=False)`` in
 place of `score_patches`, and takes images where a scorer takes tokens; the rest is the same.
 """
@@ -45,6 +49,7 @@ from skanomaly._parameters import without_addresses
 from skanomaly._token_stream import TokenStream
 
 _METHODS = ("fit", "score_samples", "decision_function", "predict")
+_TRANSDUCTIVE_METHODS = ("fit", "fit_predict")
 
 
 @dataclass(frozen=True)
@@ -324,8 +329,9 @@ def _check_methods(scorer: Any, name: str, maps: str, keywords: tuple[str, ...])
     kind = "scorer of patch tokens" if maps == "score_patches" else "detector of images"
     if isinstance(scorer, type):
         raise TypeError(f"{name} must be an instance, got the class {scorer.__name__}")
-    advice = f"give a {kind} with {', '.join(_METHODS)} and {maps}(X, {'=, '.join(keywords)}=)"
-    missing = [m for m in (*_METHODS, maps) if not callable(getattr(scorer, m, None))]
+    methods = _TRANSDUCTIVE_METHODS if getattr(scorer, "_transductive", False) else _METHODS
+    advice = f"give a {kind} with {', '.join(methods)} and {maps}(X, {'=, '.join(keywords)}=)"
+    missing = [m for m in (*methods, maps) if not callable(getattr(scorer, m, None))]
     if missing:
         raise TypeError(
             f"{name} must be a {kind}, but {type(scorer).__name__} has no {', '.join(missing)}: "

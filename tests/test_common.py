@@ -12,6 +12,7 @@ from skanomaly import (
     DinoV2Patches,
     FilterBankPatches,
     FunctionPatches,
+    MutualScorer,
     OpenClipPatches,
     PatchGaussianScorer,
     PatchKNNScorer,
@@ -47,12 +48,15 @@ SCORERS = [
         combination="max",
         aggregation="members",
     ),
+    MutualScorer(),
+    MutualScorer(neighborhoods=(1,), graph_filter=True, aggregation="topk_mean", share=0.5),
 ]
 # Scikit-learn's checks would say nothing new of these.
 MORE_SCORERS = [
     SHARED,
     ScoreUnion([("prompt", AxisPrompts(logit_scale=3)), ("knn", KNN)], scorer_weights=[1, 3]),
     ScoreUnion([("one", KNN), ("two", ScoreUnion([("knn", KNN), ("gaussian", SHARED)]))]),
+    MutualScorer(3, neighborhoods=(1, 3), graph_filter=True),
 ]
 EMBEDDERS = [
     FilterBankPatches(image_size=64),
@@ -64,6 +68,7 @@ if importlib.util.find_spec("timm") is not None:
         TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random"),
         TimmPatches("resnet18", layers=0, image_size=32, weights="random"),
         DinoV2Patches(layers=0, image_size=28, weights="random"),
+        DinoV2Patches(layers=0, image_size=28, weights="random", class_token=True),
     ]
 
 

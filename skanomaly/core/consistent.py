@@ -75,7 +75,7 @@ class SuspiciousLinks:
         return np.float32(np.quantile(self.closest, _COVERED, method="inverted_cdf"))
 
     def communities(self) -> list[IntArray]:
-        """Images that more links join than most linked images.
+        """Images that more and closer links join than most linked images.
 
         Returns
         -------
@@ -84,7 +84,9 @@ class SuspiciousLinks:
         """
         n_images = len(self.others)
         weights = np.zeros((n_images, n_images))
-        np.add.at(weights, tuple(self.pairs.T), 1)
+        # Multiples of a power of two: sums do not depend on the order of the images.
+        closeness = np.rint((1 - self.ratios / np.float64(1 + self.bound)) * 2.0**24)
+        np.add.at(weights, tuple(self.pairs.T), closeness)
         between = (weights + weights.T)[np.triu_indices(n_images, 1)]
         if not between.any():
             return []

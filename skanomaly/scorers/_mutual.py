@@ -145,6 +145,8 @@ class MutualScorer(OutlierMixin, CheckedScorer):
     (20, 6, 6)
     """
 
+    _transductive = True  # see skanomaly._pipelines
+
     _parameter_constraints: dict = {
         **CheckedScorer._parameter_constraints,
         "parts": [Interval(Integral, 1, None, closed="left"), "array-like"],
