@@ -75,7 +75,7 @@ class SuspiciousLinks:
         return np.float32(np.quantile(self.closest, _COVERED, method="inverted_cdf"))
 
     def communities(self) -> list[IntArray]:
-        """Images that more and closer links join than most linked images.
+        """Images that more and closer links join than half of what joins those of a usual link.
 
         Returns
         -------
@@ -90,7 +90,8 @@ class SuspiciousLinks:
         between = (weights + weights.T)[np.triu_indices(n_images, 1)]
         if not between.any():
             return []
-        least = np.quantile(between[between > 0], 0.75)
+        # Half of what joins the two images of a link, in the mean over all links.
+        least = 0.5 * (between**2).sum() / between.sum()
         tree = linkage(between.max() - between, "average")
         label = fcluster(tree, between.max() - least, "distance")
         found = [np.flatnonzero(label == number) for number in np.unique(label)]

@@ -75,20 +75,19 @@ def _box_sums(values: FloatArray, reach: int) -> FloatArray:
     return values
 
 
-def query_blocks(tokens: PatchTokens, block_bytes: int = BLOCK_BYTES) -> Iterator[IntArray]:
+def query_blocks(tokens: PatchTokens) -> Iterator[IntArray]:
     """Numbers of consecutive images whose distances to all images take no more than some memory.
 
     Parameters
     ----------
     tokens : PatchTokens
-    block_bytes : int
-        In float32; an image alone may take more.
+        An image alone may take more.
 
     Yields
     ------
     ndarray of int
     """
-    rows, start = max(1, block_bytes // (4 * tokens.n_images)), 0
+    rows, start = max(1, BLOCK_BYTES // (4 * tokens.n_images)), 0
     while start < tokens.n_images:
         last = np.searchsorted(tokens.offsets, tokens.offsets[start] + rows, side="right") - 1
         stop = max(start + 1, int(last))

@@ -183,6 +183,13 @@ def _gaussian():
     return PatchGaussianScorer(random_state=0)
 
 
+def _mutual():
+    """Distance to the patches of the other images of an unlabelled batch: fit_predict alone."""
+    from skanomaly.scorers import MutualScorer
+
+    return MutualScorer()
+
+
 def _filter_bank():
     """Filter bank of edges, spots and colours."""
     from skanomaly.embedders import FilterBankPatches
@@ -192,5 +199,6 @@ def _filter_bank():
 
 register_scorer("knn", _knn)
 register_scorer("gaussian", _gaussian)
+register_scorer("mutual", _mutual)
 # Not by register_embedder, which refuses the name of a model: of ours one name is for both.
 _register(EMBEDDERS, "embedder", "filterbank", _filter_bank, overwrite=False)

@@ -106,7 +106,8 @@ class MutualScorer(OutlierMixin, CheckedScorer):
 
     A defect that a `share` of the images have in common looks normal. `graph_filter` looks for
     links of patches to images that are much closer than the last of the `share`, until 80%% of the
-    images have one; images joined by more links than three of four linked pairs are communities;
+    images have one; images joined by more than half as many links as the pair of
+    a usual link are communities;
     patches of a community whose score rises unusually without the rest of it (beyond one and a half
     interquartile ranges) are no references for others, and all is scored again. The
     paper finds communities by the Leiden algorithm, here groups are merged by the mean number of
@@ -231,9 +232,11 @@ class MutualScorer(OutlierMixin, CheckedScorer):
                 + ("" if groups is None else f" of {tokens.n_groups} group: one of each counts")
             )
         parts = part_slices(tokens.dim, self.parts)
+        if self.class_token and len(parts) < 2:
+            raise ValueError(
+                f"class_token=True takes the last of several parts, not parts={self.parts!r}"
+            )
         classes = class_tokens(tokens, parts.pop()) if self.class_token else None
-        if not parts:
-            raise ValueError("class_token=True is the last of several parts, and parts=1")
         scores = self._mutual_scores(tokens, parts)
         of_image = self._aggregate(tokens, scores)
         if classes is not None:
