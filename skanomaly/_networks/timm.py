@@ -304,11 +304,6 @@ def feature_info(module: Any) -> list[dict[str, Any]]:
     return info if isinstance(info, list) else info.info
 
 
-def has_class_token(model: LoadedModel) -> bool:
-    """Whether a model of timm, or of the official code of DINOv2, has a class token."""
-    return not model.hierarchical and getattr(model.module, "cls_token", None) is not None
-
-
 def forward(
     model: LoadedModel, x: torch.Tensor, layers: Sequence[int], class_token: bool = False
 ) -> list[torch.Tensor]:

@@ -20,7 +20,8 @@ from skanomaly.core.mutual import lowest_mean, n_lowest
 _FROM_ZERO = 1e30  # the rise of a score from 0
 _COVERED = 0.8  # of the images have a link; the closest links that do it are taken
 
-Blocks = Iterable[tuple[IntArray, FloatArray]]
+# Without distances where only scores are asked for.
+Blocks = Iterable[tuple[IntArray, FloatArray | None]]
 
 
 class SuspiciousLinks:
@@ -161,6 +162,7 @@ def consistent_patches(
 def _images(tokens, blocks):
     """Image by image of what comes in blocks of them."""
     for images, distances in blocks:
+        assert distances is not None
         start = tokens.offsets[images[0]]
         for image in images:
             rows = tokens.rows(image)

@@ -13,7 +13,6 @@ from skanomaly._networks.network import LoadedModel, Network, layer_numbers, pat
 from skanomaly._networks.timm import (
     fast_forward,
     forward,
-    has_class_token,
     load_timm,
     weight_files,
 )
@@ -179,7 +178,7 @@ class TimmPatches(TorchPatches):
         if not model.hierarchical:
             default = [self._default_block(count)]
         layers = layer_numbers(self.layers, count, default, self.model_name)
-        if self.class_token and not has_class_token(model):
+        if self.class_token and not model.has_class_token:
             raise ValueError(
                 f"class_token=True, but {self.model_name} has no class token; leave it False"
             )

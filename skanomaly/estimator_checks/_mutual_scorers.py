@@ -161,7 +161,7 @@ def check_mutual_scorer_maps(estimator: Any) -> None:
     pipe = Pipeline([("emb", FilterBankPatches(image_size=32)), ("scorer", prepared(estimator))])
     assert set(pipe.fit_predict(images)) <= {-1, 1}, "labels"
     maps, scores = anomaly_maps(pipe, images[8:], return_scores=True)
-    assert maps.shape == (4, 32, 40) and np.isfinite(maps).all(), "maps of the images' sizes"
+    assert np.shape(maps) == (4, 32, 40) and np.isfinite(maps).all(), "maps of the images' sizes"
     assert_same(scores, pipe[-1].train_scores_[8:], "scores that come with maps", 1e-12)
 
 

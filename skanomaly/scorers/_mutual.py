@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
-from typing import Literal, NoReturn, TypeVar, overload
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,27 +104,24 @@ class MutualScorer(OutlierMixin, CheckedScorer):
     :func:`skanomaly.anomaly_maps` of a Pipeline makes heat maps of the images that it was fitted
     to, which are recognised by their tokens; others are an error. Labels are not looked at.
 
-    A defect that a `share` of the images have in common looks normal. `graph_filter` looks for
-    links of patches to images that are much closer than the last of the `share`, until 80%% of the
-    images have one; images joined by more than half as many links as the pair of
-    a usual link are communities;
-    patches of a community whose score rises unusually without the rest of it (beyond one and a half
-    interquartile ranges) are no references for others, and all is scored again. The
-    paper finds communities by the Leiden algorithm, here groups are merged by the mean number of
-    links between them, which follows the same criterion (the constant Potts model); it was
-    described to us without its constants, which are our own.
+    A defect that repeats looks normal. `graph_filter` finds it where fewer images than the `share`
+    have it: it takes the links of patches to images that are closest beside the last of the
+    `share`, until 80%% of the images have one. Images joined by at least half as many as those of a
+    usual link are communities. Patches of one whose score rises beyond its quartiles without it, by
+    one and a half of their distance, are no references, and all is scored again. The paper finds
+    communities by the Leiden algorithm; here groups are merged by the mean of the links between
+    them, after the same criterion (constant Potts model). Its constants were not at hand: these,
+    and the rules for communities and patches, are our own.
 
     From the published code of MuSc differs: tokens are not shifted by the mean of all numbers of
-    their image (a layer normalisation without weights); the image score is the largest patch score,
-    not the largest pixel of a map brought to the size of the image; at least one image counts.
-    With a class token it is not scaled to [0, 1] before rescoring, which changes no order, and an
-    image is always the one that is most like itself.
+    their image; the image score is the largest patch score, not the largest pixel of a resized map;
+    at least one image counts; scores are not scaled to [0, 1] before rescoring, which changes no
+    order; an image is always the one most like itself.
 
-    Distances are exact to some 1e-6, and depend on no order of the images. All images are compared
-    to all in each neighbourhood and part, by products in float64 of which half are saved by
-    symmetry: ``n_parts * n_neighborhoods`` times half a brute-force search of all tokens among all,
-    and twice or three times that with `graph_filter`. Besides the tokens, memory is taken for one
-    part of them, and 500 MB for distances, twice that with `graph_filter`.
+    Distances are exact to some 1e-6, and depend on no order of images. Each part and neighbourhood
+    compares all patches to all, in float64, half of them saved by symmetry; twice with
+    `graph_filter`, or three times. Besides the tokens, memory is taken for one part of them in
+    float32, and 0.5 GB for distances, twice that with `graph_filter`.
 
     References
     ----------
@@ -300,12 +297,6 @@ class MutualScorer(OutlierMixin, CheckedScorer):
         self.fit(X, y, groups=groups)
         return np.where(self.train_scores_ < self.offset_, -1, 1)
 
-    @overload
-    def score_patches(self, X: ArrayLike, return_scores: Literal[False] = False) -> np.ndarray: ...
-    @overload
-    def score_patches(
-        self, X: ArrayLike, return_scores: Literal[True]
-    ) -> tuple[np.ndarray, FloatArray]: ...
     @document(SCORER_DOCS)
     def score_patches(
         self, X: ArrayLike, return_scores: bool = False
