@@ -214,6 +214,13 @@ def test_images():
     exec(code, names)
 
 
+def test_unlabelled(names):
+    scope = {**names, "images": [*names["good"], *names["new"]]}
+    (code,) = blocks("unlabelled.md")
+    exec(code, scope)
+    assert set(scope["labels"]) == {-1, 1} and len(scope["maps"]) == len(scope["scores"]) == 14
+
+
 def test_each_page_with_code_is_run():
     """Here, or for the pages of developers and the README in tests of their own."""
     elsewhere = {"development/extending.md", "development/search.md"}
@@ -221,7 +228,7 @@ def test_each_page_with_code_is_run():
     with_code = {page for page in pages if blocks(page)}
     here = {
         *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
-        *("images.md", "models.md", "report.md", "thresholds.md"),
+        *("images.md", "models.md", "report.md", "thresholds.md", "unlabelled.md"),
     }
     assert with_code == here | elsewhere
 

@@ -318,27 +318,19 @@ def forward(
     layers : sequence of int
         In ascending order.
     class_token : bool, default=False
-        Whether the class token of the last block is wanted too, of a model that has one.
+        Whether the class token of the last block is wanted too.
 
     Returns
     -------
     list of torch.Tensor of shape (B, dim, grid_h, grid_w)
-        Blocks of a transformer pass through its final normalisation. The class token comes last,
-        as a map of one cell.
+        Blocks pass through the final normalisation. Last is the class token, a map of one cell.
     """
     norm = {} if model.hierarchical else {"norm": True}
+    layers_alone = {"intermediates_only": not class_token, "stop_early": not class_token}
     found = model.module.forward_intermediates(
-        x,
-        indices=list(layers),
-        intermediates_only=not class_token,
-        output_fmt="NCHW",
-        stop_early=not class_token,
-        **norm,
+        x, indices=list(layers), output_fmt="NCHW", **layers_alone, **norm
     )
-    if not class_token:
-        return found
-    last, maps = found
-    return [*maps, last[:, 0, :, None, None]]
+    return [*found[1], found[0][:, 0, :, None, None]] if class_token else found
 
 
 def fast_forward(

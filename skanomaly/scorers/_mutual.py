@@ -203,11 +203,6 @@ class MutualScorer(OutlierMixin, CheckedScorer):
         self : object
             The fitted scorer.
 
-        Raises
-        ------
-        ValueError
-            When there are fewer than two images of different groups, or X holds views.
-
         Warns
         -----
         UserWarning
@@ -249,10 +244,7 @@ class MutualScorer(OutlierMixin, CheckedScorer):
         """Score of each row; undefined for masked ones."""
         sides = _whole_numbers(self.neighborhoods, "neighborhoods")
         if not sides or not all(side % 2 for side in sides):
-            raise ValueError(
-                f"neighborhoods={self.neighborhoods!r} must be odd sides in patches, such as "
-                "(1, 3, 5)"
-            )
+            raise ValueError(f"neighborhoods={self.neighborhoods!r} must be odd sides: (1, 3, 5)")
         others = tokens.group_of_image[:, None] != tokens.group_of_image
         scores, self.n_excluded_ = np.empty(len(tokens.values)), 0
 
@@ -316,11 +308,6 @@ class MutualScorer(OutlierMixin, CheckedScorer):
             for masked patches.
         scores : ndarray of shape (n_images,), float64
             Only with `return_scores`; higher is more normal.
-
-        Raises
-        ------
-        ValueError
-            When an image is none of those of `fit`.
         """
         grids, known = [], []
         for tokens in self._parts(X):
