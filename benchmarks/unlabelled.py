@@ -27,7 +27,7 @@ def rows(folder, options):
         image_size=224,
         dtype="float32",
     )
-    X, y = embedder.transform(split.test), split.y_test
+    X, y = embedder.transform(split.test.images), split.test.y
     for neighborhoods in ((1,), (1, 3, 5)):
         for rescoring in ((), (1, 2, 3)):
             for graph_filter in (False, True):

@@ -218,7 +218,7 @@ def test_unlabelled(names):
     scope = {**names, "images": [*names["good"], *names["new"]]}
     (code,) = blocks("unlabelled.md")
     exec(code, scope)
-    assert set(scope["labels"]) == {-1, 1} and len(scope["maps"]) == len(scope["scores"]) == 14
+    assert set(scope["labels"]) == {-1, 1} and len(scope["maps"]) == len(scope["scores"]) == 18
 
 
 def test_each_page_with_code_is_run():
