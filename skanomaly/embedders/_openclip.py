@@ -44,14 +44,14 @@ class OpenClipPatches(TorchPatches):
         The last block, or the last so many blocks, attend by the likeness of values, without the
         feed-forward network [2]_: such tokens agree better with texts. For vision transformers of
         open_clip itself; with the last layer.
-    class_token : bool, default=False
-        Append the embedding of the image in the joint space, of unit length, to every token, as a
-        last part; what comes before it is brought to unit length too. Not with `windows`, which
-        have it.
     windows : sequence of int or None, default=None
         Sides of the windows of WinCLIP [3]_ in patches, such as ``(2, 3)``. Each token then is
         ``[patch | window of each size | image]``, every part an embedding in the joint space, of
         unit length. Needs `project` and a plain vision transformer of open_clip.
+    class_token : bool, default=False
+        Append the embedding of the image in the joint space, of unit length, to every token, as a
+        last part; what comes before it is brought to unit length too. Not with `windows`, which
+        have it.
     image_size : int or None, default=None
         Side of the square, or the shortest side, in pixels; a multiple of the patch, or of the
         coarsest stride. None: the model's own, rounded down to one.
