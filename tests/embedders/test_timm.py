@@ -126,7 +126,7 @@ def test_the_class_token_is_the_last_part(dtype, fusion):
     assert found.shape == (2, 2, 2, 192 * (3 if fusion == "concat" else 2))
     for cell in np.ndindex(2, 2):
         np.testing.assert_allclose(found[:, cell[0], cell[1], -192:], expected, atol=tolerance)
-    patches = make("vit_tiny_patch16_224", layers=(1, 2), fusion=fusion, dtype=dtype).transform(X)
+    patches = make("vit_tiny_patch16_224", **options).transform(X)
     patches /= np.linalg.norm(patches, axis=-1, keepdims=True)
     np.testing.assert_allclose(found[..., :-192], patches, atol=tolerance)
     with pytest.raises(ValueError, match="resnet18 has no class token"):
