@@ -112,10 +112,8 @@ def test_one_block_by_a_plain_forward_pass():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("fusion", ["concat", "mean"])
 def test_the_class_token_is_the_last_part(dtype, fusion):
-    tokens = make(
-        "vit_tiny_patch16_224", layers=(1, 2), fusion=fusion, class_token=True, dtype=dtype
-    )
-    found = tokens.transform(X)
+    options = {"layers": (1, 2), "fusion": fusion, "dtype": dtype}
+    found = make("vit_tiny_patch16_224", class_token=True, **options).transform(X)
     model = plain_model("vit_tiny_patch16_224", img_size=32)
     cfg = model.pretrained_cfg
     pixels = (np.stack(X) / 255 - np.array(cfg["mean"])) / np.array(cfg["std"])
