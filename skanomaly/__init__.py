@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from skanomaly.report import write_report
     from skanomaly.scorers import (
         LocalKNNScorer,
+        MutualScorer,
         PatchGaussianScorer,
         PatchKNNScorer,
         PatchSubspaceScorer,
@@ -79,6 +80,7 @@ __all__ = [
     "ImageReadError",
     "ImageUnion",
     "LocalKNNScorer",
+    "MutualScorer",
     "OpenClipPatches",
     "PCAForeground",
     "PatchGaussianScorer",
@@ -158,6 +160,7 @@ _EXPORTS = {
     "skanomaly.report": ["write_report"],
     "skanomaly.scorers": [
         "LocalKNNScorer",
+        "MutualScorer",
         "PatchGaussianScorer",
         "PatchKNNScorer",
         "PatchSubspaceScorer",

@@ -1,7 +1,6 @@
 """Pipelines taken apart, and what a scorer must have so that maps can be made from it.
 
-The protocol of a scorer of patch tokens ("a scorer with maps"), which :func:`check_patch_scorer`
-checks:
+The protocol of a scorer of patch tokens, which :func:`check_patch_scorer` checks:
 
 - ``fit(X, y=None)``, ``score_samples(X)``, ``decision_function(X)`` and ``predict(X)`` in
   scikit-learn's signs: higher is more normal, ``predict`` is -1 where ``decision_function`` is
@@ -25,6 +24,8 @@ checks:
   it where they implement ``_explain_row(tokens, row, n_neighbors)``: `tokens` are those of one
   image, and `row` is the number of the patch in them.
 
+A scorer with an attribute ``_transductive = True`` scores the images of `fit` by each other alone:
+it has ``fit_predict`` in place of `score_samples`, `decision_function` and `predict`.
 A detector of images has ``score_maps(images, size="image" or "model", return_scores=False)`` in
 place of `score_patches`, and takes images where a scorer takes tokens; the rest is the same. One
 that holds others has the fitted ones in ``detectors_``, by name, and ``explain_members(images, row,
@@ -324,18 +325,16 @@ def _check_methods(scorer: Any, name: str, maps: str, keywords: tuple[str, ...])
     kind = "scorer of patch tokens" if maps == "score_patches" else "detector of images"
     if isinstance(scorer, type):
         raise TypeError(f"{name} must be an instance, got the class {scorer.__name__}")
-    advice = f"give a {kind} with {', '.join(_METHODS)} and {maps}(X, {'=, '.join(keywords)}=)"
-    missing = [m for m in (*_METHODS, maps) if not callable(getattr(scorer, m, None))]
+    methods = ("fit", "fit_predict") if getattr(scorer, "_transductive", False) else _METHODS
+    advice = f"give a {kind} with {', '.join(methods)} and {maps}(X, {'=, '.join(keywords)}=)"
+    missing = [m for m in (*methods, maps) if not callable(getattr(scorer, m, None))]
+    a_kind = f"{name} must be a {kind}, but"
     if missing:
-        raise TypeError(
-            f"{name} must be a {kind}, but {type(scorer).__name__} has no {', '.join(missing)}: "
-            f"{advice}"
-        )
+        raise TypeError(f"{a_kind} {type(scorer).__name__} has no {', '.join(missing)}: {advice}")
     lacking = [word for word in keywords if not _takes_keyword(getattr(scorer, maps), word)]
     if lacking:
         raise TypeError(
-            f"{name} must be a {kind}, but {maps} of {type(scorer).__name__} takes no "
-            f"{', '.join(lacking)}: {advice}"
+            f"{a_kind} {maps} of {type(scorer).__name__} takes no {', '.join(lacking)}: {advice}"
         )
 
 

@@ -16,6 +16,7 @@ from skanomaly import (
     FilterBankPatches,
     FunctionPatches,
     LocalKNNScorer,
+    MutualScorer,
     OpenClipPatches,
     PatchGaussianScorer,
     PatchKNNScorer,
@@ -63,12 +64,15 @@ SCORERS = [
         combination="max",
         aggregation="members",
     ),
+    MutualScorer(),
+    MutualScorer(neighborhoods=(1,), graph_filter=True, aggregation="topk_mean", share=0.5),
 ]
 # Scikit-learn's checks would say nothing new of these.
 MORE_SCORERS = [
     SHARED,
     ScoreUnion([("prompt", AxisPrompts(logit_scale=3)), ("knn", KNN)], scorer_weights=[1, 3]),
     ScoreUnion([("one", KNN), ("two", ScoreUnion([("knn", KNN), ("gaussian", SHARED)]))]),
+    MutualScorer(3, neighborhoods=(1, 3), graph_filter=True),
 ]
 EMBEDDERS = [
     FilterBankPatches(image_size=64),
@@ -83,6 +87,7 @@ if importlib.util.find_spec("timm") is not None:
         TimmPatches("resnet18", layers=0, image_size=32, weights="random"),
         DinoV2Patches(layers=0, image_size=28, weights="random"),
         Tiled(TimmPatches("vit_tiny_patch16_224", layers=1, image_size=32, weights="random")),
+        DinoV2Patches(layers=0, image_size=28, weights="random", class_token=True),
     ]
 TRANSFORMERS = [PCAForeground(), RegionOfInterest([(0, 0), (1, 0), (0, 1)])]
 # Those of scikit-learn's that give an estimator no table of numbers: tokens have four dimensions.

@@ -271,6 +271,13 @@ def test_tiling(names):
     assert scope["found"]
 
 
+def test_unlabelled(names):
+    scope = {**names, "images": [*names["good"], *names["new"]]}
+    (code,) = blocks("unlabelled.md")
+    exec(code, scope)
+    assert set(scope["labels"]) == {-1, 1} and len(scope["maps"]) == len(scope["scores"]) == 18
+
+
 def test_each_page_with_code_is_run():
     """Here, or for the pages of developers and the README in tests of their own."""
     elsewhere = {"development/extending.md", "development/search.md"}
@@ -292,6 +299,7 @@ def test_each_page_with_code_is_run():
         "report.md",
         "thresholds.md",
         "tiling.md",
+        "unlabelled.md",
     }
     assert with_code == here | elsewhere
 

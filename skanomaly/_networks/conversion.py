@@ -210,7 +210,7 @@ def check_conversion(
             deviation = float((1 - cosine).median())
             if not deviation <= _TOLERANCE[dtype]:
                 known = number < len(network.layers)
-                place = f"layer {network.layers[number]}" if known else "its windows"
+                place = f"layer {network.layers[number]}" if known else "its image or windows"
                 raise RuntimeError(
                     f"{network.name}, converted for runtime={runtime!r} in {dtype}, "
                     f"deviates from torch at {place}: median 1 - cosine {deviation:.1e}, "

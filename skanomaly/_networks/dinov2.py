@@ -74,7 +74,9 @@ def has_official_rule(model_name: str) -> bool:
 # timm's model by the official rule
 
 
-def forward(model: LoadedModel, x: torch.Tensor, layers: Sequence[int]) -> list[torch.Tensor]:
+def forward(
+    model: LoadedModel, x: torch.Tensor, layers: Sequence[int], class_token: bool = False
+) -> list[torch.Tensor]:
     """Maps of blocks of timm's model, by the official rule for the position embedding.
 
     Parameters
@@ -85,28 +87,36 @@ def forward(model: LoadedModel, x: torch.Tensor, layers: Sequence[int]) -> list[
         Normalised images, in the precision of the model.
     layers : sequence of int
         In ascending order.
+    class_token : bool, default=False
+        Whether the class token of the last block is wanted too.
 
     Returns
     -------
     list of torch.Tensor of shape (B, dim, grid_h, grid_w)
-        After the final normalisation.
+        After the final normalisation. The class token comes last, as a map of one cell.
     """
     module = model.module
     tokens, grid = embed_patches(module, x)
     maps = []
-    for number, block in enumerate(module.blocks[: max(layers) + 1]):
+    for number, block in enumerate(module.blocks[: None if class_token else max(layers) + 1]):
         tokens = block(tokens)
         if number in layers:
             patches = module.norm(tokens)[:, 1:]
             maps.append(patches.transpose(1, 2).unflatten(2, grid))
+    if class_token:
+        maps.append(module.norm(tokens)[:, 0, :, None, None])
     return maps
 
 
 def fast_forward(
-    model: LoadedModel, fast: FastVit, x: torch.Tensor, layers: Sequence[int]
+    model: LoadedModel,
+    fast: FastVit,
+    x: torch.Tensor,
+    layers: Sequence[int],
+    class_token: bool = False,
 ) -> list[torch.Tensor]:
     """The same by its fast form."""
-    return fast(*embed_patches(model.module, x), layers, model.module.norm)
+    return fast(*embed_patches(model.module, x), layers, model.module.norm, class_token)
 
 
 def embed_patches(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -200,7 +210,7 @@ def load_official(model_name: str, device: str) -> LoadedModel:
 
 
 def forward_official(
-    model: LoadedModel, x: torch.Tensor, layers: Sequence[int]
+    model: LoadedModel, x: torch.Tensor, layers: Sequence[int], class_token: bool = False
 ) -> list[torch.Tensor]:
     """Maps of blocks by the official code.
 
@@ -208,11 +218,12 @@ def forward_official(
     ----------
     model : LoadedModel
         From :func:`load_official`.
-    x, layers
+    x, layers, class_token
         As for :func:`forward`.
 
     Returns
     -------
     list of torch.Tensor of shape (B, dim, grid_h, grid_w)
     """
-    return model.module.get_intermediate_layers(x, n=list(layers), reshape=True, norm=True)
+    maps = list(model.module.get_intermediate_layers(x, n=list(layers), reshape=True, norm=True))
+    return [*maps, model.module(x)[:, :, None, None]] if class_token else maps

@@ -90,6 +90,7 @@ class FastVit:
         grid: tuple[int, int],
         layers: Sequence[int],
         finish: Callable[[torch.Tensor], torch.Tensor],
+        class_token: bool = False,
     ) -> list[torch.Tensor]:
         """Feature maps of some layers.
 
@@ -104,18 +105,22 @@ class FastVit:
         finish : callable
             What the patches of a layer pass through at last, such as the final normalisation: from
             (B, n_tokens, dim) to the same, or to another `dim`.
+        class_token : bool, default=False
+            Whether the first token of the last block is wanted too.
 
         Returns
         -------
         list of torch.Tensor of shape (B, dim, grid_h, grid_w), float32
-            One for each layer.
+            One for each layer; at last, of one cell, that of the class token.
         """
         maps = []
-        for number, block in enumerate(self.blocks[: layers[-1] + 1]):
+        for number, block in enumerate(self.blocks[: None if class_token else layers[-1] + 1]):
             tokens = block(tokens, self.dtype)
             if number in layers:
                 patches = finish(tokens)[:, self.n_prefix :]
                 maps.append(patches.transpose(1, 2).unflatten(2, grid))
+        if class_token:
+            maps.append(finish(tokens)[:, 0, :, None, None])
         return maps
 
 

@@ -62,9 +62,26 @@ def fuse_stages(maps: list[torch.Tensor], fusion: str) -> torch.Tensor:
     return torch.cat(maps, 1) if fusion == "concat" else torch.stack(maps).mean(0)
 
 
-def fuse_layers(maps: list[torch.Tensor], fusion: str, staged: bool) -> torch.Tensor:
-    """By :func:`fuse_stages` where the layers are stages, else by :func:`fuse_blocks`."""
-    return (fuse_stages if staged else fuse_blocks)(maps, fusion)
+def fuse_maps(maps: list[torch.Tensor], n_layers: int, fusion: str, staged: bool) -> torch.Tensor:
+    """One map of those that a network gives.
+
+    Parameters
+    ----------
+    maps : list of torch.Tensor of shape (B, dim, grid_h, grid_w)
+        The first `n_layers` are those of layers, the others of windows and of the image.
+    n_layers : int
+        How many layers there are.
+    fusion : {"concat", "mean"}
+        How several layers become one.
+    staged : bool
+        Whether they are stages of a network, with grids of their own.
+
+    Returns
+    -------
+    torch.Tensor of shape (B, dim, grid_h, grid_w)
+    """
+    patches = (fuse_stages if staged else fuse_blocks)(maps[:n_layers], fusion)
+    return patches if len(maps) == n_layers else join_unit_parts([patches, *maps[n_layers:]])
 
 
 def join_unit_parts(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -106,6 +106,11 @@ class LoadedModel:
         """Whether its layers have grids of different sizes (convolutional networks, Swin)."""
         return len(set(self.reductions)) > 1
 
+    @property
+    def has_class_token(self) -> bool:
+        """Whether it is a transformer of timm, or of DINOv2's own code, with a class token."""
+        return not self.hierarchical and getattr(self.module, "cls_token", None) is not None
+
     def sized(self, height: int, width: int) -> Any:
         """The module for inputs of that size in pixels."""
         return self.module

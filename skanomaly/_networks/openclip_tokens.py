@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._networks.fast_vit import FastVit
-from skanomaly._networks.fusion import fuse_layers, join_unit_parts
+from skanomaly._networks.fusion import fuse_maps
 from skanomaly._networks.network import Network, layer_numbers, patchcore_stages
 from skanomaly._networks.openclip import OpenClipModel
 from skanomaly._networks.openclip_joint import (
@@ -39,12 +39,15 @@ class TowerOptions:
         The last so many blocks attend by the likeness of values.
     windows : tuple of int
         Sides of the windows of WinCLIP, in patches.
+    class_token : bool
+        Whether the embedding of the image is asked for, which comes with windows anyway.
     """
 
     layers: tuple[int, ...]
     project: bool
     value_attention: int
     windows: tuple[int, ...]
+    class_token: bool
 
 
 def clip_network(
@@ -56,6 +59,7 @@ def clip_network(
     project: bool,
     value_attention: int,
     windows: Sequence[int] | None,
+    class_token: bool,
 ) -> Network:
     """The network of an embedder's parameters.
 
@@ -65,7 +69,7 @@ def clip_network(
         Of the model, for messages.
     model : OpenClipModel
         From :func:`skanomaly._networks.openclip.load_model`.
-    layers, fusion, project, value_attention, windows
+    layers, fusion, project, value_attention, windows, class_token
         As of :class:`skanomaly.OpenClipPatches`.
 
     Returns
@@ -82,18 +86,23 @@ def clip_network(
         project=bool(project),
         value_attention=int(value_attention),
         windows=(),
+        class_token=bool(class_token),
     )
+    if class_token and windows is not None:
+        raise ValueError("windows have the embedding of the image: leave class_token=False")
     if windows is not None:
         sides = _check_windows(name, model, options, fusion, windows)
-        options = TowerOptions(options.layers, options.project, options.value_attention, sides)
-    fast = model.plain_vit is not None and not options.value_attention and windows is None
+        options = replace(options, windows=sides)
+    fast = model.plain_vit is not None and not (
+        options.value_attention or options.windows or options.class_token
+    )
     return Network(
         name=name,
         model=model,
         layers=options.layers,
         forward=partial(forward, options=options),
         fuse=partial(
-            fuse,
+            fuse_maps,
             n_layers=len(options.layers),
             fusion=fusion,
             staged=model.hierarchical and not options.project,
@@ -104,6 +113,7 @@ def clip_network(
             "project": options.project,
             "value_attention": options.value_attention,
             "windows": list(options.windows),
+            **({"class_token": True} if class_token else {}),
         },
         libraries=("torch", "timm", "open_clip"),
     )
@@ -166,7 +176,7 @@ def _kind(model: OpenClipModel) -> str:
 
 
 def forward(model: OpenClipModel, x: torch.Tensor, options: TowerOptions) -> list[torch.Tensor]:
-    """Maps of the layers; with windows, of them and of the image besides.
+    """Maps of the layers, and of windows and of the image where they are asked for.
 
     Parameters
     ----------
@@ -184,28 +194,29 @@ def forward(model: OpenClipModel, x: torch.Tensor, options: TowerOptions) -> lis
     """
     visual = _tower(model, x)
     windows: tuple[int, ...] = options.windows
+    pooled = bool(windows) or options.class_token
     image: Any = None
     if options.value_attention:
         maps = [value_tokens(visual, x, options.value_attention)]
         if not options.project:
             maps = [final_normalisation(visual)(m) for m in maps]
-        if windows:
+        if pooled:
             image = intermediates(visual, x, options.layers, False, pooled=True)[1]
     else:
-        maps, image = intermediates(
-            visual, x, options.layers, not options.project, pooled=bool(windows)
-        )
+        maps, image = intermediates(visual, x, options.layers, not options.project, pooled)
     if options.project:
         maps = [project(visual, m) for m in maps]
     if windows:
-        maps += [*window_embeddings(visual, x, windows), image[:, None, None]]
+        maps += window_embeddings(visual, x, windows)
+    if pooled:
+        maps.append(image[:, None, None])
     return [m.permute(0, 3, 1, 2) for m in maps]
 
 
 def fast_forward(
     model: OpenClipModel, fast: FastVit, x: torch.Tensor, options: TowerOptions
 ) -> list[torch.Tensor]:
-    """The same of a plain transformer without windows, by its fast form."""
+    """The same of a plain transformer, without windows and image, by its fast form."""
     visual = _tower(model, x)
     finish = partial(project, visual) if options.project else final_normalisation(visual)
     return fast(*embed_patches(visual, x), options.layers, finish)
@@ -213,25 +224,3 @@ def fast_forward(
 
 def _tower(model: OpenClipModel, x: torch.Tensor) -> Any:
     return model.sized(*map(int, x.shape[-2:]))  # int: in a conversion they are no numbers
-
-
-def fuse(maps: list[torch.Tensor], n_layers: int, fusion: str, staged: bool) -> torch.Tensor:
-    """One (B, dim, grid_h, grid_w) map of those that :func:`forward` gives.
-
-    Parameters
-    ----------
-    maps : list of torch.Tensor of shape (B, dim, grid_h, grid_w)
-        The first `n_layers` are those of layers, the others of windows and of the image.
-    n_layers : int
-        How many layers there are.
-    fusion : {"concat", "mean"}
-        How several layers become one.
-    staged : bool
-        Whether they are stages of a network, with grids of their own.
-
-    Returns
-    -------
-    torch.Tensor of shape (B, dim, grid_h, grid_w)
-    """
-    patches = fuse_layers(maps[:n_layers], fusion, staged)
-    return patches if len(maps) == n_layers else join_unit_parts([patches, *maps[n_layers:]])

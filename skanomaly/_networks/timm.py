@@ -304,7 +304,9 @@ def feature_info(module: Any) -> list[dict[str, Any]]:
     return info if isinstance(info, list) else info.info
 
 
-def forward(model: LoadedModel, x: torch.Tensor, layers: Sequence[int]) -> list[torch.Tensor]:
+def forward(
+    model: LoadedModel, x: torch.Tensor, layers: Sequence[int], class_token: bool = False
+) -> list[torch.Tensor]:
     """Maps of layers by timm's own forward pass.
 
     Parameters
@@ -315,20 +317,28 @@ def forward(model: LoadedModel, x: torch.Tensor, layers: Sequence[int]) -> list[
         Normalised images, in the precision of the model.
     layers : sequence of int
         In ascending order.
+    class_token : bool, default=False
+        Whether the class token of the last block is wanted too.
 
     Returns
     -------
     list of torch.Tensor of shape (B, dim, grid_h, grid_w)
-        Blocks of a transformer pass through its final normalisation.
+        Blocks pass through the final normalisation. Last is the class token, a map of one cell.
     """
     norm = {} if model.hierarchical else {"norm": True}
-    return model.module.forward_intermediates(
-        x, indices=list(layers), intermediates_only=True, output_fmt="NCHW", stop_early=True, **norm
+    layers_alone = {"intermediates_only": not class_token, "stop_early": not class_token}
+    found = model.module.forward_intermediates(
+        x, indices=list(layers), output_fmt="NCHW", **layers_alone, **norm
     )
+    return [*found[1], found[0][:, 0, :, None, None]] if class_token else found
 
 
 def fast_forward(
-    model: LoadedModel, fast: FastVit, x: torch.Tensor, layers: Sequence[int]
+    model: LoadedModel,
+    fast: FastVit,
+    x: torch.Tensor,
+    layers: Sequence[int],
+    class_token: bool = False,
 ) -> list[torch.Tensor]:
     """The same of a plain vision transformer, by its fast form."""
-    return fast(*embed_patches(model.module, x), layers, model.module.norm)
+    return fast(*embed_patches(model.module, x), layers, model.module.norm, class_token)

@@ -31,6 +31,7 @@ class DinoV2Patches(TimmPatches):
     layers : int, sequence of int or None, default=None
         Blocks, counted from 0; negative from the last. None: the last.
     %(fusion)s
+    %(class_token)s
     %(resize)s
     %(augmentation)s
     %(value_range)s
@@ -88,6 +89,7 @@ class DinoV2Patches(TimmPatches):
         image_size: int | None = 448,
         layers: int | Sequence[int] | None = None,
         fusion: str = "concat",
+        class_token: bool = False,
         resize: str = "squash",
         augmentation: Augmentation | None = None,
         value_range: ValueRange | None = None,
@@ -106,6 +108,7 @@ class DinoV2Patches(TimmPatches):
             model_name,
             layers=layers,
             fusion=fusion,
+            class_token=class_token,
             image_size=image_size,
             resize=resize,
             augmentation=augmentation,

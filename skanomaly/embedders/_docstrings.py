@@ -22,6 +22,12 @@ fusion : {"concat", "mean"}, default="concat"
     How several layers become one token. Of a transformer each layer's token is brought to
     unit length before.
 """,
+    "class_token": """
+class_token : bool, default=False
+    Append what the network makes of the whole image, of unit length, to every token, as a last
+    part; what comes before it is brought to unit length too. It is the class token of the last
+    block after its normalisation; not for networks without one.
+""",
     "value_range": """
 value_range : float, (float, float) or None, default=None
     The number in the images that is white, black being 0, or the numbers of black and white:

@@ -48,6 +48,10 @@ class OpenClipPatches(TorchPatches):
         Sides of the windows of WinCLIP [3]_ in patches, such as ``(2, 3)``. Each token then is
         ``[patch | window of each size | image]``, every part an embedding in the joint space, of
         unit length. Needs `project` and a plain vision transformer of open_clip.
+    class_token : bool, default=False
+        Append the embedding of the image in the joint space, of unit length, to every token, as a
+        last part; what comes before it is brought to unit length too. Not with `windows`, which
+        have it.
     image_size : int or None, default=None
         Side of the square, or the shortest side, in pixels; a multiple of the patch, or of the
         coarsest stride. None: the model's own, rounded down to one.
@@ -124,6 +128,7 @@ class OpenClipPatches(TorchPatches):
         project: bool = False,
         value_attention: bool | int = False,
         windows: Sequence[int] | None = None,
+        class_token: bool = False,
         image_size: int | None = None,
         resize: str = "squash",
         augmentation: Augmentation | None = None,
@@ -144,6 +149,7 @@ class OpenClipPatches(TorchPatches):
         self.project = project
         self.value_attention = value_attention
         self.windows = windows
+        self.class_token = class_token
         self.image_size = image_size
         self.resize = resize
         self.augmentation = augmentation
@@ -176,6 +182,7 @@ class OpenClipPatches(TorchPatches):
             project=self.project,
             value_attention=self.value_attention,
             windows=self.windows,
+            class_token=self.class_token,
         )
 
     def _may_reduce(self, network: Network) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from skanomaly._docstrings import document
-from skanomaly._networks.fusion import fuse_layers
+from skanomaly._networks.fusion import fuse_maps
 from skanomaly._networks.network import LoadedModel, Network, layer_numbers, patchcore_stages
 from skanomaly._networks.timm import fast_forward, forward, load_timm, weight_files
 from skanomaly._typing import Augmentation, PathLike, ValueRange
@@ -26,6 +26,7 @@ class TimmPatches(TorchPatches):
         A name from ``timm.list_models()``, with or without the tag of its weights.
     %(layers)s
     %(fusion)s
+    %(class_token)s
     image_size : int or None, default=None
         Side of the square, or the shortest side, in pixels; a multiple of the patch, or of the
         coarsest stride. None: the model's own, rounded to one.
@@ -99,6 +100,7 @@ class TimmPatches(TorchPatches):
         *,
         layers: int | Sequence[int] | None = None,
         fusion: str = "concat",
+        class_token: bool = False,
         image_size: int | None = None,
         resize: str = "squash",
         augmentation: Augmentation | None = None,
@@ -116,6 +118,7 @@ class TimmPatches(TorchPatches):
         self.model_name = model_name
         self.layers = layers
         self.fusion = fusion
+        self.class_token = class_token
         self.image_size = image_size
         self.resize = resize
         self.augmentation = augmentation
@@ -170,15 +173,22 @@ class TimmPatches(TorchPatches):
         if not model.hierarchical:
             default = [self._default_block(count)]
         layers = layer_numbers(self.layers, count, default, self.model_name)
+        if self.class_token and not model.has_class_token:
+            raise ValueError(
+                f"class_token=True, but {self.model_name} has no class token; leave it False"
+            )
+        wanted = {"class_token": True} if self.class_token else {}
         fast = None
         if fast_forward is not None and model.plain_vit is not None:
-            fast = partial(fast_forward, layers=layers)
+            fast = partial(fast_forward, layers=layers, **wanted)
         return Network(
             name=self.model_name,
             model=model,
             layers=layers,
-            forward=partial(forward, layers=layers),
-            fuse=partial(fuse_layers, fusion=self.fusion, staged=model.hierarchical),
+            forward=partial(forward, layers=layers, **wanted),
+            fuse=partial(
+                fuse_maps, n_layers=len(layers), fusion=self.fusion, staged=model.hierarchical
+            ),
             fast_forward=fast,
-            options={"model_name": self.model_name, "forward": rule},
+            options={"model_name": self.model_name, "forward": rule, **wanted},
         )

@@ -41,6 +41,7 @@ class TorchPatches(BasePatchEmbedder):
         "model_name": [str],
         "layers": [None, Integral, "array-like"],
         "fusion": [StrOptions({"concat", "mean"})],
+        "class_token": ["boolean"],
         "weights": [str, os.PathLike],
         "device": [str],
         "dtype": [StrOptions(set(DTYPES))],
@@ -52,6 +53,7 @@ class TorchPatches(BasePatchEmbedder):
     model_name: str
     layers: int | Sequence[int] | None
     fusion: str
+    class_token: bool
     weights: PathLike
     device: str
     dtype: str

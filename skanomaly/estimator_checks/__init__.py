@@ -25,6 +25,21 @@ from skanomaly.estimator_checks._embedders import (  # noqa: F401
     check_embedder_persistence,
     check_embedder_refusals,
 )
+from skanomaly.estimator_checks._mutual_scorers import (  # noqa: F401
+    MUTUAL_SCORER_CHECKS,
+    check_mutual_scorer_bools,
+    check_mutual_scorer_forms,
+    check_mutual_scorer_groups,
+    check_mutual_scorer_keeps,
+    check_mutual_scorer_maps,
+    check_mutual_scorer_masks,
+    check_mutual_scorer_mixed_grids,
+    check_mutual_scorer_new_images,
+    check_mutual_scorer_order,
+    check_mutual_scorer_output,
+    check_mutual_scorer_persistence,
+    check_mutual_scorer_signs,
+)
 from skanomaly.estimator_checks._running import (
     check_estimator,
     checks_of,
@@ -56,6 +71,7 @@ from skanomaly.estimator_checks._scorers import (  # noqa: F401
 # Each check can be imported by its name too.
 __all__ = [
     "EMBEDDER_CHECKS",
+    "MUTUAL_SCORER_CHECKS",
     "SCORER_CHECKS",
     "check_estimator",
     "checks_of",

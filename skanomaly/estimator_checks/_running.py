@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from skanomaly._parameters import without_addresses
 from skanomaly.estimator_checks._embedders import EMBEDDER_CHECKS
+from skanomaly.estimator_checks._mutual_scorers import MUTUAL_SCORER_CHECKS
 from skanomaly.estimator_checks._scorers import SCORER_CHECKS
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def checks_of(estimator: Any) -> list[Callable[[Any], None]]:
     """
     if isinstance(estimator, type):
         raise TypeError(f"pass an instance, not the class {estimator.__name__}")
+    if getattr(estimator, "_transductive", False):
+        return list(MUTUAL_SCORER_CHECKS)
     if hasattr(estimator, "score_patches"):
         return list(SCORER_CHECKS)
     if hasattr(estimator, "transform"):

@@ -41,6 +41,7 @@ _OURS = {
     "preprocessing._pca_foreground": ["PCAForeground"],
     "preprocessing._region_of_interest": ["RegionOfInterest"],
     "scorers._local_knn": ["LocalKNNScorer", "_LocalModel"],
+    "scorers._mutual": ["MutualScorer"],
     "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
     "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
     "scorers._patch_subspace": ["PatchSubspaceScorer"],

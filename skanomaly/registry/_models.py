@@ -186,6 +186,37 @@ _models = {
         image_size=224,
         notes="The scoring is that of AnomalyDINO.",
     ),
+    "vision_musc": Entry(
+        summary="Unlabelled images that score each other, by CLIP patches (MuSc)",
+        tags=(*_CLIP, "unlabelled"),
+        steps=(
+            (
+                "emb",
+                "OpenClipPatches",
+                {
+                    "model_name": "ViT-L-14-336",
+                    "weights": "openai",
+                    "layers": (5, 11, 17, 23),
+                    "class_token": True,
+                    "image_size": 518,
+                },
+            ),
+            (
+                "mutual",
+                "MutualScorer",
+                {"parts": (1024, 1024, 1024, 1024, 768), "class_token": True},
+            ),
+        ),
+        extras=("clip",),
+        paper="Li et al., MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with "
+        "Mutual Scoring of the Unlabeled Images, ICLR 2024",
+        licence="MIT (OpenAI)",
+        image_size=518,
+        notes="It has fit_predict, and no predict. Blocks pass through the final layer "
+        "normalisation, in the published code they do not, but are shifted by the mean of the "
+        "image; the image score is the largest patch score, before the map is brought to the size "
+        "of the image.",
+    ),
     "vision_openclip_promptscore": Entry(
         summary="CLIP patches compared with texts of normal and of defective objects",
         tags=_PROMPTS,

@@ -221,6 +221,13 @@ def _local():
     return LocalKNNScorer()
 
 
+def _mutual():
+    """Distance to the patches of the other images of an unlabelled batch: fit_predict alone."""
+    from skanomaly.scorers import MutualScorer
+
+    return MutualScorer()
+
+
 def _filter_bank():
     """Filter bank of edges, spots and colours."""
     from skanomaly.embedders import FilterBankPatches
@@ -231,6 +238,7 @@ def _filter_bank():
 register_scorer("knn", _knn)
 register_scorer("gaussian", _gaussian)
 register_scorer("local", _local)
+register_scorer("mutual", _mutual)
 register_scorer("subspace", _subspace)
 register_scorer("patchwise", _patchwise)
 register_embedder("filterbank", _filter_bank)

@@ -11,14 +11,12 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
-from skanomaly._faults import of_an_image
 from skanomaly._grouped_fit import group_numbers
 from skanomaly._labels import normal_images
 from skanomaly._patch_tokens import PatchTokens, join_grids
 from skanomaly._sklearn import _fit_context
 from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
 from skanomaly._warn import warn_user
-from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.calibration import conformal_p_values
 from skanomaly.scorers._checked import PART_BYTES, CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
@@ -331,16 +329,3 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         return np.concatenate(
             [check_scores(self._score_images(p), p.n_images, name, p.first) for p in parts]
         )
-
-    def _aggregate(self, tokens: PatchTokens, scores: FloatArray) -> FloatArray:
-        """Image scores, higher for more anomalous images, from the score of each row."""
-        out = np.empty(tokens.n_images)
-        for i in range(tokens.n_images):
-            rows = tokens.rows(i)
-            try:
-                out[i] = aggregate_patch_scores(
-                    scores[rows][tokens.valid[rows]], self.aggregation, self.topk
-                )
-            except ValueError as exc:
-                raise of_an_image(ValueError(f"image {tokens.first + i}: {exc}")) from exc
-        return out

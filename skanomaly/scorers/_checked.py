@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
 from skanomaly._calibrated import CONTAMINATION, MappedEstimator
+from skanomaly._faults import of_an_image
 from skanomaly._origins import differences, origin_of
 from skanomaly._parameters import check_integer
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._token_stream import TokenStream
 from skanomaly._tokens import check_tokens
-from skanomaly._typing import ArrayLike
+from skanomaly._typing import ArrayLike, FloatArray
+from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.explanations import PatchExplanation
 
 PART_BYTES = 2**25  # of tokens that are scored at a time
@@ -156,3 +159,16 @@ class CheckedScorer(MappedEstimator):
                 f"X holds other tokens than this {type(self).__name__} was fitted on: "
                 f"{', '.join(found.values())}. Make them by the embedder of fit, or call fit again"
             )
+
+    def _aggregate(self, tokens: PatchTokens, scores: FloatArray) -> FloatArray:
+        """Image scores, higher for more anomalous images, from the score of each row."""
+        out = np.empty(tokens.n_images)
+        for i in range(tokens.n_images):
+            rows = tokens.rows(i)
+            try:
+                out[i] = aggregate_patch_scores(
+                    scores[rows][tokens.valid[rows]], self.aggregation, self.topk
+                )
+            except ValueError as exc:
+                raise of_an_image(ValueError(f"image {tokens.first + i}: {exc}")) from exc
+        return out

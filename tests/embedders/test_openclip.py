@@ -125,6 +125,19 @@ def test_the_projected_class_token_is_the_image_embedding(zoo, family):
         assert_close(project(clip.visual, token)[:, 0, 0], clip.encode_image(x, normalize=False))
 
 
+def test_the_embedding_of_the_image_is_the_last_part(tiny_clip):
+    options = {"weights": "random", "device": "cpu", "layers": (0, 1)}
+    found = OpenClipPatches(tiny_clip, class_token=True, **options).transform(X)
+    expected = OpenClipPatches(tiny_clip, weights="random", project=True, windows=(2,)).transform(X)
+    assert_close(found[..., 128:], expected[..., -32:])
+    patches = OpenClipPatches(tiny_clip, **options).transform(X)
+    assert_close(found[..., :128], patches / np.linalg.norm(patches, axis=-1, keepdims=True))
+    with pytest.raises(ValueError, match="windows have the embedding of the image"):
+        OpenClipPatches(
+            tiny_clip, class_token=True, weights="random", project=True, windows=(2,)
+        ).transform(X)
+
+
 @pytest.mark.parametrize("family", ["vit_avg", "mobileclip_s"])
 def test_projections_average_to_the_image_embedding_where_the_tower_averages(zoo, family):
     clip, embedder = zoo(family, project=True)

@@ -109,6 +109,28 @@ def test_one_block_by_a_plain_forward_pass():
     np.testing.assert_array_equal(make().transform(X), make(layers=1).transform(X))  # of six
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fusion", ["concat", "mean"])
+def test_the_class_token_is_the_last_part(dtype, fusion):
+    options = {"layers": (1, 2), "fusion": fusion, "dtype": dtype}
+    found = make("vit_tiny_patch16_224", class_token=True, **options).transform(X)
+    model = plain_model("vit_tiny_patch16_224", img_size=32)
+    cfg = model.pretrained_cfg
+    pixels = (np.stack(X) / 255 - np.array(cfg["mean"])) / np.array(cfg["std"])
+    with torch.inference_mode():
+        last = model.forward_features(torch.from_numpy(pixels).permute(0, 3, 1, 2).float())
+    expected = functional.normalize(last[:, 0], dim=1).numpy()
+    tolerance = 1e-5 if dtype == "float32" else 0.02
+    assert found.shape == (2, 2, 2, 192 * (3 if fusion == "concat" else 2))
+    for cell in np.ndindex(2, 2):
+        np.testing.assert_allclose(found[:, cell[0], cell[1], -192:], expected, atol=tolerance)
+    patches = make("vit_tiny_patch16_224", **options).transform(X)
+    patches /= np.linalg.norm(patches, axis=-1, keepdims=True)
+    np.testing.assert_allclose(found[..., :-192], patches, atol=tolerance)
+    with pytest.raises(ValueError, match="resnet18 has no class token"):
+        make("resnet18", class_token=True).transform(X)
+
+
 @pytest.mark.parametrize("layers", [(1, 4), [4, 1], np.array([-5, -2]), (1, -2, 4)], ids=str)
 def test_several_blocks(layers):
     module = plain_model("test_vit", img_size=32)

@@ -36,6 +36,7 @@ from skanomaly.registry import register_scorer
 OWN = {
     "vision_anomalydino",
     "vision_filterbank",
+    "vision_musc",
     "vision_openclip_patchknn",
     "vision_openclip_promptscore",
     "vision_padim",
@@ -225,7 +226,8 @@ def test_backbones_and_layers_are_those_meant():
             assert tag == "openai"
         assert open_clip.is_pretrained_cfg(model, tag)
         size = open_clip.get_model_config(model)["vision_cfg"]["image_size"]
-        assert model_info(name).image_size == size
+        # MuSc takes more pixels than its model was trained with.
+        assert model_info(name).image_size == (518 if name == "vision_musc" else size)
 
 
 # Names and parameters
@@ -622,7 +624,7 @@ SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore", "vision_subspa
 @pytest.mark.parametrize(
     "name",
     [
-        *sorted(OWN - SLOW),
+        *sorted(OWN - SLOW - {"vision_musc"}),
         *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(SLOW)),
     ],
 )
@@ -648,6 +650,20 @@ def test_every_model(name, surfaces, request):
         model, {f"{model.steps[-1][0]}__topk": [1, 0.1]}, scoring=_auroc, cv=[(range(8), range(11))]
     )
     assert 0 <= search.fit(images, surfaces.y).best_score_ <= 1
+
+
+def test_a_model_of_unlabelled_images(surfaces, tiny_clip):
+    params = {"model_name": tiny_clip, "weights": "random", "device": "cpu", "layers": (0, 1)}
+    model = create_model("vision_musc", image_size=64, parts=(64, 64, 32), **params)
+    images = list(surfaces.images)
+    labels = model.fit_predict(images)
+    assert set(labels) == {-1, 1} and not hasattr(model, "predict")
+    maps, scores = anomaly_maps(model, images[8:], return_scores=True)
+    assert maps.shape == (3, 64, 64) and maps.min() >= 0
+    assert np.array_equal(scores, model[-1].train_scores_[8:])
+    assert np.array_equal(clone(model).fit(images)[-1].train_scores_, model[-1].train_scores_)
+    with pytest.raises(ValueError, match="image 0 is none of those that this MutualScorer"):
+        anomaly_maps(model, [255 - images[0]])
 
 
 class Inferencer:
