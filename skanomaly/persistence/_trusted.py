@@ -32,8 +32,9 @@ _OURS = {
     "_images.training": ["TrainingImages"],
     "model_selection": ["OneClassSplit"],
     "persistence._tree": ["StoredArray", "StoredArrays", "StoredPath"],
+    "scorers._memory_bank": ["MemoryBank"],
     "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
-    "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
+    "scorers._patch_knn": ["PatchKNNScorer"],
     "scorers._prompt": ["PromptScorer"],
     "scorers._score_union": ["ScoreUnion"],
 }

@@ -43,7 +43,7 @@ def neighbors_of(
 
     Parameters
     ----------
-    bank : _MemoryBank
+    bank : MemoryBank
         Of :class:`skanomaly.PatchKNNScorer`.
     query : ndarray of shape (1, dim)
         The token.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral
 from typing import Literal
 
@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from skanomaly._docstrings import document
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
-from skanomaly._typing import FloatArray, IntArray
+from skanomaly._typing import FloatArray
 from skanomaly.core.aggregation import highest_scores, n_decisive
 from skanomaly.core.coreset import (
     coreset_size,
@@ -21,7 +21,6 @@ from skanomaly.core.coreset import (
     greedy_k_center,
     projected_k_center,
 )
-from skanomaly.core.explanations import grid_sides
 from skanomaly.core.prepared import PreparedRows
 from skanomaly.core.search.brute_force import prepare_bank
 from skanomaly.core.search.faiss_index import FaissIndex
@@ -29,42 +28,10 @@ from skanomaly.core.search.index import PatchIndex
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import neighbors_of
+from skanomaly.scorers._memory_bank import MemoryBank, index_of, mean_distances, origin_of_rows
 from skanomaly.scorers._training_images import calibration_images
 
 _MEASURED_IMAGES = 16  # at most, for the error of an approximate search
-_QUERIES = 2**14  # patches whose prepared copies are in memory at a time
-
-
-@dataclass(frozen=True)
-class _MemoryBank:
-    """Patches of normal images, ready to be searched.
-
-    Attributes
-    ----------
-    index : PatchIndex or FaissIndex
-        Holds the patches, and finds the nearest of them.
-    group_of_row : ndarray of shape (n_bank,), int, or None
-        Number of the group of each patch's image, by which an image can be left out with all of
-        its group; None of a coreset, whose choice of patches depends on all images.
-    group_of_image : ndarray of shape (n_images,), int
-        Number of the group of each training image.
-    coverage_radius : float
-    rows : ndarray of shape (n_bank,), int, or None
-        Where each patch comes from: its row among the tokens of the training images, of which
-        `offsets` and `sides` tell the place; None where these are all rows in order.
-    offsets : ndarray of shape (n_images + 1,), int
-        Where the rows of each training image start.
-    sides : ndarray of shape (n_images, 2), int
-        Rows and columns of each training image's patches.
-    """
-
-    index: PatchIndex | FaissIndex
-    group_of_row: IntArray | None
-    group_of_image: IntArray
-    coverage_radius: float
-    rows: IntArray | None
-    offsets: IntArray
-    sides: IntArray
 
 
 @document(SCORER_DOCS)
@@ -206,7 +173,7 @@ class PatchKNNScorer(CrossFittedScorer):
         """Distance within which every training patch has a patch of the bank."""
         return self._model.coverage_radius
 
-    def _fit_model(self, tokens: PatchTokens) -> _MemoryBank:
+    def _fit_model(self, tokens: PatchTokens) -> MemoryBank:
         return self._fit_bank(tokens, size=None)
 
     def _fit_held_out_model(self, tokens):
@@ -221,7 +188,8 @@ class PatchKNNScorer(CrossFittedScorer):
             bank = prepare_bank(tokens.values, self.metric, rows)
             groups = tokens.group_of_image
             group_of_row = groups[tokens.image_of_row()][tokens.valid]
-            return _MemoryBank(self._index(bank), group_of_row, groups, 0.0, *_places(tokens, rows))
+            index = index_of(bank, self.metric, self.algorithm)
+            return MemoryBank(index, group_of_row, groups, 0.0, *origin_of_rows(tokens, rows))
         patches = PreparedRows(tokens.values, self.metric, rows)
         size = min(size or coreset_size(self.coreset, len(patches)), len(patches))
         if self.coreset_method == "random":
@@ -232,14 +200,9 @@ class PatchKNNScorer(CrossFittedScorer):
             chosen, radius = projected_k_center(patches, size, random_state=self.random_state)
         else:
             chosen, radius = greedy_k_center(patches, size)
-        places = _places(tokens, chosen if rows is None else rows[chosen])
-        bank = self._index(patches[chosen])
-        return _MemoryBank(bank, None, tokens.group_of_image, radius, *places)
-
-    def _index(self, bank):
-        if self.algorithm.startswith("faiss:"):
-            return FaissIndex(bank, self.metric, self.algorithm.removeprefix("faiss:"))
-        return PatchIndex(bank, self.metric, self.algorithm)
+        origin = origin_of_rows(tokens, chosen if rows is None else rows[chosen])
+        index = index_of(patches[chosen], self.metric, self.algorithm)
+        return MemoryBank(index, None, tokens.group_of_image, radius, *origin)
 
     def _score_model(self, model, tokens, known):
         search = model.index.search
@@ -247,22 +210,7 @@ class PatchKNNScorer(CrossFittedScorer):
 
     def _score_rows(self, search, model, tokens, known, rows):
         """Scores of some patches, by a method of the index that returns distances; else 0."""
-        leave_out = model.group_of_row is not None and (known >= 0).any()
-        own = np.where(known >= 0, model.group_of_image[known], -1)
-        groups = own[tokens.image_of_row()] if leave_out else None
-        scores = np.zeros(len(tokens.values))
-        for start in range(0, len(rows), _QUERIES):
-            part = rows[start : start + _QUERIES]
-            queries = tokens.values[part].astype(model.index.dtype, copy=False)
-            distances = search(
-                prepare_bank(queries, self.metric),
-                self.n_neighbors,
-                query_groups=groups[part] if leave_out else None,
-                bank_groups=model.group_of_row if leave_out else None,
-            )
-            distances = distances[0] if isinstance(distances, tuple) else distances
-            scores[part] = distances.mean(axis=1)
-        return scores
+        return mean_distances(search, model, tokens, known, rows, self.n_neighbors)
 
     def _score_decisive(self, model, tokens, known):
         """Scores of the patches that decide the image scores; bounds no higher for the others."""
@@ -321,10 +269,3 @@ class PatchKNNScorer(CrossFittedScorer):
         )
         scale = np.where(expected > 0, expected, 1)
         return float(np.max(np.abs(approximate - expected) / scale))
-
-
-def _places(tokens, rows):
-    """Where the patches of a bank come from, in as little memory as that needs."""
-    if rows is not None:
-        rows = rows.astype(np.int32 if len(tokens.values) < 2**31 else np.int64)
-    return rows, tokens.offsets, grid_sides(tokens.grids)
