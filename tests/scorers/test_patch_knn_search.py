@@ -72,7 +72,7 @@ def test_image_scores_alone_are_those_of_all_patches(aggregation, topk, k, token
 def test_few_patches_are_searched_for_image_scores(monkeypatch, tokens):
     train, new = tokens
     scorer = PatchKNNScorer(algorithm="certified", topk=2).fit(train)
-    index, searched = scorer._model.index, []
+    index, searched = scorer._model.banks[0].index, []
     search = index.search
     monkeypatch.setattr(
         index,
