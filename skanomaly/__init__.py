@@ -53,7 +53,13 @@ if TYPE_CHECKING:
     from skanomaly.persistence import load_model, model_manifest, save_model
     from skanomaly.registry import create_model, list_models, model_info
     from skanomaly.report import write_report
-    from skanomaly.scorers import PatchGaussianScorer, PatchKNNScorer, PromptScorer, ScoreUnion
+    from skanomaly.scorers import (
+        PatchGaussianScorer,
+        PatchKNNScorer,
+        PromptScorer,
+        RetrievalKNNScorer,
+        ScoreUnion,
+    )
     from skanomaly.streaming import Failure, iter_scores
 
 __all__ = [
@@ -68,6 +74,7 @@ __all__ = [
     "PatchGaussianScorer",
     "PatchKNNScorer",
     "PromptScorer",
+    "RetrievalKNNScorer",
     "ScoreUnion",
     "TimmPatches",
     "__version__",
@@ -131,7 +138,13 @@ _EXPORTS = {
     "skanomaly.persistence": ["load_model", "model_manifest", "save_model"],
     "skanomaly.registry": ["create_model", "list_models", "model_info"],
     "skanomaly.report": ["write_report"],
-    "skanomaly.scorers": ["PatchGaussianScorer", "PatchKNNScorer", "PromptScorer", "ScoreUnion"],
+    "skanomaly.scorers": [
+        "PatchGaussianScorer",
+        "PatchKNNScorer",
+        "PromptScorer",
+        "RetrievalKNNScorer",
+        "ScoreUnion",
+    ],
     "skanomaly.streaming": ["Failure", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}

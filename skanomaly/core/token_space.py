@@ -79,7 +79,7 @@ class TokenSpace:
             return np.ascontiguousarray(tokens)
         columns = [tokens]
         if self.metric == "cosine":
-            columns.append(~tokens.any(axis=1, keepdims=True))
+            columns.append((~tokens.any(axis=1, keepdims=True)).astype(values.dtype))
         columns.append(self.position_weight * (places if rows is None else places[rows]))
         return np.concatenate(columns, axis=1, dtype=values.dtype)
 

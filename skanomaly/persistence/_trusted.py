@@ -37,6 +37,7 @@ _OURS = {
     "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
     "scorers._patch_knn": ["PatchKNNScorer"],
     "scorers._prompt": ["PromptScorer"],
+    "scorers._retrieval_knn": ["RetrievalKNNScorer", "_TrainingImages"],
     "scorers._score_union": ["ScoreUnion"],
 }
 # Around our estimators, and transformers of numbers between them. FunctionTransformer calls a

@@ -175,6 +175,13 @@ def _knn():
     return PatchKNNScorer()
 
 
+def _retrieval():
+    """Distance to the nearest patches of the most similar normal images."""
+    from skanomaly.scorers import RetrievalKNNScorer
+
+    return RetrievalKNNScorer()
+
+
 def _gaussian():
     """Distance to a Gaussian of the normal patches at each position."""
     from skanomaly.scorers import PatchGaussianScorer
@@ -191,6 +198,7 @@ def _filter_bank():
 
 
 register_scorer("knn", _knn)
+register_scorer("retrieval", _retrieval)
 register_scorer("gaussian", _gaussian)
 # Not by register_embedder, which refuses the name of a model: of ours one name is for both.
 _register(EMBEDDERS, "embedder", "filterbank", _filter_bank, overwrite=False)

@@ -56,9 +56,9 @@ def neighbors_of(
         For each bank: rows of the tokens of the training images, the nearest first, and how far
         they are. Fewer than `n_neighbors`, where fewer are left to compare with.
     """
-    found = []
+    found: list[tuple[IntArray, FloatArray]] = []
     for bank in model.banks:
-        rows = np.arange(len(bank.index)) if bank.rows is None else bank.rows
+        rows: IntArray = np.arange(len(bank.index)) if bank.rows is None else bank.rows
         allowed, groups = len(rows), {}
         if known >= 0:
             own = model.group_of_image[known]
@@ -111,9 +111,9 @@ def explain_by_neighbors(
         )
     for rows, distances in found:
         for row, distance in zip(rows.tolist(), distances.tolist(), strict=True):
-            image, view, *place, grid = place_of_row(row, offsets, sides)
+            image, view, line, column, grid = place_of_row(row, offsets, sides)
             number = int(train_numbers[image])
-            neighbors.append(NeighborPatch(number, view, *place, grid, distance))
+            neighbors.append(NeighborPatch(number, view, line, column, grid, distance))
     return PatchExplanation("neighbors", neighbors=tuple(neighbors), note="; ".join(notes))
 
 

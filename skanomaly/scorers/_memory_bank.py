@@ -222,7 +222,8 @@ def mean_distances(
     for start in range(0, len(rows), _QUERIES):
         part = rows[start : start + _QUERIES]
         for bank in model.banks:
-            found: Any = (bank.index.upper_bounds if bounds else bank.index.search)(
+            index: Any = bank.index  # only a PatchIndex has bounds, and only it is asked for them
+            found: Any = (index.upper_bounds if bounds else index.search)(
                 queries_of(model, bank, tokens, part),
                 n_neighbors,
                 query_groups=None if groups is None else groups[part],
@@ -257,7 +258,7 @@ def softmax_factors(
     groups = _own_groups(model, known)
     own = None if groups is None else groups[tokens.image_of_row()[rows]]
     left = np.full(len(rows), len(bank.index))
-    if own is not None:
+    if own is not None and model.group_of_row is not None:
         numbers, counts = np.unique(model.group_of_row, return_counts=True)
         at = np.minimum(np.searchsorted(numbers, own), len(numbers) - 1)
         left -= np.where(numbers[at] == own, counts[at], 0)

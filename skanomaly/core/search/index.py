@@ -65,7 +65,8 @@ class PatchIndex:
             )
         self.metric, self.tuning, self._algorithm = metric, tuning, algorithm
         self._bank, self._order, self._parts = bank, None, None
-        self._search, self._places = None, None
+        self._search = None
+        self._places: IntArray | None = None
         if algorithm == "auto" and len(bank) < tuning.small_bank:
             self._algorithm = "brute"
         elif algorithm == "auto":
@@ -104,8 +105,7 @@ class PatchIndex:
         """
         if self._order is not None:
             if self._places is None:
-                self._places = np.empty_like(self._order)
-                self._places[self._order] = np.arange(len(self._order))
+                self._places = np.argsort(self._order)
             rows = self._places[rows]
         return self._bank[rows]
 
