@@ -129,9 +129,8 @@ def nearest_within(
         )
     asked = queries[places]
     best = np.partition(values, -n_neighbors, axis=1)[:, -n_neighbors]
-    near = values >= (best - rounding_bound(asked, half_norms, bank))[:, None]
-    near &= np.isfinite(values)
-    q, column = np.nonzero(near)
+    close = values >= (best - rounding_bound(asked, half_norms, bank))[:, None]
+    q, column = np.nonzero(close & np.isfinite(values))
     pairs = q, np.concatenate(found_rows, axis=1)[places][q, column]
     return measure(asked, bank, pairs, n_neighbors, metric)
 

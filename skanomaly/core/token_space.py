@@ -77,9 +77,10 @@ class TokenSpace:
         tokens = prepare_bank(self._part(values), self.metric, rows)
         if not self.position_weight or places is None:
             return np.ascontiguousarray(tokens)
-        columns = [tokens]
+        columns: list[FloatArray] = [tokens]
         if self.metric == "cosine":
-            columns.append((~tokens.any(axis=1, keepdims=True)).astype(values.dtype))
+            is_zero = np.logical_not(tokens.any(axis=1))
+            columns.append(is_zero[:, None].astype(values.dtype))
         columns.append(self.position_weight * (places if rows is None else places[rows]))
         return np.concatenate(columns, axis=1, dtype=values.dtype)
 

@@ -213,12 +213,13 @@ class PatchKNNScorer(CrossFittedScorer):
         if self.reweighting is None:
             return
         needed = {"metric": "euclidean", "aggregation": "max", "n_neighbors": 1}
-        wrong = [f"{k}={v!r}" for k, v in needed.items() if getattr(self, k) != v]
+        wrong = [f"{name}={v!r}" for name, v in needed.items() if getattr(self, name) != v]
         if not isinstance(self.parts, Integral) or self.parts != 1:
             wrong.append("parts=1")
         if wrong:
             raise ValueError(
-                f"reweighting weighs the highest distance to one bank: it needs {', '.join(wrong)}"
+                f"reweighting={self.reweighting} is of the highest distance to one bank: it needs "
+                f"{', '.join(wrong)}; or set reweighting=None"
             )
 
     def _fit_model(self, tokens: PatchTokens) -> MemoryBanks:

@@ -66,9 +66,9 @@ class RetrievalKNNScorer(CrossFittedScorer):
 
     Parameters
     ----------
-    n_retrieved : int, default=20
-        How many training images, at most, an image is compared to. Several products of as many
-        images each are told apart best with no more than a product has.
+    n_retrieved : int, default=50
+        How many training images, at most, an image is compared to: enough to show all that is
+        normal of one product. More costs time, and lets other products in.
     n_neighbors : int, default=1
         A patch's score is the mean distance to so many nearest patches of these images.
     metric : {"cosine", "euclidean"}, default="cosine"
@@ -138,7 +138,7 @@ class RetrievalKNNScorer(CrossFittedScorer):
 
     def __init__(
         self,
-        n_retrieved: int = 20,
+        n_retrieved: int = 50,
         *,
         n_neighbors: int = 1,
         metric: Literal["cosine", "euclidean"] = "cosine",

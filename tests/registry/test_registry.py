@@ -39,6 +39,7 @@ OWN = {
     "vision_openclip_promptscore",
     "vision_padim",
     "vision_patchcore",
+    "vision_rad",
     "vision_winclip",
     "vision_winclip_fewshot",
 }
@@ -152,6 +153,7 @@ def test_what_is_known_of_a_model(name):
                 "knn__aggregation": "max",
                 "knn__coreset": 0.01,
                 "knn__coreset_method": "k_center",
+                "knn__reweighting": 9,
             },
         ),
         (
@@ -577,6 +579,12 @@ SMALL = {
         "model_name": "resnet18",
         "coreset": 0.1,
     },
+    "vision_rad": {
+        "weights": "random",
+        "image_size": 64,
+        "model_name": "vit_tiny_patch16_224",
+        "n_retrieved": 3,
+    },
     "vision_openclip_patchknn": {},
     "vision_openclip_promptscore": {"prompts": "clip_ac", "contamination": 0.2},
     "vision_winclip": {"prompts": "clip_ac", "contamination": 0.2},
@@ -584,7 +592,7 @@ SMALL = {
 }
 
 
-SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore"}
+SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore", "vision_rad"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 
-from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly import (
+    FilterBankPatches,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    RetrievalKNNScorer,
+    ScoreUnion,
+)
 from skanomaly.base import BasePatchScorer, CrossFittedScorer
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.copies import copies_among
@@ -21,6 +27,9 @@ SCORERS = [
     KNN,
     PatchKNNScorer(metric="euclidean", n_neighbors=2),
     PatchKNNScorer(metric="euclidean", coreset=0.3),
+    PatchKNNScorer(parts=2, position_weight=0.5),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=9),
+    RetrievalKNNScorer(3, radius=1),
     PatchGaussianScorer(),
     PatchGaussianScorer("shared"),
     ScoreUnion([("knn", KNN), ("gaussian", PatchGaussianScorer("shared"))]),

@@ -5,7 +5,7 @@ import pytest
 from _prompts import AxisPrompts
 from threadpoolctl import threadpool_limits
 
-from skanomaly import PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly import PatchGaussianScorer, PatchKNNScorer, RetrievalKNNScorer, ScoreUnion
 from skanomaly.base import BasePatchScorer
 from skanomaly.scorers import _base, _checked
 
@@ -18,6 +18,14 @@ SCORERS = [
     PatchKNNScorer(coreset=0.3),
     PatchKNNScorer(coreset=0.3, coreset_method="random", random_state=0),
     PatchKNNScorer(coreset=0.3, coreset_method="projected_k_center", random_state=0),
+    PatchKNNScorer(parts=(16, 32), n_neighbors=2, algorithm="certified"),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=9),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=3, coreset=0.3),
+    RetrievalKNNScorer(3, parts=2, class_token=True),
+    RetrievalKNNScorer(4, metric="euclidean", n_neighbors=2),
+    PatchKNNScorer(position_weight=0.5),
+    PatchKNNScorer(position_weight=5.0, metric="euclidean", algorithm="certified"),
+    RetrievalKNNScorer(5, radius=1, parts=(16, 32)),
     PatchGaussianScorer(),
     PatchGaussianScorer(n_components=7, random_state=0),
     PatchGaussianScorer(n_components=7, reduction="pca"),
@@ -31,8 +39,13 @@ SCORERS = [
         [("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())], aggregation="members"
     ),
 ]
-UNORDERED = [scorer for scorer in SCORERS if getattr(scorer, "covariance", "shared") == "shared"][
-    :-1
+UNORDERED = [
+    scorer
+    for scorer in SCORERS[:-1]
+    if getattr(scorer, "covariance", "shared") == "shared"
+    and not getattr(scorer, "position_weight", 0)
+    and getattr(scorer, "radius", None) is None
+    and not getattr(scorer, "class_token", False)
 ]
 
 
