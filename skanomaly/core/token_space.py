@@ -22,8 +22,8 @@ class TokenSpace:
         The components of the token that count, ``first`` to ``stop - 1``.
     metric : {"cosine", "euclidean"}
     position_weight : float, default=0.0
-        What a distance of the places costs. The places are appended to the tokens, so that
-        one exact search finds what is nearest in both.
+        What a place that is one row or column away costs. The places are appended to the tokens,
+        so that one exact search finds what is nearest in both.
 
     Notes
     -----
@@ -103,10 +103,10 @@ class TokenSpace:
         return values if whole else values[:, self.first : self.stop]
 
 
-def relative_places(
+def places_in_grids(
     grids: Sequence[tuple[int, ...]], n_views: int = 1, flat_grid: tuple[int, ...] | None = None
 ) -> FloatArray:
-    """Where each patch lies, as shares of the sides of its image.
+    """Where each patch lies: its row and column.
 
     Parameters
     ----------
@@ -120,7 +120,8 @@ def relative_places(
     Returns
     -------
     ndarray of shape (n_rows, 2), float64
-        Centres of the patches, in (0, 1).
+        Counted from the upper left corner, so that masked patches at the other end of an image do
+        not move the others.
 
     Raises
     ------
@@ -129,10 +130,10 @@ def relative_places(
 
     Examples
     --------
-    >>> from skanomaly.core.token_space import relative_places
-    >>> relative_places([(1, 2)])
-    array([[0.5 , 0.25],
-           [0.5 , 0.75]])
+    >>> from skanomaly.core.token_space import places_in_grids
+    >>> places_in_grids([(1, 2)])
+    array([[0., 0.],
+           [0., 1.]])
     """
     places = []
     for number, grid in enumerate(grids):
@@ -146,7 +147,6 @@ def relative_places(
                 f"image {number} has {size} patches without a grid: where they lie is known of "
                 "tokens of shape (n_images, grid_h, grid_w, dim) only"
             )
-        sides = [(np.arange(side) + 0.5) / side for side in grid]
-        one = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, 2)
+        one = np.indices(grid, dtype=np.float64).reshape(2, -1).T
         places += [one] * n_views
     return np.concatenate(places)

@@ -22,7 +22,7 @@ from skanomaly.core.explanations import grid_sides
 from skanomaly.core.reweighting import softmax_factor
 from skanomaly.core.search.faiss_index import FaissIndex
 from skanomaly.core.search.index import PatchIndex
-from skanomaly.core.token_space import TokenSpace, relative_places
+from skanomaly.core.token_space import TokenSpace, places_in_grids
 
 _QUERIES = 2**14  # patches whose prepared copies are in memory at a time
 
@@ -117,7 +117,7 @@ def fit_banks(
     rows = None if tokens.valid.all() else np.flatnonzero(tokens.valid)
     places = None
     if any(space.position_weight for space in spaces):
-        places = relative_places(tokens.grids, tokens.n_views)
+        places = places_in_grids(tokens.grids, tokens.n_views)
     banks = []
     for space in spaces:
         chosen, radius = rows, 0.0
@@ -182,7 +182,7 @@ def queries_of(
     """
     places = None
     if bank.space.position_weight:
-        places = relative_places(tokens.grids, flat_grid=model.grid)[rows]
+        places = places_in_grids(tokens.grids, flat_grid=model.grid)[rows]
     values = tokens.values[rows].astype(bank.index.dtype, copy=False)
     return bank.space.prepare(values, places=places)
 

@@ -69,9 +69,9 @@ class PatchKNNScorer(CrossFittedScorer):
         ``fusion="concat"``: how many equal ones, or the size of each. Each part has a bank, and
         a coreset, of its own; the score is the mean of the distances to all of them [4]_.
     position_weight : float, default=0.0
-        What a patch pays for a match elsewhere in the image: a distance of the whole height, or
-        width, adds half the square of this to the cosine distance, and counts as one more
-        component of so much in the Euclidean one. More than 0 needs tokens with their grids.
+        What a patch pays for a match elsewhere in the image: `d` patches away, half the square of
+        ``position_weight * d`` is added to the cosine distance; to the Euclidean one it is as one
+        more component of that size. More than 0 needs tokens with their grids.
     reweighting : int or None, default=None
         Weigh the image score as PatchCore does, by so many patches of the bank around the nearest
         one; the paper has 9. Needs ``metric="euclidean"``, ``aggregation="max"``,

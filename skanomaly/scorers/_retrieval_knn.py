@@ -169,8 +169,9 @@ class RetrievalKNNScorer(CrossFittedScorer):
         return 1 if self.radius is None else 2
 
     def _fit_model(self, tokens: PatchTokens) -> _TrainingImages:
-        grids = set(tokens.grids)
-        if self.radius is not None and (len(grids) > 1 or len(tokens.grids[0]) == 1):
+        # Rows are images of one patch, and its place is the same in all.
+        grids = {grid if np.prod(grid) > 1 else (1, 1) for grid in tokens.grids}
+        if self.radius is not None and (len(grids) > 1 or len(next(iter(grids))) == 1):
             raise ValueError(
                 f"radius={self.radius} compares places: it needs images of one grid, as tokens of "
                 f"shape (n_images, grid_h, grid_w, dim), got {sorted(grids)}; use radius=None"
@@ -184,7 +185,7 @@ class RetrievalKNNScorer(CrossFittedScorer):
             tokens.offsets,
             grid_sides(tokens.grids),
             tokens.group_of_image,
-            tokens.grids[0] if len(grids) == 1 else None,
+            next(iter(grids)) if len(grids) == 1 else None,
         )
 
     def _slices(self, dim):

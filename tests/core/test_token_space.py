@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skanomaly.core.token_space import TokenSpace, relative_places
+from skanomaly.core.token_space import TokenSpace, places_in_grids
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -57,9 +57,9 @@ def test_rows_and_lazy_rows():
 
 
 def test_places_of_views_and_of_patches_without_a_grid():
-    one = relative_places([(2, 2)])
-    np.testing.assert_array_equal(one, [[0.25, 0.25], [0.25, 0.75], [0.75, 0.25], [0.75, 0.75]])
-    np.testing.assert_array_equal(relative_places([(2, 2), ()], 2)[:8], np.tile(one, (2, 1)))
-    np.testing.assert_array_equal(relative_places([(4,)], flat_grid=(2, 2)), one)
+    one = places_in_grids([(2, 2)])
+    np.testing.assert_array_equal(one, [[0, 0], [0, 1], [1, 0], [1, 1]])
+    np.testing.assert_array_equal(places_in_grids([(2, 2), ()], 2)[:8], np.tile(one, (2, 1)))
+    np.testing.assert_array_equal(places_in_grids([(4,)], flat_grid=(2, 2)), one)
     with pytest.raises(ValueError, match="image 1 has 3 patches without a grid"):
-        relative_places([(2, 2), (3,)], flat_grid=(2, 2))
+        places_in_grids([(2, 2), (3,)], flat_grid=(2, 2))
