@@ -208,6 +208,11 @@ def test_report(mvtec, monkeypatch):
     assert "bottle" in (mvtec / "report.html").read_text(encoding="utf-8")
 
 
+def test_knn(names):
+    (code,) = blocks("knn.md")
+    exec(code, dict(names))
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -221,7 +226,7 @@ def test_each_page_with_code_is_run():
     with_code = {page for page in pages if blocks(page)}
     here = {
         *("anomalib.md", "caching.md", "calibration.md", "clip.md", "displays.md", "explaining.md"),
-        *("images.md", "models.md", "report.md", "thresholds.md"),
+        *("images.md", "knn.md", "models.md", "report.md", "thresholds.md"),
     }
     assert with_code == here | elsewhere
 

@@ -113,11 +113,11 @@ def nearest_within(
             if half_norms is not None:
                 values = values - half_norms[at].T.astype(values.dtype)
             values[~allowed[at].T] = -np.inf
-            column = np.full((n_places, len(images)), -np.inf, dtype=values.dtype)
-            column[own] = values
+            of_all = np.full((n_places, len(images)), -np.inf, dtype=values.dtype)
+            of_all[own] = values
             numbers = np.zeros((n_places, len(images)), dtype=np.int64)
             numbers[own] = at.T
-            similarity.append(column)
+            similarity.append(of_all)
             found_rows.append(numbers)
     values = np.concatenate(similarity, axis=1)[places]
     least = np.isfinite(values).sum(axis=1).min()

@@ -205,6 +205,10 @@ def test_one_group_is_calibrated_on_parts_of_itself(scorer, views):
         with pytest.raises(ValueError, match="at least 3 normal images, .* of 1 groups"):
             scorer.fit(X, groups=["only"] * 5)
         return
+    if getattr(scorer, "radius", None) is not None:
+        with pytest.raises(ValueError, match="at least 2 normal images, .* of 1 groups"):
+            scorer.fit(X, groups=["only"] * 5)
+        return
     with pytest.warns(UserWarning, match="calibrated on a single group: ") as caught:
         scorer.fit(X, groups=["only"] * 5)
     assert len(caught) == 1 and caught[0].filename == __file__
