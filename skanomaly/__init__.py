@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         PatchSubspaceScorer,
         PatchwiseScorer,
         PromptScorer,
+        RetrievalKNNScorer,
         ScoreUnion,
     )
     from skanomaly.streaming import Failure, iter_scores
@@ -89,6 +90,7 @@ __all__ = [
     "PatchwiseScorer",
     "PromptScorer",
     "RegionOfInterest",
+    "RetrievalKNNScorer",
     "ScoreUnion",
     "Tiled",
     "TimmPatches",
@@ -166,6 +168,7 @@ _EXPORTS = {
         "PatchSubspaceScorer",
         "PatchwiseScorer",
         "PromptScorer",
+        "RetrievalKNNScorer",
         "ScoreUnion",
     ],
     "skanomaly.streaming": ["Failure", "iter_scores"],

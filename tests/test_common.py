@@ -24,6 +24,7 @@ from skanomaly import (
     PatchwiseScorer,
     PCAForeground,
     RegionOfInterest,
+    RetrievalKNNScorer,
     ScoreUnion,
     Tiled,
     TimmPatches,
@@ -44,6 +45,8 @@ SCORERS = [
     PatchKNNScorer(metric="euclidean", n_neighbors=2, aggregation="max"),
     PatchKNNScorer(metric="euclidean", coreset=0.5),
     PatchKNNScorer(coreset=25, coreset_method="random", random_state=0),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=9),
+    RetrievalKNNScorer(),
     PatchGaussianScorer(),
     LocalKNNScorer(),
     LocalKNNScorer(1, whitening="shared", coreset=0.5),
@@ -69,6 +72,9 @@ SCORERS = [
 ]
 # Scikit-learn's checks would say nothing new of these.
 MORE_SCORERS = [
+    PatchKNNScorer(position_weight=1.0),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=3, coreset=0.5),
+    RetrievalKNNScorer(3, radius=1),
     SHARED,
     ScoreUnion([("prompt", AxisPrompts(logit_scale=3)), ("knn", KNN)], scorer_weights=[1, 3]),
     ScoreUnion([("one", KNN), ("two", ScoreUnion([("knn", KNN), ("gaussian", SHARED)]))]),

@@ -257,6 +257,11 @@ def test_report(mvtec, monkeypatch):
     assert "bottle" in (mvtec / "report.html").read_text(encoding="utf-8")
 
 
+def test_knn(names):
+    (code,) = blocks("knn.md")
+    exec(code, dict(names))
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -300,6 +305,7 @@ def test_each_page_with_code_is_run():
         "thresholds.md",
         "tiling.md",
         "unlabelled.md",
+        "knn.md",
     }
     assert with_code == here | elsewhere
 

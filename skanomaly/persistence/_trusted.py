@@ -29,6 +29,7 @@ _OURS = {
     "core.search.tuning": ["Tuning"],
     "detectors._image_union": ["ImageUnion"],
     "core.subspace": ["Subspace"],
+    "core.token_space": ["TokenSpace"],
     "embedders._dinov2": ["DinoV2Patches"],
     "embedders._filter_bank": ["FilterBankPatches"],
     "embedders._function": ["FunctionPatches"],
@@ -43,10 +44,12 @@ _OURS = {
     "scorers._local_knn": ["LocalKNNScorer", "_LocalModel"],
     "scorers._mutual": ["MutualScorer"],
     "scorers._patch_gaussian": ["PatchGaussianScorer", "_GaussianModel"],
-    "scorers._patch_knn": ["PatchKNNScorer", "_MemoryBank"],
     "scorers._patch_subspace": ["PatchSubspaceScorer"],
     "scorers._patchwise": ["PatchwiseScorer"],
+    "scorers._memory_bank": ["MemoryBank", "MemoryBanks"],
+    "scorers._patch_knn": ["PatchKNNScorer"],
     "scorers._prompt": ["PromptScorer"],
+    "scorers._retrieval_knn": ["RetrievalKNNScorer", "_TrainingImages"],
     "scorers._score_union": ["ScoreUnion"],
 }
 # Around our estimators, and transformers of numbers between them. FunctionTransformer calls a

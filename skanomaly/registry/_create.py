@@ -124,7 +124,7 @@ def create_model(
                 f"{name} is a union, each of whose members has its own: it takes neither embedder "
                 "nor scorer. Make a skanomaly.ImageUnion of what you have in mind"
             )
-        steps = [("", _union_of(name.split("+")))]
+        steps: list[tuple[str, Any]] = [("", _union_of(name.split("+")))]
         set_params(name, steps, params)
         return steps[0][1]
     if entry is None:

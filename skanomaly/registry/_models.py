@@ -107,7 +107,13 @@ _models = {
             (
                 "knn",
                 "PatchKNNScorer",
-                {"metric": "euclidean", "n_neighbors": 1, "aggregation": "max", "coreset": 0.01},
+                {
+                    "metric": "euclidean",
+                    "n_neighbors": 1,
+                    "aggregation": "max",
+                    "coreset": 0.01,
+                    "reweighting": 9,
+                },
             ),
         ),
         extras=("torch",),
@@ -115,8 +121,37 @@ _models = {
         licence="BSD-3-Clause (torchvision)",
         image_size=256,
         notes="The 1% variant. The whole image at 256 pixels where the paper crops 224 of 256; "
-        "tokens of 1536 components, not pooled to 1024; the image score is the largest "
-        "patch score, without the paper's re-weighting by the neighbours of the bank.",
+        "tokens of 1536 components, not pooled to 1024; the coreset is greedy in the space of "
+        "the tokens, not in a random projection. Stages are averaged over 3x3 cells and the image "
+        "score is weighed by 9 neighbours, as in the paper; set reweighting=None for another "
+        "metric, aggregation or number of neighbours.",
+    ),
+    "vision_rad": Entry(
+        summary="Nearest DINOv3 patches, by place, of the most similar normal images (RAD)",
+        tags=("vision", "deep", "dinov3", "timm", "aligned"),
+        steps=(
+            (
+                "emb",
+                "TimmPatches",
+                {
+                    "model_name": "vit_base_patch16_dinov3.lvd1689m",
+                    "layers": (3, 6, 9, 11),
+                    "image_size": 448,
+                },
+            ),
+            (
+                "retrieval",
+                "RetrievalKNNScorer",
+                {"n_retrieved": 150, "radius": 1, "parts": 4, "topk": 0.01},
+            ),
+        ),
+        extras=("torch",),
+        paper="Zhang et al., Is Training Necessary for Anomaly Detection?, ICML 2026",
+        licence="DINOv3 License (Meta; not an open-source licence)",
+        image_size=448,
+        notes="One model for many products. The whole image at 448 pixels where the paper crops "
+        "448 of 512; images are retrieved by their mean token, not by the class token; the image "
+        "score is of the patches, not of the map at the size of the image.",
     ),
     "vision_padim": Entry(
         summary="A Gaussian of residual-network patches at each position (PaDiM)",

@@ -186,6 +186,13 @@ def _knn():
     return PatchKNNScorer()
 
 
+def _retrieval():
+    """Distance to the nearest patches of the most similar normal images."""
+    from skanomaly.scorers import RetrievalKNNScorer
+
+    return RetrievalKNNScorer()
+
+
 def _gaussian():
     """Distance to a Gaussian of the normal patches at each position."""
     from skanomaly.scorers import PatchGaussianScorer
@@ -236,6 +243,7 @@ def _filter_bank():
 
 
 register_scorer("knn", _knn)
+register_scorer("retrieval", _retrieval)
 register_scorer("gaussian", _gaussian)
 register_scorer("local", _local)
 register_scorer("mutual", _mutual)

@@ -7,6 +7,7 @@ from skanomaly.scorers._patch_knn import PatchKNNScorer
 from skanomaly.scorers._patch_subspace import PatchSubspaceScorer
 from skanomaly.scorers._patchwise import PatchwiseScorer
 from skanomaly.scorers._prompt import PromptScorer
+from skanomaly.scorers._retrieval_knn import RetrievalKNNScorer
 from skanomaly.scorers._score_union import ScoreUnion
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "PatchSubspaceScorer",
     "PatchwiseScorer",
     "PromptScorer",
+    "RetrievalKNNScorer",
     "ScoreUnion",
 ]

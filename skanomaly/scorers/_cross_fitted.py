@@ -185,8 +185,9 @@ def cross_fit(
     n_folds: int,
     fit_model: Callable[[PatchTokens], Any],
     score_model: Callable[[Any, PatchTokens, IntArray], FloatArray],
+    columns: tuple[int, ...] = (),
 ) -> FloatArray:
-    """Score every training image with a model that has not seen it.
+    r"""Score every training image with a model that has not seen it.
 
     Parameters
     ----------
@@ -201,18 +202,20 @@ def cross_fit(
     score_model : callable
         ``score_model(model, tokens, known) -> patch scores``, one float64 a row of `tokens`;
         `known` is -1 for each image, because the model was not fitted to what is held out.
+    columns : tuple of int, default=()
+        Shape of what there is of each row, if not one number.
 
     Returns
     -------
-    ndarray of shape (n_rows,), float64
+    ndarray of shape (n_rows, \*columns), float64
         Held-out scores of the rows of ``tokens.select_view(0)``.
     """
     base = tokens.select_view(0)
-    scores = np.full(len(base.values), np.nan)
+    scores = np.full((len(base.values), *columns), np.nan)
     if tokens.n_groups == 1:
         for train, held_out_rows in _parts_of_one_group(tokens):
             row_scores = score_model(fit_model(train), base, _unknown(base))
-            scores[held_out_rows] = check_rows(row_scores, base)[held_out_rows]
+            scores[held_out_rows] = check_rows(row_scores, base, columns)[held_out_rows]
         return scores
     folds = calibration_folds(tokens.group_of_image, n_folds)
     fold_of_row = folds[base.image_of_row()]
@@ -221,13 +224,15 @@ def cross_fit(
         model = fit_model(tokens.mask(folds[tokens.image_of_row()] == fold))
         held_out = base.select(np.flatnonzero(folds == fold))
         row_scores = score_model(model, held_out, _unknown(held_out))
-        scores[fold_of_row == fold] = check_rows(row_scores, held_out)
+        scores[fold_of_row == fold] = check_rows(row_scores, held_out, columns)
     return scores
 
 
-def check_rows(scores: FloatArray, tokens: PatchTokens) -> FloatArray:
+def check_rows(
+    scores: FloatArray, tokens: PatchTokens, columns: tuple[int, ...] = ()
+) -> FloatArray:
     """What `_score_model` returned; an error unless it is one number for each row."""
-    if np.shape(scores) != (len(tokens.values),):
+    if np.shape(scores) != (len(tokens.values), *columns):
         raise ValueError(
             f"_score_model returned scores of shape {np.shape(scores)} for {len(tokens.values)} "
             "rows of tokens: it must return one for each"

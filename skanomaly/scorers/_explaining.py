@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.explanations import (
     Component,
@@ -21,8 +22,8 @@ from skanomaly.core.explanations import (
 )
 from skanomaly.core.gaussian import PatchGaussian, reduce_components
 from skanomaly.core.prompts import cosines
-from skanomaly.core.search.brute_force import prepare_bank
 from skanomaly.core.subspace import Subspace, residual
+from skanomaly.scorers._memory_bank import MemoryBanks, queries_of
 
 Texts: TypeAlias = tuple[Sequence[str], FloatArray]
 
@@ -36,54 +37,88 @@ _OF_ALL_SUBSPACE = (
 
 
 def neighbors_of(
-    bank: Any,
-    query: FloatArray,
-    known: int,
-    train_numbers: IntArray,
-    metric: Literal["cosine", "euclidean"],
-    n_neighbors: int,
-) -> PatchExplanation:
-    """The patches of a memory bank that are nearest to one.
+    model: MemoryBanks, tokens: PatchTokens, row: int, known: int, n_neighbors: int
+) -> list[tuple[IntArray, FloatArray]]:
+    """The patches of memory banks that are nearest to one.
 
     Parameters
     ----------
-    bank : _MemoryBank
+    model : MemoryBanks
         Of :class:`skanomaly.PatchKNNScorer`.
-    query : ndarray of shape (1, dim)
-        The token.
+    tokens : PatchTokens
+        Of one image.
+    row : int
+        The patch.
     known : int
         Number of its image among the training images, or -1.
-    train_numbers : ndarray of int
-        Numbers of the training images in the X of `fit`.
-    metric : {"cosine", "euclidean"}
-        Of the bank.
     n_neighbors : int
         How many.
 
     Returns
     -------
+    list of (rows, distances)
+        For each bank: rows of the tokens of the training images, the nearest first, and how far
+        they are. Fewer than `n_neighbors`, where fewer are left to compare with.
+    """
+    found: list[tuple[IntArray, FloatArray]] = []
+    for bank in model.banks:
+        rows: IntArray = np.arange(len(bank.index)) if bank.rows is None else bank.rows
+        allowed, groups = len(rows), {}
+        if known >= 0:
+            own = model.group_of_image[known]
+            image_of_row = np.searchsorted(model.offsets, rows, side="right") - 1
+            of_bank = model.group_of_image[image_of_row]
+            allowed = int(np.count_nonzero(of_bank != own))
+            groups = {"query_groups": np.array([own]), "bank_groups": of_bank}
+        if not allowed:
+            found.append((rows[:0], np.empty(0)))
+            continue
+        queries = queries_of(model, bank, tokens, np.array([row]))
+        distances, indices = bank.index.search(queries, min(n_neighbors, allowed), **groups)
+        found.append((rows[indices[0]], bank.space.distances(distances[0])))
+    return found
+
+
+def explain_by_neighbors(
+    found: Sequence[tuple[IntArray, FloatArray]],
+    offsets: IntArray,
+    sides: IntArray,
+    train_numbers: IntArray,
+    known: int,
+) -> PatchExplanation:
+    """What near patches of training images say of one.
+
+    Parameters
+    ----------
+    found : sequence of (rows, distances)
+        Of each part of the token: rows of the tokens of the training images, the nearest first,
+        and their distances.
+    offsets : ndarray of shape (n_images + 1,), int
+        Where the rows of each training image start.
+    sides : ndarray of shape (n_images, 2), int
+        Rows and columns of each training image's patches.
+    train_numbers : ndarray of int
+        Numbers of the training images in the X of `fit`.
+    known : int
+        Number of the patch's image among the training images, or -1.
+
+    Returns
+    -------
     PatchExplanation
     """
-    rows = np.arange(len(bank.index)) if bank.rows is None else bank.rows
-    allowed, groups = len(rows), {}
-    if known >= 0:
-        image_of_row = np.searchsorted(bank.offsets, rows, side="right") - 1
-        own = bank.group_of_image[known]
-        of_bank = bank.group_of_image[image_of_row]
-        allowed = int(np.count_nonzero(of_bank != own))
-        groups = {"query_groups": np.array([own]), "bank_groups": of_bank}
-    note = LEFT_OUT if known >= 0 else ""
-    if not allowed:
-        return PatchExplanation("neighbors", note=note)
-    distances, indices = bank.index.search(
-        prepare_bank(query.astype(bank.index.dtype), metric), min(n_neighbors, allowed), **groups
-    )
-    found = []
-    for distance, index in zip(distances[0].tolist(), indices[0], strict=True):
-        image, view, row, column, grid = place_of_row(int(rows[index]), bank.offsets, bank.sides)
-        number = int(train_numbers[image])
-        found.append(NeighborPatch(number, view, row, column, grid, distance))
-    return PatchExplanation("neighbors", neighbors=tuple(found), note=note)
+    neighbors, notes = [], [LEFT_OUT] if known >= 0 else []
+    if len(found) > 1:
+        counts = ", ".join(str(len(rows)) for rows, _ in found)
+        notes.append(
+            f"the tokens have {len(found)} parts: of the neighbours {counts} are those of each "
+            "part in turn, and the score is the mean over the parts"
+        )
+    for rows, distances in found:
+        for row, distance in zip(rows.tolist(), distances.tolist(), strict=True):
+            image, view, line, column, grid = place_of_row(row, offsets, sides)
+            number = int(train_numbers[image])
+            neighbors.append(NeighborPatch(number, view, line, column, grid, distance))
+    return PatchExplanation("neighbors", neighbors=tuple(neighbors), note="; ".join(notes))
 
 
 def components_of(

@@ -2,69 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from numbers import Integral
+from collections.abc import Sequence
+from functools import partial
+from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
 from numpy.random import RandomState
-from sklearn.utils import check_random_state
 
 from skanomaly._docstrings import document
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
-from skanomaly._typing import FloatArray, IntArray
+from skanomaly._typing import FloatArray
 from skanomaly.core.aggregation import highest_scores, n_decisive
-from skanomaly.core.coreset import (
-    coreset_size,
-    covering_radius,
-    greedy_k_center,
-    projected_k_center,
-)
-from skanomaly.core.explanations import grid_sides
-from skanomaly.core.prepared import PreparedRows
-from skanomaly.core.search.brute_force import prepare_bank
-from skanomaly.core.search.faiss_index import FaissIndex
-from skanomaly.core.search.index import PatchIndex
-from skanomaly.scorers._cross_fitted import CrossFittedScorer
+from skanomaly.core.parts import part_slices
+from skanomaly.core.reweighting import highest_row
+from skanomaly.core.token_space import TokenSpace
+from skanomaly.scorers._approximation import approximation_error
+from skanomaly.scorers._cross_fitted import CrossFittedScorer, cross_fit
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._explaining import neighbors_of
+from skanomaly.scorers._explaining import explain_by_neighbors, neighbors_of
+from skanomaly.scorers._memory_bank import (
+    Coreset,
+    MemoryBanks,
+    fit_banks,
+    mean_distances,
+    softmax_factors,
+)
 from skanomaly.scorers._training_images import calibration_images
-
-_MEASURED_IMAGES = 16  # at most, for the error of an approximate search
-_QUERIES = 2**14  # patches whose prepared copies are in memory at a time
-
-
-@dataclass(frozen=True)
-class _MemoryBank:
-    """Patches of normal images, ready to be searched.
-
-    Attributes
-    ----------
-    index : PatchIndex or FaissIndex
-        Holds the patches, and finds the nearest of them.
-    group_of_row : ndarray of shape (n_bank,), int, or None
-        Number of the group of each patch's image, by which an image can be left out with all of
-        its group; None of a coreset, whose choice of patches depends on all images.
-    group_of_image : ndarray of shape (n_images,), int
-        Number of the group of each training image.
-    coverage_radius : float
-    rows : ndarray of shape (n_bank,), int, or None
-        Where each patch comes from: its row among the tokens of the training images, of which
-        `offsets` and `sides` tell the place; None where these are all rows in order.
-    offsets : ndarray of shape (n_images + 1,), int
-        Where the rows of each training image start.
-    sides : ndarray of shape (n_images, 2), int
-        Rows and columns of each training image's patches.
-    """
-
-    index: PatchIndex | FaissIndex
-    group_of_row: IntArray | None
-    group_of_image: IntArray
-    coverage_radius: float
-    rows: IntArray | None
-    offsets: IntArray
-    sides: IntArray
 
 
 @document(SCORER_DOCS)
@@ -72,7 +37,7 @@ class PatchKNNScorer(CrossFittedScorer):
     """Distance of each patch to its nearest patches in a memory bank of normal images.
 
     With the cosine distance and the mean of the top 1% this is AnomalyDINO [1]_; with the
-    Euclidean distance, `aggregation="max"` and a coreset, PatchCore [2]_ without its re-weighting.
+    Euclidean distance, `aggregation="max"`, a coreset and `reweighting=9`, PatchCore [2]_.
 
     Parameters
     ----------
@@ -99,14 +64,27 @@ class PatchKNNScorer(CrossFittedScorer):
         ``"faiss:"`` with the description of an index of the faiss library [3]_, such as
         ``"faiss:HNSW32"`` or ``"faiss:IVF256,Flat"``, is approximate: see
         `approximation_error_`. It needs the extra ``faiss``.
+    parts : int or sequence of int, default=1
+        Where tokens are several tokens side by side, as of several layers with
+        ``fusion="concat"``: how many equal ones, or the size of each. Each part has a bank, and
+        a coreset, of its own; the score is the mean of the distances to all of them [4]_.
+    position_weight : float, default=0.0
+        What a patch pays for a match elsewhere in the image: `d` patches away, half the square of
+        ``position_weight * d`` is added to the cosine distance; to the Euclidean one it is as one
+        more component of that size. More than 0 needs tokens with their grids.
+    reweighting : int or None, default=None
+        Weigh the image score as PatchCore does, by so many patches of the bank around the nearest
+        one; the paper has 9. Needs ``metric="euclidean"``, ``aggregation="max"``,
+        ``n_neighbors=1`` and one part.
 
     Attributes
     ----------
     bank_ : ndarray of shape (n_bank, dim)
-        The memory bank; unit vectors for the cosine.
+        The memory bank; unit vectors for the cosine, with weighted places at their ends. A tuple
+        of such, where there are several parts.
     coverage_radius_ : float
         Euclidean distance in the bank's space within which every training patch has a patch of the
-        bank; 0 without coreset.
+        bank; 0 without coreset. The largest of all parts.
     approximation_error_ : float
         Largest relative error of an image score among up to 16 held-out training images, compared
         to the exact search; 0 for the exact algorithms, NaN with one training image or group.
@@ -137,12 +115,16 @@ class PatchKNNScorer(CrossFittedScorer):
     for ``"faiss:"``. Images are scored some at a time, so that beyond their tokens scoring takes
     some 100 MB, besides blocks, however many they are.
 
+    Re-weighting makes one more search a patch that is the highest of its image, in the bank without
+    the image for a training image, and leaves the scores of patches as they are.
+
     References
     ----------
     .. [1] Damm et al., "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with
        DINOv2", WACV 2025.
     .. [2] Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022.
     .. [3] Douze et al., "The Faiss Library", 2024.
+    .. [4] Zhang et al., "Is Training Necessary for Anomaly Detection?", ICML 2026.
 
     Examples
     --------
@@ -171,6 +153,9 @@ class PatchKNNScorer(CrossFittedScorer):
         "coreset_method": [StrOptions({"k_center", "projected_k_center", "random"})],
         "random_state": ["random_state"],
         "algorithm": [str],
+        "parts": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "position_weight": [Interval(Real, 0, None, closed="left")],
+        "reweighting": [None, Interval(Integral, 1, None, closed="left")],
     }
 
     def __init__(
@@ -185,6 +170,9 @@ class PatchKNNScorer(CrossFittedScorer):
         coreset_method: Literal["k_center", "projected_k_center", "random"] = "k_center",
         random_state: int | RandomState | None = None,
         algorithm: str = "auto",
+        parts: int | Sequence[int] = 1,
+        position_weight: float = 0.0,
+        reweighting: int | None = None,
     ):
         self.n_neighbors = n_neighbors
         self.metric = metric
@@ -195,136 +183,148 @@ class PatchKNNScorer(CrossFittedScorer):
         self.coreset_method = coreset_method
         self.random_state = random_state
         self.algorithm = algorithm
+        self.parts = parts
+        self.position_weight = position_weight
+        self.reweighting = reweighting
 
     @property
-    def bank_(self) -> FloatArray:
-        """The memory bank, (n_bank, dim); unit vectors for the cosine."""
-        return self._model.index.bank
+    def bank_(self) -> FloatArray | tuple[FloatArray, ...]:
+        """The memory bank, (n_bank, dim); unit vectors for the cosine. Of several parts a tuple."""
+        banks = tuple(bank.index.bank for bank in self._model.banks)
+        return banks[0] if len(banks) == 1 else banks
 
     @property
     def coverage_radius_(self) -> float:
         """Distance within which every training patch has a patch of the bank."""
-        return self._model.coverage_radius
+        return max(bank.coverage_radius for bank in self._model.banks)
 
-    def _fit_model(self, tokens: PatchTokens) -> _MemoryBank:
-        return self._fit_bank(tokens, size=None)
+    @property
+    def _uses_positions(self):
+        return self.position_weight > 0
+
+    def _fit_tokens(self, tokens):
+        self._check_reweighting()
+        scores = super()._fit_tokens(tokens)
+        if self.reweighting is None:
+            return scores
+        return scores * np.array([self._held_out_factors[i] for i in self._held_out_scores])
+
+    def _check_reweighting(self):
+        if self.reweighting is None:
+            return
+        needed = {"metric": "euclidean", "aggregation": "max", "n_neighbors": 1}
+        wrong = [f"{name}={v!r}" for name, v in needed.items() if getattr(self, name) != v]
+        if not isinstance(self.parts, Integral) or self.parts != 1:
+            wrong.append("parts=1")
+        if wrong:
+            raise ValueError(
+                f"reweighting={self.reweighting} is of the highest distance to one bank: it needs "
+                f"{', '.join(wrong)}; or set reweighting=None"
+            )
+
+    def _fit_model(self, tokens: PatchTokens) -> MemoryBanks:
+        return self._fit_banks(tokens, self.coreset)
 
     def _fit_held_out_model(self, tokens):
         # As many patches as the bank has: a share of fewer would cover them less densely, and the
         # held-out scores would not be those of the bank they stand for.
-        return self._fit_bank(tokens, None if self.coreset is None else len(self._model.index))
+        size = None if self.coreset is None else len(self._model.banks[0].index)
+        return self._fit_banks(tokens, size)
 
-    def _fit_bank(self, tokens, size):
-        """A bank, of a coreset of `size` patches, or of as many as `coreset` says."""
-        rows = None if tokens.valid.all() else np.flatnonzero(tokens.valid)
-        if self.coreset is None:
-            bank = prepare_bank(tokens.values, self.metric, rows)
-            groups = tokens.group_of_image
-            group_of_row = groups[tokens.image_of_row()][tokens.valid]
-            return _MemoryBank(self._index(bank), group_of_row, groups, 0.0, *_places(tokens, rows))
-        patches = PreparedRows(tokens.values, self.metric, rows)
-        size = min(size or coreset_size(self.coreset, len(patches)), len(patches))
-        if self.coreset_method == "random":
-            rng = check_random_state(self.random_state)
-            chosen = np.sort(rng.choice(len(patches), size, replace=False))
-            radius = covering_radius(patches, chosen)
-        elif self.coreset_method == "projected_k_center":
-            chosen, radius = projected_k_center(patches, size, random_state=self.random_state)
-        else:
-            chosen, radius = greedy_k_center(patches, size)
-        places = _places(tokens, chosen if rows is None else rows[chosen])
-        bank = self._index(patches[chosen])
-        return _MemoryBank(bank, None, tokens.group_of_image, radius, *places)
-
-    def _index(self, bank):
-        if self.algorithm.startswith("faiss:"):
-            return FaissIndex(bank, self.metric, self.algorithm.removeprefix("faiss:"))
-        return PatchIndex(bank, self.metric, self.algorithm)
+    def _fit_banks(self, tokens, size):
+        spaces = [
+            TokenSpace(part.start, part.stop, self.metric, float(self.position_weight))
+            for part in part_slices(tokens.dim, self.parts)
+        ]
+        coreset = Coreset(size, self.coreset_method, self.random_state)
+        return fit_banks(tokens, spaces, coreset, self.algorithm)
 
     def _score_model(self, model, tokens, known):
-        search = model.index.search
-        return self._score_rows(search, model, tokens, known, np.flatnonzero(tokens.valid))
-
-    def _score_rows(self, search, model, tokens, known, rows):
-        """Scores of some patches, by a method of the index that returns distances; else 0."""
-        leave_out = model.group_of_row is not None and (known >= 0).any()
-        own = np.where(known >= 0, model.group_of_image[known], -1)
-        groups = own[tokens.image_of_row()] if leave_out else None
-        scores = np.zeros(len(tokens.values))
-        for start in range(0, len(rows), _QUERIES):
-            part = rows[start : start + _QUERIES]
-            queries = tokens.values[part].astype(model.index.dtype, copy=False)
-            distances = search(
-                prepare_bank(queries, self.metric),
-                self.n_neighbors,
-                query_groups=groups[part] if leave_out else None,
-                bank_groups=model.group_of_row if leave_out else None,
-            )
-            distances = distances[0] if isinstance(distances, tuple) else distances
-            scores[part] = distances.mean(axis=1)
-        return scores
+        return mean_distances(model, tokens, known, np.flatnonzero(tokens.valid), self.n_neighbors)
 
     def _score_decisive(self, model, tokens, known):
         """Scores of the patches that decide the image scores; bounds no higher for the others."""
-        index, valid = model.index, np.flatnonzero(tokens.valid)
+        valid = np.flatnonzero(tokens.valid)
         offsets = np.concatenate([[0], np.cumsum(tokens.valid)])[tokens.offsets]
         counts = [n_decisive(n, self.aggregation, self.topk) for n in np.diff(offsets).tolist()]
-        if not index.has_bounds or 4 * sum(counts) > len(valid):
+        has_bounds = all(bank.index.has_bounds for bank in model.banks)
+        if not has_bounds or 4 * sum(counts) > len(valid):
             return self._score_model(model, tokens, known)
 
         def evaluate(patches):
             rows = valid[patches]
-            return self._score_rows(index.search, model, tokens, known, rows)[rows]
+            return mean_distances(model, tokens, known, rows, self.n_neighbors)[rows]
 
-        scores = self._score_rows(index.upper_bounds, model, tokens, known, valid)
+        scores = mean_distances(model, tokens, known, valid, self.n_neighbors, bounds=True)
         scores[valid] = highest_scores(scores[valid], offsets, counts, evaluate)
         return scores
 
+    def _score_tokens(self, tokens):
+        scores, of_images = super()._score_tokens(tokens)
+        if self.reweighting is not None:
+            of_images = of_images * self._factors(tokens, scores)
+        return scores, of_images
+
     def _score_images(self, tokens):
+        if self.reweighting is not None:  # bounds do not tell which patch is the highest
+            return self._score_tokens(tokens)[1]
         return -self._aggregate(tokens, self._patch_scores(tokens, self._score_decisive))
+
+    def _factors(self, tokens, scores):
+        """Weight of each image's score; that of training images by banks without them."""
+        known = self._fingerprints.match(tokens)
+        held_out = np.array([image in self._held_out_factors for image in known.tolist()])
+        factors = np.ones(tokens.n_images)
+        factors[held_out] = [self._held_out_factors[image] for image in known[held_out].tolist()]
+        new = np.flatnonzero(~held_out)
+        rows = np.array([_highest(tokens, scores, i) for i in new], dtype=np.int64)
+        factors[new] = softmax_factors(self._model, tokens, known, rows, self.reweighting)
+        return factors
+
+    def _scores_and_factors(self, model, tokens, known, of_all_rows):
+        """Of each row the score and, where it may decide that of its image, its weight."""
+        scores = self._score_model(model, tokens, known)
+        if of_all_rows:
+            rows = np.flatnonzero(tokens.valid)
+        else:
+            rows = np.array([_highest(tokens, scores, i) for i in range(tokens.n_images)])
+        columns = np.stack([scores, np.ones(len(scores))], axis=1)
+        columns[rows, 1] = softmax_factors(model, tokens, known, rows, self.reweighting)
+        return columns
 
     def _explain_row(self, tokens, row, n_neighbors):
         known = int(self._fingerprints.match(tokens)[0])
-        query = tokens.values[row : row + 1]
-        return neighbors_of(
-            self._model, query, known, self._train_numbers, self.metric, n_neighbors
-        )
+        model = self._model
+        found = neighbors_of(model, tokens, row, known, n_neighbors)
+        return explain_by_neighbors(found, model.offsets, model.sides, self._train_numbers, known)
 
     def _held_out(self, tokens):
-        self.approximation_error_ = self._approximation_error(tokens)
-        if self.coreset is not None or tokens.n_groups == 1:
-            return super()._held_out(tokens)
-        images = calibration_images(tokens)
-        base = tokens.select_view(0).select(images)
-        return images, self._score_model(self._model, base, images)
-
-    def _approximation_error(self, tokens):
-        """Largest relative error among the scores of images that the model has not seen."""
-        if not isinstance(self._model.index, FaissIndex):
-            return 0.0
-        groups, firsts = np.unique(tokens.group_of_image, return_index=True)
-        if len(groups) == 1:
-            return np.nan
-        model, base = self._model, tokens.select_view(0)
-        measured = np.arange(0, len(firsts), -(-len(firsts) // _MEASURED_IMAGES))
-        images = known = firsts[measured]
-        if self.coreset is not None:  # its patches are of all images
-            images = images[measured % 2 == 0]
-            known = np.full(len(images), -1)
-            seen = np.isin(tokens.group_of_image, tokens.group_of_image[images])
-            model = self._fit_held_out_model(tokens.select(np.flatnonzero(~seen)))
-        exact = replace(model, index=PatchIndex(model.index.bank.copy(), self.metric))
-        base = base.select(images)
-        approximate, expected = (
-            self._aggregate(base, self._score_model(fitted, base, known))
-            for fitted in (model, exact)
+        self.approximation_error_ = approximation_error(
+            tokens, self._model, self._fit_held_out_model, self._score_model, self._aggregate
         )
-        scale = np.where(expected > 0, expected, 1)
-        return float(np.max(np.abs(approximate - expected) / scale))
+        by_folds = self.coreset is not None or tokens.n_groups == 1
+        images = np.arange(tokens.n_images) if by_folds else calibration_images(tokens)
+        base = tokens.select_view(0).select(images)
+        score, columns = self._score_model, ()
+        if self.reweighting is not None:
+            # Quarters of one image are held out in turn: any of its rows may be the highest.
+            score = partial(self._scores_and_factors, of_all_rows=tokens.n_groups == 1)
+            columns = (2,)
+        if by_folds:
+            found = cross_fit(tokens, self._n_folds, self._fit_held_out_model, score, columns)
+        else:
+            found = score(self._model, base, images)
+        if self.reweighting is not None:
+            scores = found[:, 0]
+            self._held_out_factors = {
+                int(image): found[_highest(base, scores, i), 1] for i, image in enumerate(images)
+            }
+            found = scores
+        return images, found
 
 
-def _places(tokens, rows):
-    """Where the patches of a bank come from, in as little memory as that needs."""
-    if rows is not None:
-        rows = rows.astype(np.int32 if len(tokens.values) < 2**31 else np.int64)
-    return rows, tokens.offsets, grid_sides(tokens.grids)
+def _highest(tokens, scores, image):
+    """Row of the patch that has the highest score of an image."""
+    rows = np.arange(tokens.offsets[image], tokens.offsets[image + 1])
+    rows = rows[tokens.valid[rows]]
+    return rows[highest_row(scores[rows], tokens.values[rows])]

@@ -41,6 +41,7 @@ OWN = {
     "vision_openclip_promptscore",
     "vision_padim",
     "vision_patchcore",
+    "vision_rad",
     "vision_subspacead",
     "vision_winclip",
     "vision_winclip_fewshot",
@@ -158,6 +159,7 @@ def test_what_is_known_of_a_model(name):
                 "knn__aggregation": "max",
                 "knn__coreset": 0.01,
                 "knn__coreset_method": "k_center",
+                "knn__reweighting": 9,
             },
         ),
         (
@@ -605,6 +607,12 @@ SMALL = {
         "model_name": "resnet18",
         "coreset": 0.1,
     },
+    "vision_rad": {
+        "weights": "random",
+        "image_size": 64,
+        "model_name": "vit_tiny_patch16_224",
+        "n_retrieved": 3,
+    },
     "vision_subspacead": {
         "weights": "random",
         "image_size": 56,
@@ -618,7 +626,7 @@ SMALL = {
 }
 
 
-SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore", "vision_subspacead"}
+SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore", "vision_rad", "vision_subspacead"}
 
 
 @pytest.mark.parametrize(

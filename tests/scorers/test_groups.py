@@ -10,7 +10,13 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 
-from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer, ScoreUnion
+from skanomaly import (
+    FilterBankPatches,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    RetrievalKNNScorer,
+    ScoreUnion,
+)
 from skanomaly.base import BasePatchScorer, CrossFittedScorer
 from skanomaly.core.aggregation import aggregate_patch_scores
 from skanomaly.core.copies import copies_among
@@ -21,6 +27,9 @@ SCORERS = [
     KNN,
     PatchKNNScorer(metric="euclidean", n_neighbors=2),
     PatchKNNScorer(metric="euclidean", coreset=0.3),
+    PatchKNNScorer(parts=2, position_weight=0.5),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=9),
+    RetrievalKNNScorer(3, radius=1),
     PatchGaussianScorer(),
     PatchGaussianScorer("shared"),
     ScoreUnion([("knn", KNN), ("gaussian", PatchGaussianScorer("shared"))]),
@@ -194,6 +203,10 @@ def test_one_group_is_calibrated_on_parts_of_itself(scorer, views):
     scorer = clone(scorer)
     if isinstance(scorer, PatchGaussianScorer) and scorer.covariance == "position":
         with pytest.raises(ValueError, match="at least 3 normal images, .* of 1 groups"):
+            scorer.fit(X, groups=["only"] * 5)
+        return
+    if getattr(scorer, "radius", None) is not None:
+        with pytest.raises(ValueError, match="at least 2 normal images, .* of 1 groups"):
             scorer.fit(X, groups=["only"] * 5)
         return
     with pytest.warns(UserWarning, match="calibrated on a single group: ") as caught:

@@ -14,7 +14,7 @@ from skanomaly import PatchKNNScorer
 from skanomaly.core.aggregation import aggregate_patch_scores, highest_scores, n_decisive
 from skanomaly.core.search.index import PatchIndex
 from skanomaly.core.search.tuning import Tuning
-from skanomaly.scorers import _patch_knn
+from skanomaly.scorers import _memory_bank
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 AGGREGATIONS = [("topk_mean", 0.05), ("topk_mean", 3), ("max", 0.01), (0.9, 0.01), ("mean", 0.01)]
@@ -37,7 +37,7 @@ def tokens():
 def never_brute(monkeypatch):
     """However little the bounds rule out, they are what decides."""
     tuned = partial(PatchIndex, tuning=Tuning(comparison_cost=0))
-    monkeypatch.setattr(_patch_knn, "PatchIndex", tuned)
+    monkeypatch.setattr(_memory_bank, "PatchIndex", tuned)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -72,7 +72,7 @@ def test_image_scores_alone_are_those_of_all_patches(aggregation, topk, k, token
 def test_few_patches_are_searched_for_image_scores(monkeypatch, tokens):
     train, new = tokens
     scorer = PatchKNNScorer(algorithm="certified", topk=2).fit(train)
-    index, searched = scorer._model.index, []
+    index, searched = scorer._model.banks[0].index, []
     search = index.search
     monkeypatch.setattr(
         index,

@@ -13,6 +13,7 @@ from skanomaly import (
     PatchKNNScorer,
     PatchSubspaceScorer,
     PatchwiseScorer,
+    RetrievalKNNScorer,
     ScoreUnion,
 )
 from skanomaly.base import BasePatchScorer
@@ -31,6 +32,14 @@ SCORERS = [
     LocalKNNScorer(1, coreset=0.5),
     LocalKNNScorer(1, whitening="shared"),
     LocalKNNScorer(0, whitening=None),
+    PatchKNNScorer(parts=(16, 32), n_neighbors=2, algorithm="certified"),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=9),
+    PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=3, coreset=0.3),
+    RetrievalKNNScorer(3, parts=2, class_token=True),
+    RetrievalKNNScorer(4, metric="euclidean", n_neighbors=2),
+    PatchKNNScorer(position_weight=0.5),
+    PatchKNNScorer(position_weight=5.0, metric="euclidean", algorithm="certified"),
+    RetrievalKNNScorer(5, radius=1, parts=(16, 32)),
     PatchGaussianScorer(),
     PatchGaussianScorer(n_components=7, random_state=0),
     PatchGaussianScorer(n_components=7, reduction="pca"),
@@ -48,7 +57,11 @@ SCORERS = [
         [("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())], aggregation="members"
     ),
 ]
-UNORDERED = [scorer for scorer in SCORERS[:-1] if not getattr(scorer, "_uses_positions", False)]
+UNORDERED = [
+    scorer
+    for scorer in SCORERS[:-1]
+    if not getattr(scorer, "_uses_positions", False) and not getattr(scorer, "class_token", False)
+]
 
 
 def tokens(n_images, seed):

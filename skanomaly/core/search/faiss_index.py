@@ -58,6 +58,19 @@ class FaissIndex:
         """The bank."""
         return self._bank
 
+    def take(self, rows: IntArray) -> FloatArray:
+        """Some rows of the bank.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+
+        Returns
+        -------
+        ndarray of shape (n_rows, dim)
+        """
+        return self._bank[rows]
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the bank."""

@@ -66,6 +66,7 @@ class PatchIndex:
         self.metric, self.tuning, self._algorithm = metric, tuning, algorithm
         self._bank, self._order, self._parts = bank, None, None
         self._search = None
+        self._places: IntArray | None = None
         if algorithm == "auto" and len(bank) < tuning.small_bank:
             self._algorithm = "brute"
         elif algorithm == "auto":
@@ -90,6 +91,23 @@ class PatchIndex:
         out = np.empty_like(self._bank)
         out[self._order] = self._bank
         return out
+
+    def take(self, rows: IntArray) -> FloatArray:
+        """Some rows of the bank, by their numbers at the start.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+
+        Returns
+        -------
+        ndarray of shape (n_rows, dim)
+        """
+        if self._order is not None:
+            if self._places is None:
+                self._places = np.argsort(self._order)
+            rows = self._places[rows]
+        return self._bank[rows]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -228,7 +246,7 @@ class PatchIndex:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made again from the bank at the first search."""
-        return {**self.__dict__, "_search": None}
+        return {**self.__dict__, "_search": None, "_places": None}
 
 
 def _has_cuda():

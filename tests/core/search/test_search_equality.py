@@ -16,7 +16,7 @@ from skanomaly.core.search import index
 from skanomaly.core.search.brute_force import prepare_bank
 from skanomaly.core.search.index import PatchIndex
 from skanomaly.core.search.tuning import Tuning
-from skanomaly.scorers import _patch_knn
+from skanomaly.scorers import _memory_bank
 
 METRICS = ["cosine", "euclidean"]
 # However little the bounds rule out, they are what decides: brute force never looks cheaper.
@@ -278,7 +278,7 @@ def expected_scores(metric, k):
 def scores_of(metric, k, algorithm):
     train, new = images()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_patch_knn, "PatchIndex", lambda bank, m, _: make_index(bank, m, algorithm))
+        patch.setattr(_memory_bank, "PatchIndex", lambda bank, m, _: make_index(bank, m, algorithm))
         name = algorithm.split(" ")[0]
         scorer = PatchKNNScorer(k, metric=metric, topk=0.1, contamination=0.2, algorithm=name)
         scorer.fit(train)
