@@ -560,6 +560,7 @@ def invalid_parameters():
         "dtype": ["float64", None, 32],
         "runtime": ["tensorrt", None, 1],
         "source": ["web", None],
+        "class_token": [None, "yes", 2],
         "project": [None, "yes", 2],
         "value_attention": [None, "yes", -1, 1.5],
         "windows": [2, "2x2", True],

@@ -349,7 +349,6 @@ def test_a_function_needs_a_version_to_be_kept(tmp_path):
         ({"embedder": FunctionPatches(lambda x: x[:1, :2])}, "patches must be squares"),
         ({"embedder": FunctionPatches(lambda x: x[:3, :3])}, "patches must be squares"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_is_refused(params, message):
     with pytest.raises(ValueError, match=message):
@@ -404,7 +403,6 @@ def test_errors_name_the_image():
         ({"value_range": 255}, "value_range"),
         ({"embedder": FunctionPatches(cells_of_8)}, "embedder"),
     ],
-    ids=str,
 )
 def test_a_fitted_one_refuses_what_would_change_its_tokens(changes, named):
     images = random_images((72, 136))
