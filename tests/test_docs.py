@@ -306,6 +306,7 @@ def test_each_page_with_code_is_run():
         "tiling.md",
         "unlabelled.md",
         "knn.md",
+        "local.md",
     }
     assert with_code == here | elsewhere
 
