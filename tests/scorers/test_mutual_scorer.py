@@ -200,7 +200,7 @@ def test_copies_are_warned_of():
     [
         ({"neighborhoods": (2,)}, r"neighborhoods=\(2,\) must be odd sides"),
         ({"neighborhoods": ()}, "must be odd sides"),
-        ({"neighborhoods": (1.5,)}, "whole numbers"),
+        ({"neighborhoods": (1.5,)}, "each side in neighborhoods must be an integer of at least 1"),
         ({"parts": 3}, "parts=3 does not divide tokens of 8"),
         ({"class_token": True}, "class_token=True takes the last of several parts"),
         ({"parts": 2, "class_token": True}, "last part of the tokens of image 0 is not the same"),
