@@ -106,7 +106,7 @@ class RetrievalKNNScorer(CrossFittedScorer):
     the same place: its time does not grow with the number of training images. That of
     :class:`skanomaly.PatchKNNScorer` rules most of a bank out: with 199 training images, of which
     50 were retrieved, it was six times as fast. Beyond the tokens `fit` takes their memory once
-    more; scoring, that of the retrieved ones.
+    more; scoring, that of the retrieved ones, and once more with `radius`.
 
     Scores do not depend on the other images of a call, nor on their order, to the last bit. Views
     add patches to compare to, but images are retrieved by how they are seen without augmentation.
