@@ -223,7 +223,7 @@ class PatchTokens:
             they differ.
         """
         scores = np.where(self.valid, scores, np.nan).astype(np.float32)
-        for i in np.flatnonzero(~np.logical_and.reduceat(self.valid, self.offsets[:-1])):
+        for i in np.flatnonzero(~np.logical_and.reduceat(self.valid, self.offsets[:-1])).tolist():
             scores[self.rows(i)] = fill_masked(scores[self.rows(i)])
         if len(set(self.grids)) == 1:
             return scores.reshape(self.n_images, *self.grids[0])
