@@ -99,7 +99,7 @@ def nearest_within(
     ...     bank[::-1], bank, np.ones(3, bool), np.arange(3), (1, 3), 1, metric="euclidean"
     ... )
     >>> distances.ravel()
-    array([4., 0., 4.])
+    array([4., 0., 5.])
     """
     height, width = grid
     n_places = height * width
