@@ -130,8 +130,16 @@ class PatchTokens:
         rows = np.repeat(self.offsets[images] - offsets[:-1], lengths) + np.arange(offsets[-1])
         grids = [self.grids[i] for i in images]
         groups = None if self.groups is None else self.groups[images]
+        # One number for messages, where the images are consecutive ones.
+        run = len(images) > 0 and np.array_equal(images, images[0] + np.arange(len(images)))
         return PatchTokens(
-            self.values[rows], self.valid[rows], offsets, grids, self.n_views, groups
+            self.values[rows],
+            self.valid[rows],
+            offsets,
+            grids,
+            self.n_views,
+            groups,
+            self.first + int(images[0]) if run else 0,
         )
 
     def select_view(self, view: int) -> PatchTokens:
@@ -211,15 +219,42 @@ class PatchTokens:
         Returns
         -------
         ndarray of shape (n_images, *grid), float32
-            0 for masked patches. A 1-D object array of such grids where they differ.
+            Masked patches as from :func:`fill_masked`. A 1-D object array of such grids where
+            they differ.
         """
-        scores = np.where(self.valid, scores, 0).astype(np.float32)
+        scores = np.where(self.valid, scores, np.nan).astype(np.float32)
+        for i in np.flatnonzero(~np.logical_and.reduceat(self.valid, self.offsets[:-1])).tolist():
+            scores[self.rows(i)] = fill_masked(scores[self.rows(i)])
         if len(set(self.grids)) == 1:
             return scores.reshape(self.n_images, *self.grids[0])
         out = np.empty(self.n_images, dtype=object)
         for i, grid in enumerate(self.grids):
             out[i] = scores[self.rows(i)].reshape(grid)
         return out
+
+
+def fill_masked(scores: FloatArray) -> FloatArray:
+    """Scores of the patches of an image, in which masked ones are never the highest.
+
+    Parameters
+    ----------
+    scores : ndarray
+        NaN where a patch is masked.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape. There it is 0, or the lowest score where that is below 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly._patch_tokens import fill_masked
+    >>> fill_masked(np.array([2.0, np.nan])), fill_masked(np.array([-2.0, np.nan]))
+    (array([2., 0.]), array([-2., -2.]))
+    """
+    masked = np.isnan(scores)
+    return np.where(masked, np.min(scores, where=~masked, initial=0), scores)
 
 
 def join_grids(parts: list[np.ndarray]) -> np.ndarray:

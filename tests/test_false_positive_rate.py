@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 from sklearn.base import clone
+from sklearn.svm import OneClassSVM
 
 from skanomaly import (
     FilterBankPatches,
@@ -13,6 +14,8 @@ from skanomaly import (
     PatchGaussianScorer,
     PatchKNNScorer,
     PatchSubspaceScorer,
+    PatchwiseScorer,
+    RetrievalKNNScorer,
 )
 from skanomaly._tokens import check_tokens
 from skanomaly.datasets import make_surfaces, read_mvtec
@@ -25,9 +28,20 @@ SCORERS = [
     LocalKNNScorer(contamination=CONTAMINATION),
     PatchGaussianScorer("shared", contamination=CONTAMINATION),
     PatchSubspaceScorer(contamination=CONTAMINATION),
+    RetrievalKNNScorer(5, radius=1, contamination=CONTAMINATION),
+    PatchKNNScorer(
+        metric="euclidean",
+        coreset=0.2,
+        aggregation="max",
+        reweighting=9,
+        contamination=CONTAMINATION,
+    ),
+    PatchwiseScorer(
+        OneClassSVM(nu=0.1), n_patches=500, contamination=CONTAMINATION, random_state=0
+    ),
 ]
 # With one Gaussian for everything an image weighs too little in its own score to show.
-MEMORISES = SCORERS[:4]
+MEMORISES = [*SCORERS[:4], SCORERS[6]]
 
 
 def _in_sample_scores(scorer, tokens):
@@ -63,7 +77,7 @@ def _surface_tokens(surface, n, seed):
 
 
 # The quickest scorer of each kind on one surface; all of them everywhere take a minute.
-QUICK = {(0, "fabric"), (3, "disc"), (4, "disc")}
+QUICK = {(0, "fabric"), (3, "disc"), (4, "disc"), (6, "disc"), (7, "fabric"), (8, "disc")}
 CASES = [
     pytest.param(
         scorer,

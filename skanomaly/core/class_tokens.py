@@ -21,13 +21,14 @@ def class_tokens(tokens: PatchTokens, part: slice) -> FloatArray:
     Parameters
     ----------
     tokens : PatchTokens
-        Without views.
+        Of one view, or with all but one of the views masked.
     part : slice
         Components of the class token.
 
     Returns
     -------
     ndarray of shape (n_images, n_components), float64
+        Zeros of images that are all masked.
 
     Raises
     ------
@@ -36,16 +37,16 @@ def class_tokens(tokens: PatchTokens, part: slice) -> FloatArray:
     """
     images = range(tokens.n_images)
     firsts = [tokens.offsets[i] + np.argmax(tokens.valid[tokens.rows(i)]) for i in images]
-    found = tokens.values[firsts, part].astype(np.float64)
+    found = np.where(tokens.valid[firsts, None], tokens.values[firsts, part], 0).astype(np.float64)
     for i in images:
         rows = tokens.rows(i)
-        apart = np.abs(tokens.values[rows, part][tokens.valid[rows]] - found[i]).max()
+        apart = np.abs(tokens.values[rows, part][tokens.valid[rows]] - found[i]).max(initial=0)
         if apart > _CONSTANT * np.abs(found[i]).max():
             raise of_an_image(
                 ValueError(
-                    f"class_token=True, but the last part of the tokens of image {i} is not the "
-                    "same in all of its patches: embed with class_token=True, and count the class "
-                    "token in parts"
+                    f"class_token=True, but the last part of the tokens of image "
+                    f"{tokens.first + i} is not the same in all of its patches: embed with "
+                    "class_token=True, and count the class token in parts"
                 )
             )
     return found

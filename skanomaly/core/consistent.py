@@ -17,7 +17,7 @@ from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.mutual import lowest_mean, n_lowest
 
-_FROM_ZERO = 1e30  # the rise of a score from 0
+_FROM_ZERO = 1e30  # the rise of a score from 0, and the most that one rises
 _COVERED = 0.8  # of the images have a link; the closest links that do it are taken
 
 # Without distances where only scores are asked for.
@@ -149,7 +149,7 @@ def consistent_patches(
             rise = after / np.where(
                 before > 0, before, np.where(after > 0, np.finfo(float).tiny, 1)
             )
-            rises[tokens.offsets[image] + np.flatnonzero(valid)] = np.minimum(rise, 1e30)
+            rises[tokens.offsets[image] + np.flatnonzero(valid)] = np.minimum(rise, _FROM_ZERO)
     of_row = of_image[tokens.image_of_row()]
     for number in range(len(communities)):
         rows = np.flatnonzero((of_row == number) & np.isfinite(rises))

@@ -10,6 +10,7 @@ from scipy.linalg.lapack import dtrtri
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import exact_product, product, rounded_for_products
+from skanomaly.core.squares import box_sums
 from skanomaly.core.standardisation import row_blocks, standardisation, valid_blocks
 
 _BLOCK_BYTES = 2**21  # of float64 at a time: so much stays in the cache
@@ -98,7 +99,10 @@ def fit_gaussians(
     pooled -= np.einsum("pd,pe->de", total / np.maximum(count, 1)[:, None], total)
     pooled /= count.sum()
     if neighborhood > 1:
-        count, total, second = (_box_sums(s, grid, neighborhood) for s in (count, total, second))
+        count, total, second = (
+            box_sums(sums.reshape(*grid, *sums.shape[1:]), neighborhood).reshape(sums.shape)
+            for sums in (count, total, second)
+        )
     mean = total / np.maximum(count, 1)[:, None]
     constant = shrinkage * pooled + regularization * np.eye(dim)
     whitening = second  # in its place
@@ -230,19 +234,6 @@ def _standardisation(tokens, valid):
     return centre, scale
 
 
-def _box_sums(values, grid, side):
-    """Sums over squares of `side` positions around each position, cut at the border."""
-    out = values.reshape(*grid, *values.shape[1:])
-    for axis in (0, 1):
-        source, out = np.moveaxis(out, axis, 0), np.zeros_like(out)
-        target, length = np.moveaxis(out, axis, 0), grid[axis]
-        for shift in range(-(side // 2), side // 2 + 1):
-            if abs(shift) < length:
-                first, last = max(0, -shift), min(length, length - shift)
-                target[first:last] += source[first + shift : last + shift]
-    return out.reshape(values.shape)
-
-
 def choose_components(
     tokens: FloatArray,
     valid: NDArray[np.bool_],
@@ -315,7 +306,7 @@ def reduce_components(
     array([[5., 7.]])
     """
     out = np.zeros((len(tokens), components.shape[-1]), dtype=tokens.dtype)
-    for rows, x in zip(row_blocks(tokens), valid_blocks(tokens, valid), strict=True):
+    for rows, x in zip(row_blocks(*tokens.shape), valid_blocks(tokens, valid), strict=True):
         if components.ndim == 1:
             out[rows][valid[rows]] = x[:, components]
         else:

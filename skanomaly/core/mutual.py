@@ -11,6 +11,7 @@ from skanomaly._patch_tokens import PatchTokens
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.prepared import unit_rows
 from skanomaly.core.products import product
+from skanomaly.core.squares import box_sums
 
 BLOCK_BYTES = 2**29  # of the distances of some images' patches to every image
 _ROWS = 1024  # of a product; images of few patches are taken together
@@ -53,26 +54,12 @@ def neighborhood_tokens(tokens: PatchTokens, part: slice, side: int) -> FloatArr
                     f"neighborhoods of {side} x {side} patches need tokens of a grid, of shape "
                     "(n_images, grid_h, grid_w, dim): pass these, or neighborhoods=(1,)"
                 )
-            values = _box_sums(values.reshape(*grid, -1).astype(np.float64), side // 2)
+            values = box_sums(values.reshape(*grid, -1).astype(np.float64), side)
             values = values.reshape(len(out[rows]), -1)
         directions = unit_rows(values.astype(np.float64, copy=False))
         out[rows] = np.rint(directions / unit) * unit
         out[rows][~tokens.valid[rows]] = 0
     return out
-
-
-def _box_sums(values: FloatArray, reach: int) -> FloatArray:
-    """Sums over the square around each cell of a grid; their direction is that of the means."""
-    for axis in (0, 1):
-        total = values.copy()
-        for step in range(1, min(reach, values.shape[axis] - 1) + 1):
-            ahead = [slice(None)] * values.ndim
-            behind = list(ahead)
-            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-            total[tuple(behind)] += values[tuple(ahead)]
-            total[tuple(ahead)] += values[tuple(behind)]
-        values = total
-    return values
 
 
 def query_blocks(tokens: PatchTokens) -> Iterator[IntArray]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 
 def part_slices(dim: int, parts: int | Sequence[int]) -> list[slice]:
@@ -32,15 +34,16 @@ def part_slices(dim: int, parts: int | Sequence[int]) -> list[slice]:
     >>> part_slices(6, (4, 2))
     [slice(0, 4, None), slice(4, 6, None)]
     """
-    if not isinstance(parts, Sequence):
-        if parts < 1 or dim % parts:
-            raise ValueError(f"parts={parts} does not divide tokens of {dim} components equally")
-        sizes = [dim // int(parts)] * int(parts)
+    given: Any = parts  # also an array
+    if isinstance(given, Integral):
+        if given < 1 or dim % given:
+            raise ValueError(f"parts={given} does not divide tokens of {dim} components equally")
+        sizes = [dim // int(given)] * int(given)
     else:
-        sizes = [int(size) for size in parts]
+        sizes = [int(size) for size in given]
         if not sizes or min(sizes) < 1 or sum(sizes) != dim:
             raise ValueError(
-                f"parts={tuple(parts)} must be sizes of at least 1 that add up to the {dim} "
+                f"parts={tuple(sizes)} must be sizes of at least 1 that add up to the {dim} "
                 f"components of a token, not to {sum(sizes)}"
             )
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]

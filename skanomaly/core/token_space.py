@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from skanomaly._faults import of_an_image
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.prepared import PreparedRows
 from skanomaly.core.search.brute_force import prepare_bank
@@ -104,7 +105,10 @@ class TokenSpace:
 
 
 def places_in_grids(
-    grids: Sequence[tuple[int, ...]], n_views: int = 1, flat_grid: tuple[int, ...] | None = None
+    grids: Sequence[tuple[int, ...]],
+    n_views: int = 1,
+    flat_grid: tuple[int, ...] | None = None,
+    first: int = 0,
 ) -> FloatArray:
     """Where each patch lies: its row and column.
 
@@ -116,6 +120,8 @@ def places_in_grids(
         Of each image.
     flat_grid : tuple of int, optional
         The grid of patches that come without one, as far as they are as many.
+    first : int, default=0
+        Number of the first image, for the message.
 
     Returns
     -------
@@ -143,9 +149,11 @@ def places_in_grids(
         elif len(grid) != 2 and flat_grid is not None and int(np.prod(flat_grid)) == size:
             grid = flat_grid
         if len(grid) != 2:
-            raise ValueError(
-                f"image {number} has {size} patches without a grid: where they lie is known of "
-                "tokens of shape (n_images, grid_h, grid_w, dim) only"
+            raise of_an_image(
+                ValueError(
+                    f"image {first + number} has {size} patches without a grid: where they lie is "
+                    "known of tokens of shape (n_images, grid_h, grid_w, dim) only"
+                )
             )
         one = np.indices(grid, dtype=np.float64).reshape(2, -1).T
         places += [one] * n_views

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from skanomaly._patch_tokens import fill_masked
 from skanomaly._typing import ArrayLike, FloatArray
 from skanomaly.core.maps import upsample_map
 
@@ -142,7 +143,8 @@ def maps_of_one_size(maps: Sequence[FloatArray]) -> list[FloatArray]:
     Returns
     -------
     list of ndarray of shape (height, width), float32
-        Of the most rows and the most columns that one of them has; 0 where masked.
+        Of the most rows and the most columns that one of them has; where masked as from
+        :func:`skanomaly._patch_tokens.fill_masked`.
 
     Examples
     --------
@@ -152,4 +154,4 @@ def maps_of_one_size(maps: Sequence[FloatArray]) -> list[FloatArray]:
     array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
     """
     size = tuple(max(heat.shape[axis] for heat in maps) for axis in (0, 1))
-    return [upsample_map(np.nan_to_num(heat, nan=0.0), size, sigma=0) for heat in maps]
+    return [upsample_map(fill_masked(heat), size, sigma=0) for heat in maps]

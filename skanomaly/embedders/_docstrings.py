@@ -14,8 +14,8 @@ y : Ignored
     "layers": """
 layers : int, sequence of int or None, default=None
     Blocks of a vision transformer, or stages of a convolutional network, counted from 0;
-    negative from the last. None: the block at a third of the depth, of DINOv2 and DINOv3 the last;
-    of a network with stages, those at 1/8 and 1/16 of the image, as in PatchCore.
+    negative from the last. None: the block at a third of the depth, but `DinoV2Patches` takes the
+    last; of a network with stages, those at 1/8 and 1/16 of the image, as in PatchCore.
 """,
     "fusion": """
 fusion : {"concat", "mean"}, default="concat"

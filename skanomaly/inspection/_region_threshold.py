@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
+from skanomaly._patch_tokens import fill_masked
 from skanomaly._pipelines import contamination_of, split_detector
 from skanomaly._warn import warn_user
 from skanomaly.core.calibration import contamination_offset, images_for_share
@@ -136,7 +137,7 @@ class RegionCalibration:
 
 
 def _held_out_grids(scorer):
-    """Held-out patch scores as maps show them, 0 where masked; None for a fixed threshold."""
+    """Held-out patch scores as maps show them; None for a fixed threshold."""
     grids = getattr(scorer, "held_out_patches_", None)
     if grids is None:
         name = type(scorer).__name__
@@ -153,7 +154,7 @@ def _held_out_grids(scorer):
         )
     if any(np.ndim(grid) != 2 for grid in grids):
         raise TypeError("maps need tokens of shape (n_images, grid_h, grid_w, dim)")
-    return [np.nan_to_num(grid, nan=0.0) for grid in grids]
+    return [fill_masked(grid) for grid in grids]
 
 
 def _share_of(scorer):

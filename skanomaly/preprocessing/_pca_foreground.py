@@ -34,7 +34,8 @@ class PCAForeground(PatchMask):
     mask_training : bool, default=False
         Whether the background of training images is kept out of the model too. False, as
         published: the model knows it, so that background which the mask misses in a new image is
-        nothing unusual.
+        nothing unusual. Scorers that learn from no views, such as
+        :class:`skanomaly.MutualScorer`, need True.
     no_foreground : {"error", "keep"}, default="error"
         What becomes of an image without any foreground: an error that names it, or all of its
         patches are kept. Masked as a whole it would have nothing left to be scored by.

@@ -29,7 +29,8 @@ class RegionOfInterest(PatchMask):
     """Masks all patches outside of a region, in training images and in new ones.
 
     What lies there is neither learned nor scored: a conveyor, a fixture, another part. It stands in
-    a Pipeline right after the embedder. In heat maps the masked patches are 0.
+    a Pipeline right after the embedder. In heat maps the masked patches are 0, or as low as
+    the lowest where scores are below 0.
 
     Parameters
     ----------

@@ -136,13 +136,20 @@ _models = {
                 {
                     "model_name": "vit_base_patch16_dinov3.lvd1689m",
                     "layers": (3, 6, 9, 11),
+                    "class_token": True,
                     "image_size": 448,
                 },
             ),
             (
                 "retrieval",
                 "RetrievalKNNScorer",
-                {"n_retrieved": 150, "radius": 1, "parts": 4, "topk": 0.01},
+                {
+                    "n_retrieved": 150,
+                    "radius": 1,
+                    "parts": 5,
+                    "class_token": True,
+                    "topk": 0.01,
+                },
             ),
         ),
         extras=("torch",),
@@ -150,8 +157,7 @@ _models = {
         licence="DINOv3 License (Meta; not an open-source licence)",
         image_size=448,
         notes="One model for many products. The whole image at 448 pixels where the paper crops "
-        "448 of 512; images are retrieved by their mean token, not by the class token; the image "
-        "score is of the patches, not of the map at the size of the image.",
+        "448 of 512; the image score is of the patches, not of the map at the size of the image.",
     ),
     "vision_padim": Entry(
         summary="A Gaussian of residual-network patches at each position (PaDiM)",

@@ -292,8 +292,8 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         Returns
         -------
         patch_scores : ndarray of shape (n_images, grid_h, grid_w), float32
-            In the shape of the tokens without `dim`; a 1-D object array where grids are mixed. 0
-            for masked patches.
+            In the shape of the tokens without `dim`; a 1-D object array where grids are mixed.
+            Masked patches have 0, or the lowest score of their image where that is below 0.
         scores : ndarray of shape (n_images,), float64
             Only with `return_scores`: as from :meth:`score_samples`.
         """

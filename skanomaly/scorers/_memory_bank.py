@@ -117,7 +117,7 @@ def fit_banks(
     rows = None if tokens.valid.all() else np.flatnonzero(tokens.valid)
     places = None
     if any(space.position_weight for space in spaces):
-        places = places_in_grids(tokens.grids, tokens.n_views)
+        places = places_in_grids(tokens.grids, tokens.n_views, first=tokens.first)
     banks = []
     for space in spaces:
         chosen, radius = rows, 0.0
@@ -182,7 +182,7 @@ def queries_of(
     """
     places = None
     if bank.space.position_weight:
-        places = places_in_grids(tokens.grids, flat_grid=model.grid)[rows]
+        places = places_in_grids(tokens.grids, flat_grid=model.grid, first=tokens.first)[rows]
     values = tokens.values[rows].astype(bank.index.dtype, copy=False)
     return bank.space.prepare(values, places=places)
 

@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from skanomaly._docstrings import document
 from skanomaly._faults import of_an_image
 from skanomaly._grouped_fit import group_numbers
-from skanomaly._parameters import is_integer
+from skanomaly._parameters import check_integer
 from skanomaly._patch_tokens import PatchTokens, join_grids
 from skanomaly._sklearn import Interval, _fit_context
 from skanomaly._token_stream import stack_tokens
@@ -214,7 +214,8 @@ class MutualScorer(OutlierMixin, CheckedScorer):
         if tokens.n_views > 1:
             raise ValueError(
                 "X holds views, which MutualScorer does not take: other views of an image would "
-                "vouch for it. Embed with augmentation=None"
+                "vouch for it. Embed with augmentation=None, and mask by "
+                "PCAForeground(mask_training=True), which else adds the background as a view"
             )
         tokens = replace(tokens, groups=group_numbers(groups, tokens.n_images))
         if tokens.n_groups < 2:
@@ -232,7 +233,7 @@ class MutualScorer(OutlierMixin, CheckedScorer):
         scores = self._mutual_scores(tokens, parts)
         of_image = self._aggregate(tokens, scores)
         if classes is not None:
-            counts = _whole_numbers(self.rescoring, "rescoring")
+            counts = [check_integer(n, "each number of rescoring", 1) for n in self.rescoring]
             of_image = mean_over_alike(of_image, classes, counts, tokens.group_of_image)
         self._fingerprints = ImageFingerprints(tokens, ordered=True)
         self._calibrate(check_scores(-of_image, None, type(self).__name__), tokens.groups)
@@ -242,7 +243,7 @@ class MutualScorer(OutlierMixin, CheckedScorer):
 
     def _mutual_scores(self, tokens: PatchTokens, parts: list[slice]) -> FloatArray:
         """Score of each row; undefined for masked ones."""
-        sides = _whole_numbers(self.neighborhoods, "neighborhoods")
+        sides = [check_integer(n, "each side in neighborhoods", 1) for n in self.neighborhoods]
         if not sides or not all(side % 2 for side in sides):
             raise ValueError(f"neighborhoods={self.neighborhoods!r} must be odd sides: (1, 3, 5)")
         others = tokens.group_of_image[:, None] != tokens.group_of_image
@@ -340,11 +341,3 @@ class MutualScorer(OutlierMixin, CheckedScorer):
     def decision_function(self, X: ArrayLike) -> NoReturn:
         """Not there: see `train_scores_` and `offset_`."""
         raise NotImplementedError
-
-
-def _whole_numbers(values: Sequence[int], name: str) -> list[int]:
-    """The numbers of a parameter; ValueError where one is none, or is less than 1."""
-    numbers = list(values)
-    if not all(is_integer(number) and number >= 1 for number in numbers):
-        raise ValueError(f"{name}={values!r} must be whole numbers of at least 1")
-    return [int(number) for number in numbers]

@@ -109,7 +109,8 @@ class PatchKNNScorer(CrossFittedScorer):
     and some 300 MB for blocks; where torch is installed, its bfloat16 products are used, and it is
     loaded. With a coreset more than 64 MB of tokens are read where they lie, and neither copied
     nor normalised as a whole: `fit` takes some 600 bytes a token, whatever `dim` is, and the same
-    for blocks. A projection to 128 components is 512 bytes more.
+    for blocks. A projection to 128 components is 512 bytes more. With `position_weight` they are
+    copied, with their places beside them: that takes their memory once more.
 
     Scores do not depend on the other images of a call, nor on their order, to the last bit, but
     for ``"faiss:"``. Images are scored some at a time, so that beyond their tokens scoring takes

@@ -60,8 +60,9 @@ class PatchwiseScorer(CrossFittedScorer):
     A patch's score is ``-score_samples``, or, of an estimator without it, its `decision_function`
     with the sign that says so: PyOD's, which have `decision_scores_` once they are fitted, are
     higher for outliers, scikit-learn's are lower. Scores are on the scale of the estimator, may be
-    negative, and must be finite. Its own threshold and `contamination` do not count, those of this
-    class do.
+    negative, and must be finite. Masked patches have the score 0, or the lowest of their image
+    where that is below 0. The estimator's own threshold and `contamination` do not count, those of
+    this class do.
 
     Training images are scored by cross-fitting with 5 folds: the estimator is fitted six times. It
     is given 8192 patches at a time. Scores do not depend on the other images of a call if those of

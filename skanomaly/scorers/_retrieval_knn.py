@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._docstrings import document
+from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.class_tokens import class_tokens
 from skanomaly.core.explanations import grid_sides
 from skanomaly.core.parts import part_slices
 from skanomaly.core.prepared import unit_rows
@@ -104,9 +106,10 @@ class RetrievalKNNScorer(CrossFittedScorer):
     the same place: its time does not grow with the number of training images. That of
     :class:`skanomaly.PatchKNNScorer` rules most of a bank out: with 199 training images, of which
     50 were retrieved, it was six times as fast. Beyond the tokens `fit` takes their memory once
-    more; scoring, that of the retrieved ones.
+    more; scoring, that of the retrieved ones, and once more with `radius`.
 
-    Scores do not depend on the other images of a call, nor on their order, to the last bit.
+    Scores do not depend on the other images of a call, nor on their order, to the last bit. Views
+    add patches to compare to, but images are retrieved by how they are seen without augmentation.
 
     What differs from RAD: images are retrieved by their mean token where there is no class token;
     scores are aggregated before the map is brought to the size of the image and smoothed.
@@ -209,21 +212,24 @@ class RetrievalKNNScorer(CrossFittedScorer):
         values = np.zeros((len(tokens.values), slices[-1].stop), dtype=tokens.values.dtype)
         for part in slices:
             values[valid, part] = prepare_bank(tokens.values[:, part], self.metric, valid)
-        descriptors = []
-        for image in range(tokens.n_images):
-            rows = np.arange(tokens.offsets[image], tokens.offsets[image + 1])
-            rows = rows[tokens.valid[rows]]
-            if of_class is None:
-                one = values[rows].sum(axis=0, dtype=np.float64)
-            else:
-                one = tokens.values[rows[:1], of_class].sum(axis=0, dtype=np.float64)
-            descriptors.append(one)
+        described = _one_view_each(tokens)
+        if of_class is None:
+            sums = []
+            for image in range(tokens.n_images):
+                rows = tokens.rows(image)
+                sums.append(values[rows][described.valid[rows]].sum(axis=0, dtype=np.float64))
+            descriptors = np.array(sums)
+        else:
+            descriptors = class_tokens(described, of_class)
         # To float32, so that the order of the patches, which changes last digits, does not matter.
-        return values, unit_rows(unit_rows(np.array(descriptors)).astype(np.float32))
+        return values, unit_rows(unit_rows(descriptors).astype(np.float32))
+
+    def _score_tokens(self, tokens):
+        self._check_grids(self._model, tokens)  # here images have their own numbers
+        return super()._score_tokens(tokens)
 
     def _score_model(self, model, tokens, known):
         slices, _ = self._slices(tokens.dim)
-        self._check_grids(model, tokens)
         scores = np.zeros(len(tokens.values))
         for image in range(tokens.n_images):
             if not tokens.valid[tokens.rows(image)].any():
@@ -240,15 +246,18 @@ class RetrievalKNNScorer(CrossFittedScorer):
         n_places = int(np.prod(model.grid))
         for number, grid in enumerate(tokens.grids):
             if grid != model.grid and (len(grid) == 2 or int(np.prod(grid)) != n_places):
-                raise ValueError(
-                    f"image {tokens.first + number} has a grid of {grid}, the training images had "
-                    f"{model.grid}: radius={self.radius} compares places of one grid"
+                raise of_an_image(
+                    ValueError(
+                        f"image {tokens.first + number} has a grid of {grid}, the training images "
+                        f"had {model.grid}: radius={self.radius} compares places of one grid"
+                    )
                 )
 
     def _retrieved(self, model, tokens, image, known):
         """One image with its tokens as they are compared, and the images to compare it to."""
         one = tokens.select([image])
-        one = replace(one, values=one.values.astype(model.values.dtype, copy=False))
+        values = one.values.astype(model.values.dtype, copy=False)
+        one = replace(one, values=values, first=tokens.first + image)
         values, (descriptor,) = self._prepared(one)
         allowed = model.has_patches
         if known >= 0:
@@ -293,3 +302,13 @@ class RetrievalKNNScorer(CrossFittedScorer):
         images = calibration_images(tokens)
         base = tokens.select_view(0).select(images)
         return images, self._score_model(self._model, base, images)
+
+
+def _one_view_each(tokens):
+    """The first view of each image that has patches; new images have no others to be found by."""
+    others = np.ones(len(tokens.values), dtype=bool)
+    for image in range(tokens.n_images):
+        rows = tokens.rows(image)
+        seen = tokens.valid[rows].reshape(tokens.n_views, -1).any(axis=1)
+        others[rows].reshape(tokens.n_views, -1)[np.argmax(seen)] = False
+    return tokens.mask(others)

@@ -1,5 +1,7 @@
 """The most similar images, and the nearest patches near the same place, by exhaustion."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +46,20 @@ def test_nearest_within(grid, radius, k, metric, coarse, seed):
         expected = sorted(expected)[:k]
         np.testing.assert_allclose(far, [one for one, _ in expected], rtol=1e-12)
         np.testing.assert_array_equal(found, [row for _, row in expected])
+
+
+def test_memory_does_not_grow_with_the_radius():
+    rng = np.random.default_rng(0)
+    tokens = prepare_bank(rng.normal(size=(21 * 400, 16)).astype(np.float32), "cosine")
+    queries, bank = tokens[:400], tokens[400:]
+    peaks = []
+    for radius in (1, 6):
+        tracemalloc.start()
+        nearest_within(queries, bank, np.ones(len(bank), bool), np.arange(400), (20, 20), radius)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 4 * bank.nbytes
+    assert peaks[1] < 1.2 * peaks[0]
 
 
 def test_too_few_patches_near_a_place():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skanomaly._faults import is_of_an_image
 from skanomaly.core.token_space import TokenSpace, places_in_grids
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
@@ -63,3 +64,6 @@ def test_places_of_views_and_of_patches_without_a_grid():
     np.testing.assert_array_equal(places_in_grids([(4,)], flat_grid=(2, 2)), one)
     with pytest.raises(ValueError, match="image 1 has 3 patches without a grid"):
         places_in_grids([(2, 2), (3,)], flat_grid=(2, 2))
+    with pytest.raises(ValueError, match="image 6 has 3 patches without a grid") as raised:
+        places_in_grids([(2, 2), (3,)], first=5)
+    assert is_of_an_image(raised.value)

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import check_get_params_invariance, check_set_params
 
 from skanomaly import (
@@ -19,6 +20,7 @@ from skanomaly import (
     ImageUnion,
     PatchGaussianScorer,
     PatchKNNScorer,
+    PatchwiseScorer,
     ScoreUnion,
     TimmPatches,
     anomaly_maps,
@@ -343,6 +345,20 @@ def test_masked_patches_count_for_no_scale(good):
     np.testing.assert_allclose(
         found.score_maps(good, size="model"), found.held_out_patches_, rtol=1e-5, atol=1e-6
     )
+
+
+def test_masked_patches_are_never_the_highest(good, new):
+    def bordered(image):
+        tokens = cells(image).copy()
+        tokens[0] = np.nan
+        return tokens
+
+    below_zero = PatchwiseScorer(OneClassSVM(nu=0.1), random_state=0)
+    pipe = make_pipeline(FunctionPatches(bordered), below_zero)
+    found = ImageUnion([("one", pipe), ("two", clone(pipe))]).fit(good)
+    maps = found.score_maps([*good, *new], size="model")
+    assert (maps[:, 0] == maps[:, 1:].min(axis=(1, 2))[:, None]).all()
+    np.testing.assert_allclose(maps[: len(good)], found.held_out_patches_, rtol=1e-5, atol=1e-6)
 
 
 def test_parameters(good, new):

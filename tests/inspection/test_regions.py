@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
+from sklearn.svm import OneClassSVM
 
 from skanomaly import (
     AnomalibDetector,
@@ -17,7 +18,9 @@ from skanomaly import (
     FunctionPatches,
     PatchGaussianScorer,
     PatchKNNScorer,
+    PatchwiseScorer,
     PromptScorer,
+    RegionOfInterest,
     ScoreUnion,
     anomaly_maps,
     anomaly_regions,
@@ -206,6 +209,18 @@ def test_masked_patches_count_as_zero():
     pipe = make_pipeline(FilterBankPatches(), scorer)
     threshold = region_threshold(pipe, size=(60, 60))
     assert threshold < region_threshold(pipe)
+
+
+def test_masked_patches_are_no_regions_where_scores_are_below_0():
+    images = make_surfaces(20, surface="fabric", image_size=SIDE, random_state=0).images
+    left = [(0, 0), (0.5, 0), (0.5, 1), (0, 1)]
+    scorer = PatchwiseScorer(OneClassSVM(nu=0.1), random_state=0)
+    pipe = make_pipeline(FilterBankPatches(image_size=SIDE), RegionOfInterest(left), scorer)
+    pipe.fit(images)
+    assert region_threshold(pipe) < 0
+    for regions in anomaly_regions(pipe, images):
+        assert not any(one.mask[:, SIDE // 2 :].all(axis=0).any() for one in regions)
+        assert sum(one.area for one in regions) < SIDE * SIDE // 4
 
 
 def test_too_few_images_warn():

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from skanomaly import (
     FilterBankPatches,
     MutualScorer,
+    PCAForeground,
     TimmPatches,
     anomaly_maps,
     load_model,
@@ -70,8 +71,6 @@ def real(shared):
     pytest.importorskip("timm")
     weights = shared / "weights" / "vit_tiny_patch16_224.safetensors"
     paths = sorted((shared / "data" / "cookies" / "test").rglob("*.jpg"))[::7][:6]
-    if not weights.is_file() or len(paths) < 6:
-        pytest.skip("needs the weights of ViT-Tiny and the cookies")
     made = {}
     for resize in ("squash", "shortest_edge"):
         embedder = TimmPatches(
@@ -200,7 +199,7 @@ def test_copies_are_warned_of():
     [
         ({"neighborhoods": (2,)}, r"neighborhoods=\(2,\) must be odd sides"),
         ({"neighborhoods": ()}, "must be odd sides"),
-        ({"neighborhoods": (1.5,)}, "whole numbers"),
+        ({"neighborhoods": (1.5,)}, "each side in neighborhoods must be an integer of at least 1"),
         ({"parts": 3}, "parts=3 does not divide tokens of 8"),
         ({"class_token": True}, "class_token=True takes the last of several parts"),
         ({"parts": 2, "class_token": True}, "last part of the tokens of image 0 is not the same"),
@@ -222,6 +221,11 @@ def test_what_is_not_there_says_why():
         MutualScorer().fit(np.ones((4, 9, 8)))
     with pytest.raises(ValueError, match="augmentation=None"):
         MutualScorer().fit(np.ones((4, 2, 3, 3, 8)))
+    X = np.random.default_rng(0).normal(size=(4, 10, 10, 8))
+    X[:, 3:7, 3:7] += 20
+    with pytest.raises(ValueError, match=r"PCAForeground\(mask_training=True\)"):
+        make_pipeline(PCAForeground(), MutualScorer()).fit(X)
+    make_pipeline(PCAForeground(mask_training=True), MutualScorer()).fit(X)
 
 
 def test_in_a_pipeline_with_files_and_other_thresholds(tmp_path):

@@ -122,6 +122,18 @@ class Counting(OutlierProtocol):
         return super().decision_function(X)
 
 
+def test_masked_patches_are_never_the_highest():
+    X, new = tokens(12, 0), tokens(4, 1)
+    new[1, :2] = new[3, 0, 0] = np.nan
+    scorer = PatchwiseScorer(OneClassSVM(nu=0.1)).fit(X)
+    patches, scores = scorer.score_patches(new, return_scores=True)
+    masked = np.isnan(new[..., 0])
+    assert (patches < 0).all()  # on the scale of the estimator, where 0 is an outlier
+    for image, where, score in zip(patches, masked, scores, strict=True):
+        np.testing.assert_array_equal(image[where], image[~where].min())
+        assert image.max() == pytest.approx(-score)
+
+
 def test_a_seeded_draw_of_valid_patches(monkeypatch):
     X = tokens(12, 0)
     X[3, :2] = np.nan

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from skanomaly import PatchKNNScorer, RetrievalKNNScorer, TimmPatches
+from skanomaly._faults import is_of_an_image
 
 DIM = 24
 
@@ -114,8 +115,40 @@ def test_masked_patches_views_and_mixed_grids(train, new):
     np.testing.assert_array_equal(scorer.score_samples(mixed), scorer.train_scores_)
     with pytest.raises(ValueError, match="radius=1 compares places: it needs images of one grid"):
         RetrievalKNNScorer(3, radius=1).fit(mixed)
-    with pytest.raises(ValueError, match=r"image 0 has a grid of \(6, 3\)"):
-        RetrievalKNNScorer(3, radius=1).fit(train).predict(mixed[3:])
+    scorer = RetrievalKNNScorer(3, radius=1).fit(train)
+    mixed[2] = train[2]  # whose held-out score is known
+    with pytest.raises(ValueError, match=r"image 3 has a grid of \(6, 3\)") as raised:
+        scorer.predict(mixed)
+    assert is_of_an_image(raised.value)
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+def test_images_are_retrieved_by_their_first_view(class_token, train, new):
+    options = {"parts": 3, "class_token": class_token}
+    plain = RetrievalKNNScorer(2, **options).fit(train)
+    other = tokens(10, seed=5)  # which a new image is never seen by
+    background = np.full_like(train, np.nan)
+    background[:, 0], first = train[:, 0], train.copy()
+    first[:, 0] = np.nan
+    masked_plain = RetrievalKNNScorer(2, **options).fit(first)
+    for one, views in ((plain, [train, other]), (masked_plain, [first, background])):
+        scorer = RetrievalKNNScorer(2, **options).fit(np.stack(views, axis=1))
+        np.testing.assert_array_equal(scorer._model.descriptors, one._model.descriptors)
+    views = np.stack([train, other], axis=1)
+    with pytest.warns(UserWarning, match="single image"):  # of which one view is held out
+        RetrievalKNNScorer(**options).fit(views[:1])
+
+
+def test_a_class_token_is_the_same_in_all_patches(train, new):
+    scorer = RetrievalKNNScorer(3, parts=3, class_token=True).fit(train)
+    for images in (train, new):
+        images[2, 1, 1, 16:] += 1
+    message = "image 2 is not the same in all of its patches: .* count the class token in parts"
+    with pytest.raises(ValueError, match=message) as raised:
+        scorer.predict(new)
+    assert is_of_an_image(raised.value)
+    with pytest.raises(ValueError, match=message):
+        RetrievalKNNScorer(3, parts=3, class_token=True).fit(train)
 
 
 def test_few_images(train):
@@ -133,8 +166,6 @@ def test_real_images(grid, k, shared):
     weights = shared / "weights" / "vit_tiny_patch16_224.safetensors"
     folders = [shared / "data" / name for name in ("cookies", "toothbrush")]
     pytest.importorskip("timm")
-    if not weights.exists() or not all(folder.exists() for folder in folders):
-        pytest.skip("needs ViT-Tiny's weights and two data sets")
     paths = [path for one in folders for path in sorted((one / "train" / "good").iterdir())[:3]]
     paths.append(min((folders[0] / "test" / "defective").iterdir()))
     embedder = TimmPatches(

@@ -57,17 +57,21 @@ SCORERS = [
         [("knn", PatchKNNScorer()), ("gaussian", PatchGaussianScorer())], aggregation="members"
     ),
 ]
-UNORDERED = [
-    scorer
-    for scorer in SCORERS[:-1]
-    if not getattr(scorer, "_uses_positions", False) and not getattr(scorer, "class_token", False)
-]
+UNORDERED = [scorer for scorer in SCORERS[:-1] if not getattr(scorer, "_uses_positions", False)]
 
 
 def tokens(n_images, seed):
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).normal(size=(DIM, DIM))
     return (rng.normal(size=(n_images, *GRID, DIM)) @ mixing + 1).astype(np.float32)
+
+
+def for_scorer(scorer, X):
+    """The same tokens; their second half, where a scorer says so, is the image's class token."""
+    if not getattr(scorer, "class_token", False):
+        return X
+    half = np.where(np.isnan(X[..., DIM // 2 :]), np.nan, X[:, :1, :1, DIM // 2 :])
+    return np.concatenate([X[..., : DIM // 2], half], axis=-1)
 
 
 def results(scorer, X):
@@ -97,7 +101,7 @@ def new():
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("scorer", SCORERS, ids=repr)
 def test_in_any_batch_order_and_form(scorer, threads, new):
-    train = tokens(12, 2)
+    train, new = for_scorer(scorer, tokens(12, 2)), for_scorer(scorer, new)
     with threadpool_limits(threads):
         scorer.fit(train)
         X = np.concatenate([new, train[3:5]])  # and images that it was fitted to
@@ -132,8 +136,8 @@ def test_of_one_patch_in_any_form(scorer):
 
 @pytest.mark.parametrize("scorer", UNORDERED, ids=repr)
 def test_with_patches_in_another_order(scorer, new):
-    scorer.fit(tokens(12, 2))
-    flat = new.reshape(len(new), -1, DIM)
+    scorer.fit(for_scorer(scorer, tokens(12, 2)))
+    flat = for_scorer(scorer, new).reshape(len(new), -1, DIM)
     patches, scores, again = results(scorer, flat)
     order = np.random.default_rng(3).permutation(flat.shape[1])
     assert_equal(results(scorer, flat[:, order]), [patches[:, order], scores, again])
@@ -141,7 +145,7 @@ def test_with_patches_in_another_order(scorer, new):
 
 @pytest.mark.parametrize("scorer", SCORERS, ids=repr)
 def test_in_parts_of_any_size(scorer, new, monkeypatch):
-    train = tokens(12, 2)
+    train, new = for_scorer(scorer, tokens(12, 2)), for_scorer(scorer, new)
     expected, predicted = results(scorer.fit(train), new), scorer.fit_predict(train)
     for images in (1, 4):
         for module in (_base, _checked):

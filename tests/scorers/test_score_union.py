@@ -210,6 +210,22 @@ def test_cost_of_calibration_is_bounded(monkeypatch):
     np.testing.assert_allclose(union.score_samples(good), everything.train_scores_, rtol=1e-9)
 
 
+@pytest.mark.parametrize("combination", ["mean", "max"])
+def test_masked_patches_are_never_the_highest(combination):
+    good = _tokens(20)
+    union = ScoreUnion([("knn", KNN), ("gaussian", GAUSSIAN)], combination=combination).fit(good)
+    new = _tokens(30, seed=1)
+    patches = union.score_patches(new)
+    keep = patches < -0.2  # more usual than the median
+    usual = keep.any(axis=(1, 2))
+    assert usual.any()
+    found = union.score_patches(np.where(keep[..., None], new, np.nan)[usual])
+    for one, all_patches, kept in zip(found, patches[usual], keep[usual], strict=True):
+        np.testing.assert_allclose(one[kept], all_patches[kept], rtol=1e-5)
+        assert one[kept].max() < 0
+        np.testing.assert_array_equal(one[~kept], one[kept].min())
+
+
 def test_mixed_grids():
     X = np.empty(9, dtype=object)
     X[:] = [_tokens(1, grid=(3 + i % 3, 4), seed=i)[0] for i in range(9)]
