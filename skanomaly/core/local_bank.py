@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.coreset import greedy_k_center
 from skanomaly.core.local_metric import Metric, Whitening
-from skanomaly.core.local_places import window, window_sizes
+from skanomaly.core.local_places import window, window_pairs
 from skanomaly.core.products import product
 from skanomaly.core.standardisation import standardisation
 
@@ -38,11 +38,10 @@ class LocalBank:
         Of the training tokens of each place.
     factors : ndarray of shape (n_places, dim, dim) or (1, dim, dim), float32
         As of :meth:`Metric.factor`.
-    norms : ndarray, float32
-        Of each patch in the window of each place, window after window: no more than its squared
-        distance to the mean of the place, infinite for masked patches.
-    starts : ndarray of shape (n_places + 1,), int
-        Where the norms of each place start.
+    norms : ndarray of shape (n_pairs, n), float32
+        Of the patches of a place, for each place that they are compared with, in the order of
+        :func:`skanomaly.core.local_places.window_pairs`: no more than their squared distance to
+        the mean of the other place, in its metric; infinite for masked patches.
     longest : float
         Length of the longest of `tokens`.
     metric : Metric
@@ -58,7 +57,6 @@ class LocalBank:
     means: FloatArray
     factors: FloatArray
     norms: FloatArray
-    starts: IntArray
     longest: float
     metric: Metric
 
@@ -108,7 +106,7 @@ class LocalBank:
         return int(np.count_nonzero(self.valid[place])) if self.is_local else self.valid.shape[1]
 
     def norms_of(self, place: int) -> FloatArray:
-        """The part of `norms` of one place.
+        """The norms of the patches in the window of a place, in its metric.
 
         Parameters
         ----------
@@ -118,7 +116,8 @@ class LocalBank:
         -------
         ndarray of shape (n_window_places * n,), float32
         """
-        return self.norms[self.starts[place] : self.starts[place + 1]]
+        _, starts, turned = window_pairs(self.grid, self.radius)
+        return self.norms[turned[starts[place] : starts[place + 1]]].ravel()
 
     def scatter(self, place: int) -> FloatArray:
         """Sum of the outer products of the tokens of a place without their mean.
@@ -245,12 +244,15 @@ def fit_local_bank(
         means=means,
         factors=factors,
         norms=np.empty(0, dtype=np.float32),
-        starts=np.concatenate([[0], np.cumsum(window_sizes(grid, radius) * tokens.shape[1])]),
         longest=float(np.sqrt(max(squared))),
         metric=metric,
     )
-    norms = [bank.window_norms(place, bank.factor(place)) for place in range(n_places)]
-    return replace(bank, norms=np.concatenate(norms))
+    _, starts, turned = window_pairs(grid, radius)
+    norms = np.empty((len(turned), tokens.shape[1]), dtype=np.float32)
+    for place, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+        of_place = bank.window_norms(place, bank.factor(place))
+        norms[turned[start:stop]] = of_place.reshape(stop - start, -1)
+    return replace(bank, norms=norms)
 
 
 def _scatter(x, valid, mean):

@@ -17,7 +17,7 @@ from skanomaly.core.coreset import coreset_size
 from skanomaly.core.explanations import NeighborPatch, PatchExplanation, grid_sides
 from skanomaly.core.local_bank import LocalBank, fit_local_bank
 from skanomaly.core.local_held_out import held_out_distances, nearest_patches
-from skanomaly.core.local_neighbors import local_distances
+from skanomaly.core.local_search import local_distances
 from skanomaly.core.local_places import nearest_places, reference_grid
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
