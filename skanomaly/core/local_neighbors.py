@@ -29,7 +29,7 @@ class Window:
     norms : ndarray of shape (n_near,), float32
         As of :meth:`skanomaly.core.local_bank.LocalBank.window_norms`.
     mean : ndarray of shape (dim,), float64
-        Of the place.
+        The origin of the place.
     factor : ndarray of shape (dim, dim), float64
     """
 
@@ -90,7 +90,7 @@ def window_of(bank: LocalBank, place: int, norms: FloatArray, factor: FloatArray
     Window
     """
     runs = window(bank.grid, place, bank.radius)
-    mean = bank.means[place].astype(np.float64)
+    mean = bank.origin(place).astype(np.float64)
     return Window(bank, runs, norms, mean, factor.astype(np.float64))
 
 

@@ -97,11 +97,11 @@ def window_pairs(grid: tuple[int, int], radius: int) -> tuple[IntArray, IntArray
 
     Returns
     -------
-    near : ndarray of shape (n_pairs,), int
+    near : ndarray of shape (n_pairs,), int32
         The places in the window of the first place, then of the second, and so on.
     starts : ndarray of shape (n_places + 1,), int
         Where those of each place start.
-    turned : ndarray of shape (n_pairs,), int
+    turned : ndarray of shape (n_pairs,), int32
         The number of each pair the other way round.
 
     Examples
@@ -109,19 +109,19 @@ def window_pairs(grid: tuple[int, int], radius: int) -> tuple[IntArray, IntArray
     >>> from skanomaly.core.local_places import window_pairs
     >>> near, starts, turned = window_pairs((1, 3), 1)
     >>> near
-    array([0, 1, 0, 1, 2, 1, 2])
+    array([0, 1, 0, 1, 2, 1, 2], dtype=int32)
     >>> starts
     array([0, 2, 5, 7])
     >>> turned
-    array([0, 2, 1, 3, 5, 4, 6])
+    array([0, 2, 1, 3, 5, 4, 6], dtype=int32)
     """
     n_places = grid[0] * grid[1]
     runs = [window(grid, place, radius) for place in range(n_places)]
     parts = [[np.arange(run.start, run.stop) for run in of_place] for of_place in runs]
-    near = np.concatenate([part for of_place in parts for part in of_place])
+    near = np.concatenate([part for of_place in parts for part in of_place]).astype(np.int32)
     sizes = [sum(len(part) for part in of_place) for of_place in parts]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    turned = np.lexsort((np.repeat(np.arange(n_places), sizes), near))
+    turned = np.argsort(near, kind="stable").astype(np.int32)
     for array in (near, starts, turned):
         array.setflags(write=False)  # they are shared
     return near, starts, turned

@@ -32,7 +32,7 @@ def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> Fl
 
     Notes
     -----
-    The search is in float32, by ``|(x-m)L|^2 - 2 ((x-m)LL') (b-m) + |(b-m)L|^2`` with the mean `m`
+    The search is in float32, by ``|(x-m)L|^2 - 2 ((x-m)LL') (b-m) + |(b-m)L|^2`` with the origin `m`
     of the place of x, of which the last is kept; patches that a bound of its rounding does not rule
     out are measured in float64. It goes through the places of the bank, and multiplies the patches
     of each by all tokens that are compared with them, so that the bank is read once for an image.
@@ -107,10 +107,10 @@ def _expanded(bank, x, places):
     constant, slopes, sizes = np.empty(len(x)), np.empty(x.shape), np.empty(len(x))
     for start, stop in _runs(places):
         place = int(places[start])
-        mean, factor = bank.means[place].astype(np.float64), bank.factor(place).astype(np.float64)
-        white = product(x[start:stop] - mean, factor)
+        origin, factor = bank.origin(place).astype(np.float64), bank.factor(place).astype(np.float64)
+        white = product(x[start:stop] - origin, factor)
         slopes[start:stop] = product(white, factor.T)
-        constant[start:stop] = squared_norms(white) + 2 * (slopes[start:stop] @ mean)
+        constant[start:stop] = squared_norms(white) + 2 * (slopes[start:stop] @ origin)
         sizes[start:stop] = np.linalg.norm(factor)
     return constant, slopes, sizes
 
@@ -135,7 +135,8 @@ def _lower_bounds(bank, slopes, places):
     for start, stop in _runs(place_of_pair):
         rows = slice(stops[start] - times[start], stops[stop - 1])
         product(left[rows], bank.tokens[place_of_pair[start]].T, out=lower[rows])
-        norms = bank.norms[pairs[start:stop]]
+        rows_of_norms = pairs if bank.is_local else place_of_pair
+        norms = bank.norms[rows_of_norms[start:stop]]
         if (times[start:stop] == times[start]).all():
             lower[rows].reshape(len(norms), times[start], -1)[:] += norms[:, None]
         else:

@@ -25,6 +25,9 @@ from skanomaly.scorers._explaining import LEFT_OUT
 from skanomaly.scorers._training_images import calibration_images
 
 
+_WIDE = 12  # rows and columns around a place, where there are few images
+
+
 @dataclass(frozen=True)
 class _LocalModel:
     """Patches of normal images by their place.
@@ -79,6 +82,10 @@ class LocalKNNScorer(CrossFittedScorer):
         scores.
     %(aggregation)s
     %(contamination)s
+    few : int, default=10
+        So many images or fewer say little of the places: they are compared within 12 rows and
+        columns, if `radius` is not more, by the Euclidean distance of standardised tokens of unit
+        length, without whitening. 0 for never.
     coreset : float, int or None, default=None
         Share (float in (0, 1]) or number (int) of training patches to keep at each place, chosen
         by greedy k-center; None for all. Covariances are those of all.
@@ -148,6 +155,7 @@ class LocalKNNScorer(CrossFittedScorer):
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
         "regularization": [Interval(Real, 0, None, closed="neither")],
         "prior": [Interval(Real, 0, None, closed="left")],
+        "few": [Interval(Integral, 0, None, closed="left")],
         "coreset": [
             None,
             Interval(Integral, 1, None, closed="left"),
@@ -169,6 +177,7 @@ class LocalKNNScorer(CrossFittedScorer):
         topk: float = 0.005,
         aggregation: str | float = "topk_mean",
         contamination: float = 0.1,
+        few: int = 10,
         coreset: float | None = None,
     ):
         self.radius = radius
@@ -179,6 +188,7 @@ class LocalKNNScorer(CrossFittedScorer):
         self.topk = topk
         self.aggregation = aggregation
         self.contamination = contamination
+        self.few = few
         self.coreset = coreset
 
     def _fit_model(self, tokens: PatchTokens) -> _LocalModel:
@@ -193,16 +203,18 @@ class LocalKNNScorer(CrossFittedScorer):
         sides = grid if len(grid) == 2 else (1, grid[0])
         if self.coreset is not None and n_kept is None:
             n_kept = coreset_size(self.coreset, tokens.n_images * tokens.n_views)
+        few = tokens.n_images <= self.few  # those that are held out count, so that all models agree
         bank = fit_local_bank(
             tokens.values,
             tokens.valid,
             _rows_of_places(tokens, sides),
             sides,
-            radius=self.radius,
-            whitening=self.whitening,
+            radius=max(self.radius, _WIDE) if few and len(grid) == 2 else self.radius,
+            whitening=None if few else self.whitening,
             shrinkage=self.shrinkage,
             regularization=self.regularization,
             prior=self.prior,
+            unit_length=few,
             n_kept=n_kept if self.coreset is not None else None,
         )
         return _LocalModel(
@@ -242,7 +254,8 @@ class LocalKNNScorer(CrossFittedScorer):
 
     def _held_out(self, tokens):
         # Of few images, what is pooled over all places shows each of them: it is learned anew.
-        if self.coreset is not None or tokens.n_groups <= self._n_folds:
+        few = self._model.bank.unit_length or tokens.n_groups <= self._n_folds
+        if self.coreset is not None or few:
             return super()._held_out(tokens)
         images = calibration_images(tokens)
         base = tokens.select_view(0).select(images)
