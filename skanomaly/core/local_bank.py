@@ -28,12 +28,12 @@ class LocalBank:
     radius : int
         Rows and columns around a place in which patches are compared with those of the place.
     tokens : ndarray of shape (n_places, n, dim), float32
-        Standardised, and of unit length where `unit_length`; 0 for masked ones.
+        Standardised, or of unit length where `unit_length`; 0 for masked ones.
     valid : ndarray of shape (n_places, n), bool
     sources : ndarray of shape (n_places, n) or (1, n), int
         Number of the training image, or view of one, from which each patch comes.
     centre, scale : ndarray of shape (dim,), float64
-        By which tokens are standardised.
+        By which tokens are standardised; 0 and 1 where they are of unit length.
     means : ndarray of shape (n_places, dim), float32
         Of the training tokens of each place.
     factors : ndarray of shape (n_places, dim, dim) or (1, dim, dim), float32
@@ -229,7 +229,7 @@ def fit_local_bank(
     prior : float
         At least 0, see :meth:`Metric.ridge`.
     unit_length : bool, default=False
-        Whether standardised tokens are divided by their length.
+        Whether tokens are divided by their length, in place of being standardised.
     n_kept : int or None, default=None
         Patches of each place to keep, chosen by greedy k-center; None for all.
 
@@ -240,8 +240,10 @@ def fit_local_bank(
     n, n_places = rows.shape
     seen = np.flatnonzero(valid[rows].any(axis=1))  # images that are held out are masked
     rows = rows[seen]
-    centre, scale, _ = standardisation(values, valid)
     dim = values.shape[1]
+    centre, scale = np.zeros(dim), np.ones(dim)
+    if not unit_length:
+        centre, scale, _ = standardisation(values, valid)
     tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)
     is_valid = valid[rows.T]
     for place in range(n_places):

@@ -83,9 +83,9 @@ class LocalKNNScorer(CrossFittedScorer):
     %(aggregation)s
     %(contamination)s
     few : int, default=10
-        So many images or fewer say little of the places: they are compared within 12 rows and
-        columns, if `radius` is not more, by the Euclidean distance of standardised tokens of unit
-        length, without whitening. 0 for never.
+        So many images or fewer say little of how a place varies: their patches are compared within
+        12 rows and columns, if `radius` is not more, by the Euclidean distance of tokens of unit
+        length, which are neither standardised nor whitened. 0 for never.
     coreset : float, int or None, default=None
         Share (float in (0, 1]) or number (int) of training patches to keep at each place, chosen
         by greedy k-center; None for all. Covariances are those of all.
