@@ -3,9 +3,9 @@
     python -m benchmarks.few_shots ROOT [--shots 1 2 4 8] [--seeds 3] [--categories bottle screw]
         [--weights vit_tiny_patch16_224.safetensors --side 224] [--cache FOLDER] [--json FILE]
 
-ROOT holds categories in the layout of MVTec AD. The filter bank at 256 pixels, or block 3 of ViT-Tiny.
-Seed s takes the training images from s times their number on; all test images; the mean of the
-seeds. A number of shots of 0 takes all training images.
+ROOT holds categories in the layout of MVTec AD. The filter bank at 256 pixels, or block 3 of
+ViT-Tiny. Seed s takes the training images from s times their number on; all test images; the mean
+of the seeds. A number of shots of 0 takes all training images.
 """
 
 import argparse

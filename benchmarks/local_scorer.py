@@ -2,8 +2,8 @@
 
     python -m benchmarks.local_scorer [ROOT] [--images 200] [--new 64] [--json FILE]
 
-ROOT is a folder of PNG or JPEG files, some to fit to and others to score, such as bottle of MVTec AD;
-without it, generated discs of 512 x 512 pixels are written to files. 256 pixels, one thread, by
+ROOT is a folder of PNG or JPEG files, some to fit to and others to score, such as bottle of MVTec
+AD; without it, generated discs of 512 x 512 pixels are written to files. 256 pixels, one thread, by
 processor time, decoding included. Linux only.
 """
 

@@ -32,10 +32,10 @@ def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> Fl
 
     Notes
     -----
-    The search is in float32, by ``|(x-m)L|^2 - 2 ((x-m)LL') (b-m) + |(b-m)L|^2`` with the origin `m`
-    of the place of x, of which the last is kept; patches that a bound of its rounding does not rule
-    out are measured in float64. It goes through the places of the bank, and multiplies the patches
-    of each by all tokens that are compared with them, so that the bank is read once for an image.
+    The search is in float32, by ``|(x-m)L|^2 - 2 ((x-m)LL') (b-m) + |(b-m)L|^2`` with the origin
+    `m` of the place of x, of which the last is kept; patches that a bound of its rounding does not
+    rule out are measured in float64. It goes through the places of the bank, and multiplies the
+    patches of each by all tokens that are compared with them, so that an image reads the bank once.
     """
     out = np.empty(len(tokens))
     order = np.argsort(places, kind="stable")
@@ -107,7 +107,10 @@ def _expanded(bank, x, places):
     constant, slopes, sizes = np.empty(len(x)), np.empty(x.shape), np.empty(len(x))
     for start, stop in _runs(places):
         place = int(places[start])
-        origin, factor = bank.origin(place).astype(np.float64), bank.factor(place).astype(np.float64)
+        origin, factor = (
+            bank.origin(place).astype(np.float64),
+            bank.factor(place).astype(np.float64),
+        )
         white = product(x[start:stop] - origin, factor)
         slopes[start:stop] = product(white, factor.T)
         constant[start:stop] = squared_norms(white) + 2 * (slopes[start:stop] @ origin)

@@ -17,13 +17,12 @@ from skanomaly.core.coreset import coreset_size
 from skanomaly.core.explanations import NeighborPatch, PatchExplanation, grid_sides
 from skanomaly.core.local_bank import LocalBank, fit_local_bank
 from skanomaly.core.local_held_out import held_out_distances, nearest_patches
-from skanomaly.core.local_search import local_distances
 from skanomaly.core.local_places import nearest_places, reference_grid
+from skanomaly.core.local_search import local_distances
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import LEFT_OUT
 from skanomaly.scorers._training_images import calibration_images
-
 
 _WIDE = 12  # rows and columns around a place, where there are few images
 
@@ -104,13 +103,15 @@ class LocalKNNScorer(CrossFittedScorer):
     tokens b around p, in units of standardised components. Of N images ``C = (1 - shrinkage) own +
     shrinkage pooled + (regularization + (prior / N)^2) I``, where `own` is the covariance of the
     normal tokens at p, and `pooled` the mean of these over all places. A component that is constant
-    in all training images has the mean variance of the others.
+    in all training images has the mean variance of the others. Of `few` images or fewer it is the
+    Euclidean distance of ``x / |x|`` and ``b / |b|``, in a wider window.
 
     Held-out scores are in closed form: an image, or a group with all its views, that is left out
     takes a few rows out of a covariance, which changes its inverse by a product with these rows,
     exactly; what the group has in the pooled covariance and in the standardisation is left out to
     first order. They agree with a refit without the image within 0.1%% in the median. Of 10 groups
-    or fewer, and with a coreset, models are fitted without each group, or by 10 folds.
+    or fewer, of `few` images or fewer, and with a coreset, models are fitted without each group, or
+    by 10 folds.
 
     Images of one grid have a place for each patch. In images of other grids a patch has the place
     at which its centre lies; training images of several grids share one of the most rows and

@@ -63,7 +63,9 @@ def tokens(request, shared):
     return np.asarray(embedder.fit_transform(train)), np.asarray(embedder.transform(test))
 
 
-@pytest.mark.parametrize(("whitening", "few"), [("local", 0), ("shared", 0), (None, 0), ("local", 8)])
+@pytest.mark.parametrize(
+    ("whitening", "few"), [("local", 0), ("shared", 0), (None, 0), ("local", 8)]
+)
 def test_scores_of_real_images(tokens, whitening, few):
     train, new = tokens
     scorer = LocalKNNScorer(**OPTIONS, whitening=whitening, few=few, topk=3).fit(train)
