@@ -17,6 +17,7 @@ from scipy.stats import binom
 from sklearn.base import clone
 
 from skanomaly import create_model
+from skanomaly.core.calibration import contamination_offset
 from skanomaly.datasets import read_mvtec
 
 RATES = (0.05, 0.1)
@@ -44,7 +45,7 @@ def main() -> None:
             order = np.random.default_rng(seed).permutation(len(tokens))
             scorer = clone(model[-1]).fit(tokens[order[:n_train]])
             scores = scorer.score_samples(tokens[order[n_train:]])
-            thresholds = [np.quantile(scorer.train_scores_, rate) for rate in RATES]
+            thresholds = [contamination_offset(scorer.train_scores_, rate) for rate in RATES]
             flagged += [np.mean(scores < threshold) for threshold in thresholds]
         for rate, share in zip(RATES, flagged / arguments.seeds, strict=True):
             low, high = np.array(binom.interval(0.95, len(tokens) // 2, rate)) / (len(tokens) // 2)

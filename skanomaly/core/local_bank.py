@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.coreset import greedy_k_center
 from skanomaly.core.local_metric import Metric, Whitening
-from skanomaly.core.local_places import window, window_sizes
-from skanomaly.core.products import product
+from skanomaly.core.local_places import window, window_pairs
+from skanomaly.core.products import product, squared_norms
 from skanomaly.core.standardisation import standardisation
 
 EPS32 = float(np.finfo(np.float32).eps)
@@ -28,24 +28,26 @@ class LocalBank:
     radius : int
         Rows and columns around a place in which patches are compared with those of the place.
     tokens : ndarray of shape (n_places, n, dim), float32
-        Standardised; 0 for masked ones.
+        Standardised, or of unit length where `unit_length`; 0 for masked ones.
     valid : ndarray of shape (n_places, n), bool
     sources : ndarray of shape (n_places, n) or (1, n), int
         Number of the training image, or view of one, from which each patch comes.
     centre, scale : ndarray of shape (dim,), float64
-        By which tokens are standardised.
+        By which tokens are standardised; 0 and 1 where they are of unit length.
     means : ndarray of shape (n_places, dim), float32
         Of the training tokens of each place.
     factors : ndarray of shape (n_places, dim, dim) or (1, dim, dim), float32
         As of :meth:`Metric.factor`.
-    norms : ndarray, float32
-        Of each patch in the window of each place, window after window: no more than its squared
-        distance to the mean of the place, infinite for masked patches.
-    starts : ndarray of shape (n_places + 1,), int
-        Where the norms of each place start.
+    norms : ndarray of shape (n_pairs, n) or (n_places, n), float32
+        Of the patches of a place, for each place that they are compared with, in the order of
+        :func:`skanomaly.core.local_places.window_pairs`: no more than their squared distance to
+        the origin of the other place, in its metric; once where all places share a metric.
+        Infinite for masked patches.
     longest : float
         Length of the longest of `tokens`.
     metric : Metric
+    unit_length : bool
+        Whether tokens count by their direction alone.
     """
 
     grid: tuple[int, int]
@@ -58,9 +60,9 @@ class LocalBank:
     means: FloatArray
     factors: FloatArray
     norms: FloatArray
-    starts: IntArray
     longest: float
     metric: Metric
+    unit_length: bool
 
     def standardised(self, tokens: FloatArray) -> FloatArray:
         """Tokens in the units of the bank, float64.
@@ -73,7 +75,8 @@ class LocalBank:
         -------
         ndarray of shape (n, dim), float64
         """
-        return (tokens - self.centre) / self.scale
+        x = (tokens - self.centre) / self.scale
+        return of_unit_length(x) if self.unit_length else x
 
     def factor(self, place: int) -> FloatArray:
         """The metric of a place.
@@ -87,6 +90,20 @@ class LocalBank:
         ndarray of shape (dim, dim), float32
         """
         return self.factors[place if len(self.factors) > 1 else 0]
+
+    def origin(self, place: int) -> FloatArray:
+        """The point from which a place measures the length of patches.
+
+        Parameters
+        ----------
+        place : int
+
+        Returns
+        -------
+        ndarray of shape (dim,), float32
+            The mean of the place; where all places share a metric, 0.
+        """
+        return self.means[place] if self.is_local else np.zeros_like(self.means[place])
 
     @property
     def is_local(self) -> bool:
@@ -108,7 +125,7 @@ class LocalBank:
         return int(np.count_nonzero(self.valid[place])) if self.is_local else self.valid.shape[1]
 
     def norms_of(self, place: int) -> FloatArray:
-        """The part of `norms` of one place.
+        """The norms of the patches in the window of a place, in its metric.
 
         Parameters
         ----------
@@ -118,7 +135,9 @@ class LocalBank:
         -------
         ndarray of shape (n_window_places * n,), float32
         """
-        return self.norms[self.starts[place] : self.starts[place + 1]]
+        near, starts, turned = window_pairs(self.grid, self.radius)
+        rows = turned if self.is_local else near
+        return self.norms[rows[starts[place] : starts[place + 1]]].ravel()
 
     def scatter(self, place: int) -> FloatArray:
         """Sum of the outer products of the tokens of a place without their mean.
@@ -134,7 +153,7 @@ class LocalBank:
         return _scatter(self.tokens[place], self.valid[place], self.means[place])
 
     def window_norms(self, place: int, factor: FloatArray) -> FloatArray:
-        """No more than the squared distance of each patch in a window to the mean of its place.
+        """No more than the squared distance of each patch in a window to the origin of its place.
 
         Parameters
         ----------
@@ -145,19 +164,33 @@ class LocalBank:
         Returns
         -------
         ndarray of shape (n_window_places * n,), float32
+            Infinite for masked patches.
+        """
+        runs = window(self.grid, place, self.radius)
+        return np.concatenate([self.norms_to(self.origin(place), factor, run) for run in runs])
+
+    def norms_to(self, origin: FloatArray, factor: FloatArray, places: slice) -> FloatArray:
+        """No more than the squared distances of the patches of some places to a point.
+
+        Parameters
+        ----------
+        origin : ndarray of shape (dim,), float32
+        factor : ndarray of shape (dim, dim), float32
+            The metric.
+        places : slice
+
+        Returns
+        -------
+        ndarray of shape (n_places * n,), float32
             Infinite for masked patches. Computed in float32, less a bound of what that rounds.
         """
-        dim, mean = len(factor), self.means[place]
-        origin, size = product(mean, factor), float(np.linalg.norm(factor))
-        error = 1.01 * (dim + 4) * EPS32 * size * (self.longest + float(np.linalg.norm(mean)))
-        found = []
-        for run in window(self.grid, place, self.radius):
-            white = product(self.tokens[run].reshape(-1, dim), factor)
-            white -= origin
-            norms = np.sqrt(np.einsum("ij,ij->i", white, white)) * (1 - (dim + 4) * EPS32) - error
-            norms = np.square(np.maximum(norms, 0)) * (1 - 16 * EPS32)
-            found.append(np.where(self.valid[run].ravel(), norms, np.inf).astype(np.float32))
-        return np.concatenate(found)
+        dim, size = len(factor), float(np.linalg.norm(factor))
+        error = 1.01 * (dim + 4) * EPS32 * size * (self.longest + float(np.linalg.norm(origin)))
+        white = product(self.tokens[places].reshape(-1, dim), factor)
+        white -= product(origin, factor)
+        norms = np.sqrt(np.einsum("ij,ij->i", white, white)) * (1 - (dim + 4) * EPS32) - error
+        norms = np.square(np.maximum(norms, 0)) * (1 - 16 * EPS32)
+        return np.where(self.valid[places].ravel(), norms, np.inf).astype(np.float32)
 
 
 def fit_local_bank(
@@ -171,6 +204,7 @@ def fit_local_bank(
     shrinkage: float,
     regularization: float,
     prior: float,
+    unit_length: bool = False,
     n_kept: int | None = None,
 ) -> LocalBank:
     """Sort the patches of normal images by their place, and learn the metric of each place.
@@ -194,6 +228,8 @@ def fit_local_bank(
         More than 0.
     prior : float
         At least 0, see :meth:`Metric.ridge`.
+    unit_length : bool, default=False
+        Whether tokens are divided by their length, in place of being standardised.
     n_kept : int or None, default=None
         Patches of each place to keep, chosen by greedy k-center; None for all.
 
@@ -204,12 +240,16 @@ def fit_local_bank(
     n, n_places = rows.shape
     seen = np.flatnonzero(valid[rows].any(axis=1))  # images that are held out are masked
     rows = rows[seen]
-    centre, scale, _ = standardisation(values, valid)
     dim = values.shape[1]
+    centre, scale = np.zeros(dim), np.ones(dim)
+    if not unit_length:
+        centre, scale, _ = standardisation(values, valid)
     tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)
     is_valid = valid[rows.T]
     for place in range(n_places):
         x = (values[rows[:, place]] - centre) / scale
+        if unit_length:
+            x = of_unit_length(np.where(is_valid[place, :, None], x, 0))
         tokens[place] = np.where(is_valid[place, :, None], x, 0)
     counts = is_valid.sum(axis=1)
     means = np.empty((n_places, dim), dtype=np.float32)
@@ -245,12 +285,45 @@ def fit_local_bank(
         means=means,
         factors=factors,
         norms=np.empty(0, dtype=np.float32),
-        starts=np.concatenate([[0], np.cumsum(window_sizes(grid, radius) * tokens.shape[1])]),
         longest=float(np.sqrt(max(squared))),
         metric=metric,
+        unit_length=unit_length,
     )
-    norms = [bank.window_norms(place, bank.factor(place)) for place in range(n_places)]
-    return replace(bank, norms=np.concatenate(norms))
+    if not local:
+        of_places = [
+            bank.norms_to(bank.origin(place), factors[0], slice(place, place + 1))
+            for place in range(n_places)
+        ]
+        return replace(bank, norms=np.stack(of_places))
+    _, starts, turned = window_pairs(grid, radius)
+    norms = np.empty((len(turned), tokens.shape[1]), dtype=np.float32)
+    for place, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+        of_place = bank.window_norms(place, bank.factor(place))
+        norms[turned[start:stop]] = of_place.reshape(stop - start, -1)
+    return replace(bank, norms=norms)
+
+
+def of_unit_length(x: FloatArray) -> FloatArray:
+    """Rows divided by their lengths; zeros stay.
+
+    Parameters
+    ----------
+    x : ndarray of shape (n, dim)
+
+    Returns
+    -------
+    ndarray of shape (n, dim), float64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.core.local_bank import of_unit_length
+    >>> of_unit_length(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    length = np.sqrt(squared_norms(x))[:, None]
+    return x / np.where(length > 0, length, 1)
 
 
 def _scatter(x, valid, mean):

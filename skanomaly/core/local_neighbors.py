@@ -13,9 +13,8 @@ from skanomaly.core.local_bank import EPS32, LocalBank
 from skanomaly.core.local_places import window
 from skanomaly.core.products import exact_product, product, squared_norms
 
-_BLOCK = 2**18  # distances at a time: so many stay in the cache
-_MEASURED = 2**14  # of them again in float64 at a time
-_LARGEST = 1e12  # number that is multiplied in float32
+MEASURED = 2**14  # of them again in float64 at a time
+LARGEST = 1e12  # number that is multiplied in float32
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Window:
     norms : ndarray of shape (n_near,), float32
         As of :meth:`skanomaly.core.local_bank.LocalBank.window_norms`.
     mean : ndarray of shape (dim,), float64
-        Of the place.
+        The origin of the place.
     factor : ndarray of shape (dim, dim), float64
     """
 
@@ -75,41 +74,6 @@ class Window:
         return self.bank.tokens[places[numbers // n], numbers % n]
 
 
-def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> FloatArray:
-    """Distance of each token to the nearest patch near its place.
-
-    Parameters
-    ----------
-    bank : LocalBank
-    tokens : ndarray of shape (n, dim)
-        Finite, as they come.
-    places : ndarray of shape (n,), int
-        Of the tokens.
-
-    Returns
-    -------
-    ndarray of shape (n,), float64
-        The same to the last bit, whatever other tokens come with them. At a place around which
-        there is no patch at all, within the smallest radius at which there is one.
-
-    Notes
-    -----
-    The search is in float32, by ``|(x-m)L|^2 - 2 ((x-m)LL') (b-m) + |(b-m)L|^2`` with the place's
-    mean `m`, of which the last is kept; patches that a bound of its rounding does not rule out are
-    measured in float64.
-    """
-    out = np.empty(len(tokens))
-    order = np.argsort(places, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
-        place = int(places[rows[0]])
-        near = window_of(bank, place, bank.norms_of(place), bank.factor(place))
-        step = max(1, _BLOCK // len(near.norms))
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            out[part] = nearest(near, place, bank.standardised(tokens[part]))[0]
-    return np.sqrt(out)
-
-
 def window_of(bank: LocalBank, place: int, norms: FloatArray, factor: FloatArray) -> Window:
     """The patches with which those of a place are compared, in a metric.
 
@@ -126,7 +90,7 @@ def window_of(bank: LocalBank, place: int, norms: FloatArray, factor: FloatArray
     Window
     """
     runs = window(bank.grid, place, bank.radius)
-    mean = bank.means[place].astype(np.float64)
+    mean = bank.origin(place).astype(np.float64)
     return Window(bank, runs, norms, mean, factor.astype(np.float64))
 
 
@@ -159,7 +123,7 @@ def nearest(
     white = product(x - near.mean, near.factor)
     slopes = product(white, near.factor.T)
     length = np.sqrt(squared_norms(slopes))
-    usable = length < _LARGEST  # others are compared with every patch
+    usable = length < LARGEST  # others are compared with every patch
     products = near.products(np.where(usable[:, None], slopes, 0))
     added = None if loss is None else loss.bounds(near, white, products)
     lower = np.multiply(products, np.float32(-2), out=products)
@@ -186,8 +150,8 @@ def nearest(
     close = lower <= np.minimum(limit, np.finfo(np.float32).max)[:, None]
     close[queries, first] = False
     rows, columns = np.divmod(np.flatnonzero(close), close.shape[1])
-    for start in range(0, len(rows), _MEASURED):
-        part = slice(start, start + _MEASURED)
+    for start in range(0, len(rows), MEASURED):
+        part = slice(start, start + MEASURED)
         found = measured(near, x[rows[part]], rows[part], columns[part], loss)
         order = np.lexsort((found, rows[part]))
         order = order[np.concatenate([[True], np.diff(rows[part][order]) > 0])]
@@ -196,7 +160,7 @@ def nearest(
         best[nearer], nearest[nearer] = found[order], near.patches(columns[part][order])
     for k in np.flatnonzero(np.isinf(lower[queries, first])):
         images = None if allowed is None else allowed[k]
-        best[k], nearest[k] = _nearest_beyond(near, place, x[k], k, images, loss)
+        best[k], nearest[k] = nearest_beyond(near, place, x[k], k, images, loss)
     return best, x - nearest
 
 
@@ -226,8 +190,35 @@ def measured(
     return squared if loss is None else squared + loss.added(white, queries)
 
 
-def _nearest_beyond(near, place, x, query, images, loss):
-    """The same of one query, within the least radius at which there is a patch."""
+def nearest_beyond(
+    near: Window,
+    place: int,
+    x: FloatArray,
+    query: int = 0,
+    images: NDArray[np.bool_] | None = None,
+    loss: Any = None,
+) -> tuple[float, FloatArray]:
+    """The nearest patch to a query in whose window there is none.
+
+    Parameters
+    ----------
+    near : Window
+    place : int
+    x : ndarray of shape (dim,), float64
+        Standardised.
+    query : int, default=0
+        Its number among those of `loss`.
+    images : ndarray of shape (n,), bool, optional
+        With which it is compared; None for all.
+    loss : Loss or None, default=None
+        As of :func:`nearest`.
+
+    Returns
+    -------
+    squared : float
+    patch : ndarray of shape (dim,)
+        Within the least radius at which there is one.
+    """
     bank, radius = near.bank, near.bank.radius
     while radius <= max(bank.grid):
         radius = 2 * radius + 1
@@ -239,5 +230,5 @@ def _nearest_beyond(near, place, x, query, images, loss):
             queries = np.full(len(patches), query)
             rows = np.broadcast_to(x, (len(patches), len(x)))
             found = measured(wide, rows, queries, patches, loss)
-            return found.min(), wide.patches(patches[[found.argmin()]])[0]
+            return float(found.min()), wide.patches(patches[[found.argmin()]])[0]
     raise ValueError("there is no patch of another image to compare with")

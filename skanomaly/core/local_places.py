@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -85,8 +86,9 @@ def window(grid: tuple[int, int], place: int, radius: int) -> list[slice]:
     ]
 
 
-def window_sizes(grid: tuple[int, int], radius: int) -> IntArray:
-    """How many places there are in the window of each place.
+@lru_cache(maxsize=8)
+def window_pairs(grid: tuple[int, int], radius: int) -> tuple[IntArray, IntArray, IntArray]:
+    """All pairs of places of which one lies in the window of the other.
 
     Parameters
     ----------
@@ -95,16 +97,31 @@ def window_sizes(grid: tuple[int, int], radius: int) -> IntArray:
 
     Returns
     -------
-    ndarray of shape (n_places,), int
+    near : ndarray of shape (n_pairs,), int32
+        The places in the window of the first place, then of the second, and so on.
+    starts : ndarray of shape (n_places + 1,), int
+        Where those of each place start.
+    turned : ndarray of shape (n_pairs,), int32
+        The number of each pair the other way round.
 
     Examples
     --------
-    >>> from skanomaly.core.local_places import window_sizes
-    >>> window_sizes((2, 3), 1)
-    array([4, 6, 4, 4, 6, 4])
+    >>> from skanomaly.core.local_places import window_pairs
+    >>> near, starts, turned = window_pairs((1, 3), 1)
+    >>> near
+    array([0, 1, 0, 1, 2, 1, 2], dtype=int32)
+    >>> starts
+    array([0, 2, 5, 7])
+    >>> turned
+    array([0, 2, 1, 3, 5, 4, 6], dtype=int32)
     """
-    rows, columns = (
-        np.minimum(np.arange(side) + radius + 1, side) - np.maximum(np.arange(side) - radius, 0)
-        for side in grid
-    )
-    return np.outer(rows, columns).ravel()
+    n_places = grid[0] * grid[1]
+    runs = [window(grid, place, radius) for place in range(n_places)]
+    parts = [[np.arange(run.start, run.stop) for run in of_place] for of_place in runs]
+    near = np.concatenate([part for of_place in parts for part in of_place]).astype(np.int32)
+    sizes = [sum(len(part) for part in of_place) for of_place in parts]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    turned = np.argsort(near, kind="stable").astype(np.int32)
+    for array in (near, starts, turned):
+        array.setflags(write=False)  # they are shared
+    return near, starts, turned

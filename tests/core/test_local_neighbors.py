@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from skanomaly.core.local_bank import fit_local_bank
 from skanomaly.core.local_held_out import held_out_distances
-from skanomaly.core.local_neighbors import local_distances
 from skanomaly.core.local_places import nearest_places, reference_grid, window
+from skanomaly.core.local_search import local_distances
 
 OPTIONS = {
     "radius": 1,

@@ -38,11 +38,11 @@ def test_a_patch_out_of_its_place_is_found():
 @pytest.mark.parametrize("whitening", ["local", "shared", None])
 def test_held_out_scores_are_those_of_a_refit(whitening, n):
     train = images(n, seed=2)
-    scorer = LocalKNNScorer(1, whitening=whitening).fit(train)
+    scorer = LocalKNNScorer(1, whitening=whitening, few=0).fit(train)
     for i in range(0, n, 7):
         # Of a refit without the image, or of one image alone, whose threshold says nothing.
         others = np.delete(train, i, axis=0)
-        refit = LocalKNNScorer(1, whitening=whitening)
+        refit = LocalKNNScorer(1, whitening=whitening, few=0)
         with pytest.warns(UserWarning, match="single image") if n == 2 else nullcontext():
             refit.fit(others)
         expected = refit.score_samples(train[i : i + 1])[0]

@@ -29,6 +29,7 @@ SCORERS = [
     PatchKNNScorer(coreset=0.3, coreset_method="random", random_state=0),
     PatchKNNScorer(coreset=0.3, coreset_method="projected_k_center", random_state=0),
     LocalKNNScorer(),
+    LocalKNNScorer(few=50),
     LocalKNNScorer(1, coreset=0.5),
     LocalKNNScorer(1, whitening="shared"),
     LocalKNNScorer(0, whitening=None),
