@@ -202,8 +202,7 @@ def fit_local_bank(
     radius: int,
     whitening: Whitening,
     shrinkage: float,
-    regularization: float,
-    prior: float,
+    ridge: float,
     unit_length: bool = False,
     n_kept: int | None = None,
 ) -> LocalBank:
@@ -224,10 +223,8 @@ def fit_local_bank(
         Whether a place has its own covariance, that of all places, or none.
     shrinkage : float
         In [0, 1].
-    regularization : float
-        More than 0.
-    prior : float
-        At least 0, see :meth:`Metric.ridge`.
+    ridge : float
+        More than 0: what is added to the diagonal of covariances.
     unit_length : bool, default=False
         Whether tokens are divided by their length, in place of being standardised.
     n_kept : int or None, default=None
@@ -263,7 +260,8 @@ def fit_local_bank(
         pooled += scatter
         if local:
             scatters[place] = scatter
-    metric = Metric(whitening, shrinkage, regularization, prior, pooled / counts.sum())
+    ridge = 1.0 if whitening is None else ridge
+    metric = Metric(whitening, shrinkage, ridge, pooled / counts.sum())
     if local:
         factors = scatters  # in its place
         for place in range(n_places):

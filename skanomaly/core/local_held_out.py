@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.local_bank import EPS32, LocalBank
+from skanomaly.core.local_metric import nearly_singular
 from skanomaly.core.local_neighbors import Window, measured, nearest, window_of
 from skanomaly.core.products import exact_product, product, squared_norms
 
 _BLOCK = 2**18  # distances at a time: so many stay in the cache
+# Of the pooled covariance, a variance or the tokens: what a group has of it is left out to first
+# order, of which the error is about the square.
+_LITTLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ class Loss:
         white = exact_product(residuals, factor)
         size = white.shape[1]
         rest = (np.eye(size) - 1 / n_tokens) / weight
-        lower = np.linalg.cholesky(rest - np.einsum("qgd,qhd->qgh", white, white))
+        try:
+            lower = np.linalg.cholesky(rest - np.einsum("qgd,qhd->qgh", white, white))
+        except np.linalg.LinAlgError as exc:
+            raise nearly_singular() from exc
         return cls(white, np.linalg.inv(lower))
 
     def added(self, white: FloatArray, queries: IntArray) -> FloatArray:
@@ -145,13 +152,14 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
     `S`, of which the g rows of `R` (less the mean) are left out, the scatter of the rest is
     ``S - R'(I + 11'/(N - g))R``: its inverse follows from that of `S` by a product with `R`
     (Sherman, Morrison and Woodbury), which is one of those that the search takes anyway. What a
-    group has in the covariance pooled over all places, and in the standardisation, is little: the
-    squared distance to the patch that is found loses it to first order, ``w'Dw`` with `D` what the
-    covariance grows by without the group, and `w` the difference times the inverse covariance.
+    group has in the covariance pooled over all places, and in the standardisation, is little, but
+    for :func:`dominant_groups`: the squared distance to the patch that is found loses it to first
+    order, ``w'Dw`` with `D` what the covariance grows by without the group, and `w` the difference
+    times the inverse covariance.
     """
     out = np.full((len(images), len(bank.tokens)), np.nan)
     slopes = np.zeros((*out.shape, len(bank.scale)))
-    shares, ridges = np.zeros(out.shape), np.zeros(out.shape)
+    shares = np.zeros(out.shape)
     allowed = groups != groups[images][:, None]
     for place, valid in enumerate(bank.valid):
         x = bank.tokens[place].astype(np.float64)
@@ -173,10 +181,10 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
                 found = nearest(near, place, x[images[part]], allowed[part], loss)
                 out[part, place], differences = found
                 slopes[part, place] = _slopes(near, differences, loss)
-                shares[part, place], ridges[part, place] = share, bank.metric.ridge(rest)
+                shares[part, place] = share
     for group, pooled, spread in changes_without(bank, groups, np.unique(groups[images])):
         for k in np.flatnonzero(groups[images] == group):
-            lost = ridges[k] * (np.square(slopes[k]) @ spread)
+            lost = bank.metric.ridge * (np.square(slopes[k]) @ spread)
             if bank.metric.whitening is not None:
                 along = np.einsum("pd,pd->p", product(slopes[k], pooled), slopes[k])
                 lost += (1 - shares[k]) * along
@@ -241,8 +249,8 @@ def _window_without(bank, place, n_tokens, size):
     factor = bank.metric.factor(scatter, n_tokens - size)
     if 64 * size > n_tokens:
         norms = bank.window_norms(place, factor)
-    else:  # no part of the covariance grows by more than the square of how its divisor shrinks
-        norms = bank.norms_of(place) * np.float32((1 - size / n_tokens) ** 2 * (1 - 16 * EPS32))
+    else:  # no part of the covariance grows by more than its divisor shrinks
+        norms = bank.norms_of(place) * np.float32((1 - size / n_tokens) * (1 - 16 * EPS32))
     return window_of(bank, place, norms, factor)
 
 
@@ -255,6 +263,31 @@ def _slopes(near, differences, loss):
         along = np.einsum("qhg,qh->qg", loss.gains, along)
         white = white + np.einsum("qgd,qg->qd", loss.white, along)
     return exact_product(white, np.ascontiguousarray(near.factor.T))
+
+
+def dominant_groups(bank: LocalBank, groups: IntArray, wanted: IntArray) -> IntArray:
+    """Groups that have more of what all places share than can be left out to first order.
+
+    Parameters
+    ----------
+    bank, groups, wanted : object
+        As for :func:`changes_without`.
+
+    Returns
+    -------
+    ndarray of int
+        Those whose part of the tokens, of the variance of a component or of its pooled variance is
+        more than a fifth.
+    """
+    own = bank.metric.pooled.diagonal()
+    tokens_of = np.bincount(groups, bank.valid.sum(axis=0))
+    found = []
+    for group, pooled, spread in changes_without(bank, groups, wanted):
+        relative = np.divide(pooled.diagonal(), own, where=own > 1e-6, out=np.zeros_like(own))
+        share = tokens_of[group] / tokens_of.sum()
+        if max(share, np.abs(relative).max(), np.abs(spread).max()) > _LITTLE:
+            found.append(group)
+    return np.array(found, dtype=np.intp)
 
 
 def changes_without(

@@ -20,28 +20,18 @@ class Metric:
     Attributes
     ----------
     whitening : {"local", "shared"} or None
-    shrinkage, regularization, prior : float
+    shrinkage : float
+        Share of `pooled` in the covariance of a place.
+    ridge : float
+        What is added to the diagonal; without whitening it is all there is, 1.
     pooled : ndarray of shape (dim, dim), float64
         Covariance of standardised tokens within places.
     """
 
     whitening: Whitening
     shrinkage: float
-    regularization: float
-    prior: float
+    ridge: float
     pooled: FloatArray
-
-    def ridge(self, n_tokens: int) -> float:
-        """What is added to the diagonal, of so many tokens; without whitening it is all there is.
-
-        Of few images a covariance says little: more than `prior` of them are needed for it to
-        count more than the spread of each component.
-        """
-        return (
-            1.0
-            if self.whitening is None
-            else self.regularization + (self.prior / max(1, n_tokens)) ** 2
-        )
 
     def own_share(self, n_tokens: int) -> float:
         """Share of a place's own covariance, of so many tokens, in its metric."""
@@ -71,5 +61,16 @@ class Metric:
         covariance = (1 - own) * self.pooled
         if own and scatter is not None:
             covariance += own / n_tokens * scatter.astype(np.float64, copy=False)
-        covariance.flat[:: len(covariance) + 1] += self.ridge(n_tokens)
-        return whitening_factor(covariance)
+        covariance.flat[:: len(covariance) + 1] += self.ridge
+        try:
+            return whitening_factor(covariance)
+        except np.linalg.LinAlgError as exc:
+            raise nearly_singular() from exc
+
+
+def nearly_singular() -> ValueError:
+    """What to say of covariances that float32 tokens do not determine."""
+    return ValueError(
+        "the covariances of these tokens are too nearly singular to be inverted: raise "
+        "regularization, to 0.001 or more"
+    )

@@ -16,7 +16,11 @@ from skanomaly._typing import IntArray
 from skanomaly.core.coreset import coreset_size
 from skanomaly.core.explanations import NeighborPatch, PatchExplanation, grid_sides
 from skanomaly.core.local_bank import LocalBank, fit_local_bank
-from skanomaly.core.local_held_out import held_out_distances, nearest_patches
+from skanomaly.core.local_held_out import (
+    dominant_groups,
+    held_out_distances,
+    nearest_patches,
+)
 from skanomaly.core.local_places import nearest_places, reference_grid
 from skanomaly.core.local_search import local_distances
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
@@ -109,9 +113,11 @@ class LocalKNNScorer(CrossFittedScorer):
     Held-out scores are in closed form: an image, or a group with all its views, that is left out
     takes a few rows out of a covariance, which changes its inverse by a product with these rows,
     exactly; what the group has in the pooled covariance and in the standardisation is left out to
-    first order. They agree with a refit without the image within 0.1%% in the median. Of 10 groups
-    or fewer, of `few` images or fewer, and with a coreset, models are fitted without each group, or
-    by 10 folds.
+    first order. They agree with a refit without the image within 0.1%% in the median; `N` stays the
+    number of all images. A group that has more than a fifth of the tokens or of a component's
+    variance is left out by a fit without it. Of 10 groups or fewer, of `few` images or fewer, with
+    more than 10 such groups, and with a coreset, models are fitted without each group, or by 10
+    folds.
 
     Images of one grid have a place for each patch. In images of other grids a patch has the place
     at which its centre lies; training images of several grids share one of the most rows and
@@ -154,8 +160,8 @@ class LocalKNNScorer(CrossFittedScorer):
         "radius": [Interval(Integral, 0, None, closed="left")],
         "whitening": [StrOptions({"local", "shared"}), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
-        "regularization": [Interval(Real, 0, None, closed="neither")],
-        "prior": [Interval(Real, 0, None, closed="left")],
+        "regularization": [Interval(Real, 0, 1e6, closed="right")],
+        "prior": [Interval(Real, 0, 1e6, closed="both")],
         "few": [Interval(Integral, 0, None, closed="left")],
         "coreset": [
             None,
@@ -204,7 +210,8 @@ class LocalKNNScorer(CrossFittedScorer):
         sides = grid if len(grid) == 2 else (1, grid[0])
         if self.coreset is not None and n_kept is None:
             n_kept = coreset_size(self.coreset, tokens.n_images * tokens.n_views)
-        few = tokens.n_images <= self.few  # those that are held out count, so that all models agree
+        # Those that are held out count, so that all models are measured alike.
+        few = tokens.n_images <= self.few
         bank = fit_local_bank(
             tokens.values,
             tokens.valid,
@@ -213,8 +220,7 @@ class LocalKNNScorer(CrossFittedScorer):
             radius=max(self.radius, _WIDE) if few and len(grid) == 2 else self.radius,
             whitening=None if few else self.whitening,
             shrinkage=self.shrinkage,
-            regularization=self.regularization,
-            prior=self.prior,
+            ridge=self.regularization + (self.prior / tokens.n_images) ** 2,
             unit_length=few,
             n_kept=n_kept if self.coreset is not None else None,
         )
@@ -260,7 +266,23 @@ class LocalKNNScorer(CrossFittedScorer):
             return super()._held_out(tokens)
         images = calibration_images(tokens)
         base = tokens.select_view(0).select(images)
-        return images, self._score_model(self._model, base, images)
+        dominant = self._dominant_groups(images)
+        if len(dominant) > self._n_folds:
+            return super()._held_out(tokens)
+        scores = self._score_model(self._model, base, images)
+        for group in dominant:
+            rest = tokens.mask((tokens.group_of_image == group)[tokens.image_of_row()])
+            part = np.flatnonzero(base.group_of_image == group)
+            model, held_out = self._fit_held_out_model(rest), base.select(part)
+            rows = np.isin(base.image_of_row(), part)
+            scores[rows] = self._score_model(model, held_out, np.full(len(part), -1))
+        return images, scores
+
+    def _dominant_groups(self, images):
+        """Groups, of those of some images, without which a model is fitted anew."""
+        model = self._model
+        groups = model.group_of_image[model.bank.sources[0] // model.n_views]
+        return dominant_groups(model.bank, groups, np.unique(model.group_of_image[images]))
 
     def _without_own(self, model, images):
         """Distances of training images at each place to those of other groups."""

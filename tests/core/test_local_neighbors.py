@@ -14,8 +14,7 @@ OPTIONS = {
     "radius": 1,
     "whitening": "local",
     "shrinkage": 0.1,
-    "regularization": 0.02,
-    "prior": 5.0,
+    "ridge": 0.1,
 }
 
 
@@ -35,7 +34,7 @@ def distances(bank, images):
     return local_distances(bank, images.reshape(-1, dim), places).reshape(n, *grid)
 
 
-def in_loops(train, new, radius, whitening, shrinkage, regularization, prior):
+def in_loops(train, new, radius, whitening, shrinkage, ridge):
     """Distances as the algorithm has them, place by place and patch by patch, in float64."""
     train, new = train.astype(np.float64), new.astype(np.float64)
     n, height, width, dim = train.shape
@@ -47,17 +46,18 @@ def in_loops(train, new, radius, whitening, shrinkage, regularization, prior):
         for j in range(width):
             x = np.array([image[i, j] for image in train if not np.isnan(image[i, j]).any()])
             scatter = sum(np.outer(r, r) for r in x - x.mean(axis=0))
-            covariances[i, j] = scatter / len(x), regularization + (prior / len(x)) ** 2
+            covariances[i, j] = scatter / len(x)
             pooled, count = pooled + scatter, count + len(x)
     pooled /= count
     out = np.empty(new.shape[:3])
     for i in range(height):
         for j in range(width):
-            own, ridge = covariances[i, j]
             if whitening == "local":
-                covariance = (1 - shrinkage) * own + shrinkage * pooled + ridge * np.eye(dim)
+                covariance = (
+                    (1 - shrinkage) * covariances[i, j] + shrinkage * pooled + ridge * np.eye(dim)
+                )
             elif whitening == "shared":
-                covariance = pooled + (regularization + (prior / n) ** 2) * np.eye(dim)
+                covariance = pooled + ridge * np.eye(dim)
             else:
                 covariance = np.eye(dim)
             inverse = np.linalg.inv(covariance)
@@ -120,7 +120,7 @@ def test_the_own_covariance_loses_an_image_exactly():
     train = images(14, seed=4)
     train = np.concatenate([train, -train])  # its mean is 0 without any pair of images, too
     train /= train.reshape(-1, 5).std(axis=0)
-    options = {**OPTIONS, "shrinkage": 0.0, "regularization": 1e-7, "prior": 0.0}
+    options = {**OPTIONS, "shrinkage": 0.0, "ridge": 1e-7}
     groups = np.tile(np.arange(14), 2)
     found = held_out_distances(bank_of(train, **options), np.arange(14), groups)
     for i in range(14):

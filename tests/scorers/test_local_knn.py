@@ -34,6 +34,11 @@ def test_a_patch_out_of_its_place_is_found():
     assert everywhere[0, 0] < 1e-4
 
 
+def same_ridge(n, n_fitted, **params):
+    """A scorer that adds to the diagonal what one of `n` images does, when fitted to fewer."""
+    return LocalKNNScorer(1, prior=30.0 * n_fitted / n, **params)
+
+
 @pytest.mark.parametrize("n", [2, 9, 11, 40])
 @pytest.mark.parametrize("whitening", ["local", "shared", None])
 def test_held_out_scores_are_those_of_a_refit(whitening, n):
@@ -42,7 +47,7 @@ def test_held_out_scores_are_those_of_a_refit(whitening, n):
     for i in range(0, n, 7):
         # Of a refit without the image, or of one image alone, whose threshold says nothing.
         others = np.delete(train, i, axis=0)
-        refit = LocalKNNScorer(1, whitening=whitening, few=0)
+        refit = same_ridge(n, n - 1, whitening=whitening, few=0)
         with pytest.warns(UserWarning, match="single image") if n == 2 else nullcontext():
             refit.fit(others)
         expected = refit.score_samples(train[i : i + 1])[0]
@@ -55,10 +60,46 @@ def test_views_are_left_out_with_their_image():
     train = images(14, seed=3)
     views = np.stack([train, train[:, ::-1], train + 0.01], axis=1)
     scorer = LocalKNNScorer(1).fit(views)
-    refit = LocalKNNScorer(1).fit(np.delete(views, 4, axis=0))
+    refit = same_ridge(14, 13).fit(np.delete(views, 4, axis=0))
     np.testing.assert_allclose(
         scorer.train_scores_[4], refit.score_samples(train[4:5])[0], rtol=0.02
     )
+
+
+@pytest.mark.parametrize("whitening", ["local", "shared", None])
+def test_what_weighs_much_is_left_out_by_a_refit(whitening):
+    """Half of the images in one group, and a component that varies in a single image."""
+    train = images(40, seed=8)
+    groups = np.r_[np.zeros(20, int), np.arange(1, 21)]
+    train[groups == 0] = 3 * train[groups == 0] + 2
+    train[30, 2, 2, 1] += 1e4
+    scorer = LocalKNNScorer(1, whitening=whitening, topk=1.0).fit(train, groups=groups)
+    for group in (0, 11):
+        rest = groups != group
+        refit = same_ridge(40, rest.sum(), whitening=whitening, topk=1.0)
+        refit.fit(train[rest], groups=groups[rest])
+        expected = refit.score_samples(train[~rest])
+        np.testing.assert_allclose(scorer.train_scores_[~rest], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 8, 12, 20])
+def test_new_images_score_as_held_out_ones_do(n):
+    """Also of few images, whose covariances have a diagonal that depends on how many they are."""
+    held_out, new = [], []
+    for seed in range(12):
+        train = images(n + 20, seed=seed)
+        scorer = LocalKNNScorer(1).fit(train[:n])
+        held_out.append(np.median(scorer.train_scores_))
+        new.append(np.median(scorer.score_samples(train[n:])))
+    # One image less to be near to makes held-out scores a little higher, in size.
+    assert 0.8 < np.mean(new) / np.mean(held_out) < 1.06
+
+
+def test_nearly_singular_covariances():
+    train = np.random.default_rng(0).normal(size=(14, 3, 3, 40)).astype(np.float32)
+    scorer = LocalKNNScorer(1, shrinkage=0, prior=0, regularization=1e-9)
+    with pytest.raises(ValueError, match="raise regularization"):
+        scorer.fit(train)
 
 
 def test_more_images_than_are_calibrated_on(monkeypatch):
