@@ -13,6 +13,7 @@ from sklearn.utils.validation import has_fit_parameter
 from skanomaly._docstrings import document
 from skanomaly._pipelines import check_patch_scorer
 from skanomaly._sklearn import Interval, StrOptions
+from skanomaly._transductive import check_scores_new_images
 from skanomaly._typing import ArrayLike
 from skanomaly._unions import UnionEstimator
 from skanomaly.core.unions import common_scale
@@ -215,6 +216,7 @@ class ScoreUnion(BasePatchScorer, UnionEstimator):
     def _check_scorers(self, groups):
         for name, scorer in self._named_members():
             check_patch_scorer(scorer, f"scorer {name!r}")
+            check_scores_new_images(scorer, f"scorer {name!r}")
             if groups and not has_fit_parameter(scorer, "groups"):
                 raise TypeError(
                     f"groups cannot be held out: fit of scorer {name!r}, {type(scorer).__name__}, "
