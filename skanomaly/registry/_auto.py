@@ -16,9 +16,7 @@ def _is_filter_bank(embedder):
 
 # The first that fits decides. Chosen by what `python -m benchmarks.accuracy` measures: see
 # docs/accuracy.md.
-_SCORERS: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (_is_filter_bank, "local"),
-)
+_SCORERS: tuple[tuple[Callable[[Any], bool], str], ...] = ((_is_filter_bank, "local"),)
 _OTHERS = "knn"
 
 
