@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -167,15 +168,22 @@ def main():
     parser.add_argument("--bad", type=int, default=6)
     parser.add_argument("--width", type=int, default=_SIZE[1], help="of the images to detect on")
     parser.add_argument("--json", help="file for the result")
-    parser.add_argument("--base", default="tiling_base.npy", help="file for the sheet, if kept")
+    parser.add_argument("--base", help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(options)
         return
-    base = Path(options.base)
-    if not base.exists():
-        write_base(base)
+    with TemporaryDirectory(prefix="skanomaly-") as folder:
+        options.base = str(Path(folder, "sheet.npy"))
+        write_base(options.base)
+        found = compare(options)
+    print_table(f"defects of {_DEFECT} pixels in {options.width} x {_SIZE[0]}", found)
+    write_json(options.json, {"machine": machine(("torch",)), "found": found})
+
+
+def compare(options):
+    """A row for each way to detect; times of sizes are printed."""
     found = []
     for name in ("filter bank", *(["ViT-Tiny"] if options.weights else [])):
         rows = run(options, name, "tiled", "sizes")
@@ -183,8 +191,7 @@ def main():
         for how in ("tiled", "alone"):
             row = run(options, name, how, "detect")
             found.append({"embedder": f"{name}, {how}", **row})
-    print_table(f"defects of {_DEFECT} pixels in {options.width} x {_SIZE[0]}", found)
-    write_json(options.json, {"machine": machine(("torch",)), "found": found})
+    return found
 
 
 def run(options, name, how, what):

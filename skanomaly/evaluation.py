@@ -27,6 +27,7 @@ from skanomaly._results.known import n_trained_on, training_images_among
 from skanomaly._results.measured import image_metrics, pixel_metrics, roc_of
 from skanomaly._results.remade import maps_of
 from skanomaly._results.scored import ScoredImages, scored_images
+from skanomaly._transductive import check_scores_new_images
 from skanomaly._typing import FloatArray
 from skanomaly._version import __version__
 from skanomaly._warn import warn_user
@@ -100,7 +101,7 @@ def evaluate_split(
         the scorer needs, or images or masks cannot be used: all of them are named. Before anything
         is fitted.
     TypeError
-        When `split` is no DatasetSplit, or the estimator gives no maps of images; the message
+        When `split` is no DatasetSplit, or the estimator gives no maps of new images; the message
         names what its scorer lacks. Before anything is fitted, but for an `offset_` that `fit` does
         not set.
 
@@ -177,8 +178,9 @@ def _listed(title, problems):
 
 
 def check_n_train(estimator: Any, train: ImageSet, name: str) -> None:
-    """Raise where an estimator cannot be fitted to so few normal images, or groups of them."""
+    """Raise where an estimator scores no new images, or cannot be fitted to so few normal ones."""
     scorer = split_detector(estimator).scorer
+    check_scores_new_images(estimator)
     least, normal, what = min_images_of(scorer), np.flatnonzero(train.y == 1), "normal images"
     n_found = len(normal)
     if train.groups is not None and takes_groups(estimator):

@@ -14,6 +14,7 @@ collect_ignore = [
     "typing",
     "conftest.py",
     "anomalib_models/conftest.py",
+    "registry/conftest.py",
     *(path.name for path in Path(__file__).parent.glob("_*.py")),
 ]
 

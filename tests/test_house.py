@@ -26,7 +26,7 @@ _recipes
 metrics model_selection _tokens _cache _origins _grouped_fit _output
 _parameters _patch_tokens _labels _masks
 _stamps _token_stream _token_output
-_optional _sklearn _docstrings _faults _typing _version _warn
+_optional _sklearn _docstrings _faults _transductive _typing _version _warn
 """
 FLOOR = {
     room: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()

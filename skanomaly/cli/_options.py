@@ -120,8 +120,8 @@ Scorer = Annotated[
         metavar="NAME",
         rich_help_panel=MODEL,
         autocompletion=known_scorers,
-        help="Use this scorer in place of the model's own: gaussian, knn, local, or one of "
-        "--plugin; or auto, the one that goes with the embedder, which a backbone has.",
+        help="Use this scorer in place of the model's own: one that `skanomaly models` lists, or "
+        "auto, the one that goes with the embedder, which a backbone has.",
     ),
 ]
 Settings = Annotated[

@@ -12,6 +12,7 @@ from typing import Any
 
 import skanomaly
 from skanomaly._cache import token_cache
+from skanomaly._transductive import check_scores_new_images
 from skanomaly.cli._options import import_plugins
 from skanomaly.cli._typed import WrongUsage
 from skanomaly.registry._steps import UnknownParameterError
@@ -87,6 +88,8 @@ def make_model(
     ------
     ValueError
         For what the model does not take; the message has the option as the person typed it.
+    TypeError
+        For a model that scores no new images.
     """
     params = parse_settings(settings)
     typed = {key: f"--set {key}" for key in params}
@@ -112,6 +115,7 @@ def make_model(
         takers = _takers(exc.parameter)
         text = f"{name} has no parameter {exc.parameter!r}; {takers} have it" if takers else exc
         raise ValueError(f"{typed[exc.parameter]}: {text}") from exc
+    check_scores_new_images(model)
     if sys.stderr.isatty() and not any(key.rpartition("__")[2] == "verbose" for key in params):
         _show_progress(model)
     return model
@@ -131,8 +135,8 @@ def with_region(model: Any, name: str, region: Path) -> Any:
 
     Returns
     -------
-    Pipeline
-        With the step ``"roi"`` behind the embedder.
+    Pipeline or ImageUnion
+        With the step ``"roi"`` behind the embedder; of a union, of each member's.
 
     Raises
     ------
@@ -144,13 +148,16 @@ def with_region(model: Any, name: str, region: Path) -> Any:
     from skanomaly._pipelines import split_pipeline
     from skanomaly.preprocessing._regions import read_region
 
+    if hasattr(model, "detectors"):  # a union
+        members = [(called, with_region(one, called, region)) for called, one in model.detectors]
+        return model.set_params(detectors=members)
     split = split_pipeline(model)
     if not isinstance(model, Pipeline) or not hasattr(split.scorer, "score_patches"):
         raise ValueError(f"--roi: {name} scores images as a whole, and no patches of them")
     if getattr(split.image_transformers[-1], "augmentation", None) is not None:
         raise ValueError(
-            f"--roi: {name} learns from turned views of the images too, which a region does not "
-            "go with; add --set augmentation=None"
+            f"--roi: {name} learns from other views of the images too, and views may be turned, "
+            "while a region is not; add --set augmentation=None"
         )
     read_region(region)  # before any image is read
     steps = list(model.steps)

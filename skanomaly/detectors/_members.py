@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from skanomaly._grouped_fit import fit_with_groups, takes_groups
 from skanomaly._pipelines import split_detector
+from skanomaly._transductive import check_scores_new_images
 from skanomaly._typing import FloatArray, Groups, IntArray, Labels
 from skanomaly.core.unions import common_scale
 from skanomaly.inspection import score_images
@@ -66,6 +67,7 @@ def check_members(detectors: Sequence[tuple[str, Any]], with_groups: bool) -> No
             split_detector(member)
         except (TypeError, ValueError) as exc:
             raise type(exc)(f"detector {name!r}: {exc}") from exc
+        check_scores_new_images(member, f"detector {name!r}")
         if with_groups and not takes_groups(member):
             raise TypeError(
                 f"groups cannot be held out: fit of detector {name!r}, {type(member).__name__}, "

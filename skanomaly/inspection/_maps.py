@@ -223,8 +223,8 @@ def p_values_of(scorer: Any, scores: FloatArray) -> FloatArray | None:
     Returns
     -------
     ndarray of shape (n_images,), float64, or None
-        As :func:`p_values`. None where the scorer has no held-out scores to compare with, or they
-        belong to other parameters than it has now.
+        As :func:`p_values`. None where the scorer has no held-out scores of good images to compare
+        with, or they belong to other parameters than it has now.
 
     Examples
     --------
@@ -236,7 +236,10 @@ def p_values_of(scorer: Any, scores: FloatArray) -> FloatArray | None:
     array([0.1, 1. ])
     """
     known = getattr(scorer, "_p_values_of", None)
-    return None if known is None else known(scores)
+    # Of unlabelled images that score each other nobody knows which scores are those of good ones.
+    if known is None or getattr(scorer, "_transductive", False):
+        return None
+    return known(scores)
 
 
 def check_sigma(sigma: float) -> None:

@@ -66,9 +66,7 @@ def describe(estimator: Any, *, image_paths: bool) -> dict[str, Any]:
             "steps": [_name(step) for step in (*split.transformers, scorer)],
         },
         "embedders": list(_embedders(split)),
-        "regions": [
-            plain(step._facts()) for step in split.token_transformers if hasattr(step, "_digest")
-        ],
+        "regions": list(_regions(split)),
         "training_images": _training_images(split.train_images, image_paths),
         "calibration": _calibration(scorer),
     }
@@ -105,6 +103,14 @@ def _embedders(split: SplitPipeline) -> Iterator[Any]:
             yield plain(known)
     for member in getattr(split.scorer, "detectors_", {}).values():
         yield from _embedders(split_pipeline(member))
+
+
+def _regions(split: SplitPipeline) -> Iterator[Any]:
+    """What is looked at, each once, by a union's members too."""
+    found = [step._facts() for step in split.token_transformers if hasattr(step, "_digest")]
+    for member in getattr(split.scorer, "detectors_", {}).values():
+        found += _regions(split_pipeline(member))
+    yield from {facts["sha256"]: plain(facts) for facts in found}.values()
 
 
 def _training_images(known: TrainingImages | None, image_paths: bool) -> dict[str, Any] | None:

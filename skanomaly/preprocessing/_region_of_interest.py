@@ -62,8 +62,8 @@ class RegionOfInterest(PatchMask):
     grids of 14 x 14 and of 20 x 40 patches alike, and needs only to have been drawn on an image of
     the same view. The file is read in `fit` and kept: a fitted model does not depend on it.
 
-    Views of training images, as from `augmentation`, are refused: they are turned, and the region
-    is not.
+    Views of training images, as from `augmentation`, are refused: most are turned, the region is
+    not, and tokens do not tell views that are turned from those that are only darker or brighter.
 
     Examples
     --------
@@ -96,9 +96,9 @@ class RegionOfInterest(PatchMask):
     def _learn(self, tokens: PatchTokens) -> None:
         if tokens.n_views > 1:
             raise ValueError(
-                "RegionOfInterest takes no views of training images: they are turned, and the "
-                "region is not. Leave out the embedder's augmentation, and place RegionOfInterest "
-                "before other steps that mask patches"
+                "RegionOfInterest takes no views of training images: tokens do not tell whether "
+                "views are turned, while the region is not. Set augmentation=None of the embedder, "
+                "and place RegionOfInterest before other steps that mask patches"
             )
         self._region = read_region(self.region, self.size)
         self._digest = self._region.digest()

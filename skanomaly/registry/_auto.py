@@ -14,21 +14,9 @@ def _is_filter_bank(embedder):
     return isinstance(embedder, FilterBankPatches)
 
 
-def _is_plain_vit(embedder):
-    from skanomaly.embedders import DinoV2Patches, TimmPatches
-
-    return (
-        isinstance(embedder, TimmPatches)
-        and not isinstance(embedder, DinoV2Patches)
-        and embedder.model_name.startswith(("vit_", "deit_", "deit3_"))
-    )
-
-
-# The first that fits decides. Chosen by what benchmarks/accuracy.py measures.
-_SCORERS: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (_is_filter_bank, "local"),
-    (_is_plain_vit, "knn"),
-)
+# The first that fits decides. Chosen by what `python -m benchmarks.accuracy` measures: see
+# docs/accuracy.md.
+_SCORERS: tuple[tuple[Callable[[Any], bool], str], ...] = ((_is_filter_bank, "local"),)
 _OTHERS = "knn"
 
 

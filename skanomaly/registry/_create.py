@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._optional import require_optional
+from skanomaly._recipes import value_as_text
 from skanomaly.registry._auto import AUTO
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._steps import (
@@ -83,7 +84,8 @@ def create_model(
     Raises
     ------
     ValueError
-        For an unknown name or parameter; the message names similar ones.
+        For an unknown name or parameter; the message names similar ones. Where two members of a
+        union are the same model.
     TypeError
         When `embedder` or `scorer` is nothing that can serve.
     ImportError
@@ -126,6 +128,7 @@ def create_model(
             )
         steps: list[tuple[str, Any]] = [("", _union_of(name.split("+")))]
         set_params(name, steps, params)
+        _check_members_differ(name, steps[0][1])
         return steps[0][1]
     if entry is None:
         steps = [("emb", as_transformer(backbone(name))), ("", None)]
@@ -162,6 +165,23 @@ def _union_of(names: Sequence[str]) -> ImageUnion:
             )
         members[called] = create_model(name)
     return ImageUnion(list(members.items()))
+
+
+def _check_members_differ(name: str, union: ImageUnion) -> None:
+    """Raise where two names stand for one model, which would only count twice."""
+    recipes: dict[str, Any] = {}
+    for called, member in union.detectors:
+        recipe = {
+            key: type(value) if hasattr(value, "get_params") else value_as_text(value)
+            for key, value in {"": member, **member.get_params()}.items()
+        }
+        for other, known in recipes.items():
+            if recipe == known:
+                raise ValueError(
+                    f"{name}: {other} and {called} are the same model, and a union joins different "
+                    f"ones: leave one out, or set one of them apart, such as {called}__image_size"
+                )
+        recipes[called] = recipe
 
 
 def embedder_of(name: str) -> Any:

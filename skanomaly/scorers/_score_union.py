@@ -13,6 +13,7 @@ from sklearn.utils.validation import has_fit_parameter
 from skanomaly._docstrings import document
 from skanomaly._pipelines import check_patch_scorer
 from skanomaly._sklearn import Interval, StrOptions
+from skanomaly._transductive import check_scores_new_images
 from skanomaly._typing import ArrayLike
 from skanomaly._unions import UnionEstimator
 from skanomaly.core.unions import common_scale
@@ -68,7 +69,9 @@ class ScoreUnion(BasePatchScorer, UnionEstimator):
     that are more usual than the median one. Where the quantiles coincide, the highest held-out
     score is 1; where all held-out scores are the same, they are only shifted, to 0.
 
-    All that is learned, scales and threshold, is learned from held-out scores.
+    All that is learned, scales and threshold, is learned from held-out scores. The two numbers of a
+    scale are those of the held-out scores of all images, so that the `train_scores_` of an image
+    owe to it what its own held-out patches move them; docs/calibration.md says how much that is.
 
     ``ScoreUnion([("prompt", PromptScorer(windows=(2, 3))), ("knn", PatchKNNScorer())])`` is a
     few-shot detector after WinCLIP+ [1]_. The paper searches the neighbours of patches and windows
@@ -215,6 +218,7 @@ class ScoreUnion(BasePatchScorer, UnionEstimator):
     def _check_scorers(self, groups):
         for name, scorer in self._named_members():
             check_patch_scorer(scorer, f"scorer {name!r}")
+            check_scores_new_images(scorer, f"scorer {name!r}")
             if groups and not has_fit_parameter(scorer, "groups"):
                 raise TypeError(
                     f"groups cannot be held out: fit of scorer {name!r}, {type(scorer).__name__}, "

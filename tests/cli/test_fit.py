@@ -349,3 +349,11 @@ def test_a_missing_extra(tmp_path, good):
     )
     assert done.returncode == 1 and done.stdout == ""
     assert 'pip install "skanomaly[torch]"' in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_help_of_scorers_names_where_all_of_them_are_listed():
+    """Not some of them."""
+    shown = " ".join(run("fit", "--help").output.replace("│", " ").split())
+    assert "one that `skanomaly models` lists, or auto" in shown
+    listed = run("models").output
+    assert all(name in listed for name in skanomaly.registry.list_scorers())

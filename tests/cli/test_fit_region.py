@@ -56,6 +56,32 @@ def test_the_working_day_with_a_region(folder, region, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+def test_a_region_of_a_union_is_that_of_each_member(folder, tmp_path):
+    plugin = tmp_path / "small_banks.py"
+    plugin.write_text(
+        "from skanomaly import FilterBankPatches, registry\n"
+        "def small():\n    return FilterBankPatches(image_size=48)\n"
+        "registry.register_embedder('bank_of_region', small, overwrite=True)\n"
+    )
+    model = tmp_path / "model.skan"
+    options = ["--model", "filterbank+bank_of_region", "--plugin", plugin]
+    options += ["--set", "filterbank__image_size=96", "--roi", folder / "mask.png"]
+    run("fit", folder / "good", *options, "-o", model)
+    assert run("info", model).stdout.count("40.0% of the image") == 1
+    bad = [folder / "inside.png", folder / "outside.png"]
+    lines = [json.loads(line) for line in run("score", model, *bad).stdout.splitlines()]
+    assert lines[0]["decision"] == "anomalous" and lines[0]["score"] < 2 * lines[1]["score"]
+    union = load_model(model)
+    for member in union.detectors_.values():
+        assert member.named_steps["roi"].area_ == pytest.approx(0.4)
+        heat_map = anomaly_maps(member, bad[1:])[0]
+        assert heat_map[:, 64:].max() == 0
+    assert "anomalous" in run("explain", model, bad[0]).stdout
+    turned = ["--set", "bank_of_region__augmentation=rotate90"]
+    result = run("fit", folder / "good", *options, *turned, "-o", tmp_path / "no.skan", code=1)
+    assert "bank_of_region learns from other views" in result.stderr
+
+
 def test_what_is_refused_before_any_image_is_read(folder, tmp_path):
     model = tmp_path / "model.skan"
     (tmp_path / "bad.json").write_text("[[0, 0], [1, 0]]")

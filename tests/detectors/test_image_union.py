@@ -191,6 +191,31 @@ def test_real_images_and_weights_in_plain_loops(shared):
     assert [heat.shape for heat in found.score_maps(images)] == [(512, 384)] * 2
 
 
+@pytest.mark.parametrize("combination", ["mean", "max"])
+def test_held_out_scores_are_those_of_a_union_that_has_not_seen_the_image(made, combination):
+    """But for the scale, into which the image's own held-out patch scores enter too."""
+    images = list(made.images[: N_GOOD + 4])  # all good
+    tried = range(0, len(images), 3)
+    pair = [
+        ("fine", fine(PatchKNNScorer(metric="euclidean"))),
+        ("coarse", make_pipeline(FilterBankPatches(image_size=32), PatchKNNScorer(2))),
+    ]
+    found = ImageUnion(pair, combination=combination).fit(images)
+    usual = found.train_scores_.std()
+    for i in tried:
+        others = images[:i] + images[i + 1 :]
+        refit = ImageUnion(pair, combination=combination).fit(others)
+        (without,) = refit.score_samples([images[i]])
+        assert abs(found.train_scores_[i] - without) < 0.3 * usual
+        for called, member in refit.detectors_.items():  # each member's own is the same
+            (score,) = member.score_samples([images[i]])
+            train_scores = found.detectors_[called][-1].train_scores_
+            assert score == pytest.approx(train_scores[i], rel=1e-6)
+    # Patches that have seen their image would be at no distance, which is far more than that.
+    seen = -(0 - found.location_) / found.scale_
+    assert seen.min() - found.train_scores_.max() > usual
+
+
 @each_union
 def test_training_images_get_their_held_out_scores(fitted, good, name):
     found = fitted[name]

@@ -177,6 +177,7 @@ def test_models_are_joined_by_their_names():
         ("filterbank+filterbnk", {}, "no model .*'filterbnk'.*did you mean 'filterbank'"),
         ("filterbank+", {}, "lacks a name"),
         ("filterbank+filterbank", {}, "has 'filterbank' twice"),
+        ("filterbank+vision_filterbank", {}, "filterbank and vision_filterbank are the same model"),
         ("filterbank+vision_padim", {"scorer": "knn"}, "takes neither embedder nor scorer"),
         ("filterbank+vision_padim", {"imag_size": 3}, "did you mean 'image_size'"),
         ("filterbank+vision_padim", {"filterbank__weights": "x"}, "no parameter"),
@@ -188,6 +189,11 @@ def test_names_that_cannot_be_joined(name, options, message):
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=message):
         create_model(name, **options)
+
+
+def test_two_names_of_one_model_may_be_set_apart():
+    made = create_model("filterbank+vision_filterbank", vision_filterbank__image_size=128)
+    assert [member["emb"].image_size for _, member in made.detectors] == [256, 128]
 
 
 def test_weights_of_a_union_are_those_of_its_members(monkeypatch, tmp_path):

@@ -47,6 +47,30 @@ def _scaled(scorer, good, X):
 
 
 @pytest.mark.parametrize("combination", ["mean", "max"])
+@pytest.mark.parametrize("aggregation", ["topk_mean", "members"])
+def test_held_out_scores_are_those_of_a_union_without_the_image(combination, aggregation):
+    """But for the scale, into which the image's own held-out patch scores enter too."""
+    good = _tokens(20, grid=(8, 8))
+    union = ScoreUnion(
+        [("near", KNN), ("far", PatchKNNScorer(3, metric="euclidean"))],
+        combination=combination,
+        aggregation=aggregation,
+    )
+    fitted = clone(union).fit(good)
+    usual = fitted.train_scores_.std()
+    for i in range(20):
+        refit = clone(union).fit(np.delete(good, i, axis=0))
+        (without,) = refit.score_samples(good[i : i + 1])
+        assert abs(fitted.train_scores_[i] - without) < 0.3 * usual
+        for name, scorer in refit.scorers_.items():  # each scorer's own is the same
+            (score,) = scorer.score_samples(good[i : i + 1])
+            assert score == pytest.approx(fitted.scorers_[name].train_scores_[i], rel=1e-6)
+    # Patches that have seen their image would be at no distance, which is far more than that.
+    seen = -(0 - fitted.location_) / fitted.scale_
+    assert seen.min() - fitted.train_scores_.max() > usual
+
+
+@pytest.mark.parametrize("combination", ["mean", "max"])
 def test_combination_on_a_common_scale(combination):
     good = _tokens(30)
     X = np.concatenate([_tokens(4, seed=1), good[:3]])  # training images, held out, among them
