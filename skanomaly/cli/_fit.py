@@ -145,8 +145,11 @@ def fit(
             "seconds": fit_seconds,
         }
         give_summary(summary, lambda: print(_as_text(summary), flush=True), json_file)
+        named = [f" --trust {name}" for name in skanomaly.model_manifest(output)["trusted"]]
         print(
-            printable(f"Next: skanomaly score {_quoted(output)} path/to/new/images"),
+            printable(
+                f"Next: skanomaly score {_quoted(output)} path/to/new/images{''.join(named)}"
+            ),
             file=sys.stderr,
         )
 

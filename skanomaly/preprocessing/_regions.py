@@ -49,6 +49,10 @@ def read_region(region: Any, size: Sequence[float] | None = None) -> Region:
         region, size = _of_file(path, size)
     if isinstance(region, np.ndarray) and region.dtype == bool and region.ndim == 2:
         return _of_mask(region, "region", size)
+    if isinstance(region, np.ndarray) and region.ndim == 2 and region.shape[1] != 2:
+        raise ValueError(
+            f"region is an array of {region.dtype}: a mask must be of bool, such as region > 0"
+        )
     return Region(polygons=_polygons(region, _size(size, source), source))
 
 
