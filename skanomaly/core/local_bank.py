@@ -238,7 +238,8 @@ def fit_local_bank(
     seen = np.flatnonzero(valid[rows].any(axis=1))  # images that are held out are masked
     rows = rows[seen]
     dim = values.shape[1]
-    centre, scale = np.zeros(dim), np.ones(dim)
+    centre: FloatArray = np.zeros(dim)
+    scale: FloatArray = np.ones(dim)
     if not unit_length:
         centre, scale, _ = standardisation(values, valid)
     tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)

@@ -158,7 +158,7 @@ def nearest(
         order = order[found[order] < best[rows[part][order]]]
         nearer = rows[part][order]
         best[nearer], nearest[nearer] = found[order], near.patches(columns[part][order])
-    for k in np.flatnonzero(np.isinf(lower[queries, first])):
+    for k in np.flatnonzero(np.isinf(lower[queries, first])).tolist():
         images = None if allowed is None else allowed[k]
         best[k], nearest[k] = nearest_beyond(near, place, x[k], k, images, loss)
     return best, x - nearest
