@@ -59,21 +59,28 @@ def contenders(vit, cache):
         for side in (224, 448):
             for scorer in ("knn", "local"):
                 models[f"ViT-Tiny {side} px, block 3, {scorer}"] = of_vit(vit, side, 3, scorer)
+            models[f"ViT-Tiny {side} px, block 3, shared metric"] = of_vit(
+                vit, side, 3, "local", whitening="shared"
+            )
         models["ViT-Tiny 224 px, last block, knn"] = of_vit(vit, 224, -1, "knn")
         small = {"image_size": 224, "layers": 3, "weights": vit, "resize": "squash"}
         for name in ("vision_patchcore", "vision_padim", "vision_rad", "vision_anomalydino"):
             embedder = TimmPatches("vit_tiny_patch16_224")
-            turned = {"augmentation": "rotate45"} if name == "vision_anomalydino" else {}
+            special = {
+                "vision_anomalydino": {"augmentation": "rotate45"},
+                "vision_rad": {"class_token": True, "parts": 2},
+            }
             models[f"{name} with ViT-Tiny"] = create_model(
-                name, embedder=embedder, **small, **turned
+                name, embedder=embedder, **small, **special.get(name, {})
             )
         models["vision_subspacead with ViT-Tiny"] = create_model(
             "vision_subspacead",
             embedder=TimmPatches("vit_tiny_patch16_224", fusion="mean"),
             **{**small, "layers": (3, 4, 5)},
         )
-        models["ViT-Tiny 224 px knn + 448 px local"] = ImageUnion(
-            [("small", of_vit(vit, 224, 3, "knn")), ("large", of_vit(vit, 448, 3, "local"))]
+        large = of_vit(vit, 448, (2, 3), "local", whitening="shared")
+        models["ViT-Tiny 224 px knn + 448 px shared metric"] = ImageUnion(
+            [("small", of_vit(vit, 224, 3, "knn", topk=0.02)), ("large", large)]
         )
         models["filter bank + ViT-Tiny 448 px knn"] = ImageUnion(
             [("filterbank", create_model("vision_filterbank")), ("vit", of_vit(vit, 448, 3, "knn"))]
@@ -87,11 +94,10 @@ def contenders(vit, cache):
     return models
 
 
-def of_vit(vit, side, layer, scorer):
-    """A detector of one block of ViT-Tiny."""
-    return create_model(
-        "vit_tiny_patch16_224", weights=vit, scorer=scorer, image_size=side, layers=layer
-    )
+def of_vit(vit, side, layers, scorer, **params):
+    """A detector of blocks of ViT-Tiny."""
+    backbone = {"weights": vit, "image_size": side, "layers": layers}
+    return create_model("vit_tiny_patch16_224", scorer=scorer, **backbone, **params)
 
 
 def data_sets(root, names, n_surfaces, folder):

@@ -78,8 +78,9 @@ class LocalKNNScorer(CrossFittedScorer):
     regularization : float, default=0.02
         Added to the diagonal, in units of the variance of each component over all patches.
     prior : float, default=30.0
-        Of so many images the covariances count as much as the spread of each component over all
-        patches, of fewer less: ``(prior / n_images) ** 2`` is added to the diagonal too.
+        Up to so many images the spread of each component over all patches counts as much as
+        covariances, of more images less: ``min(1, prior / n_images) ** 2`` is added to the
+        diagonal.
     topk : float or int, default=0.005
         For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
         scores.
@@ -105,9 +106,9 @@ class LocalKNNScorer(CrossFittedScorer):
     -----
     The score of a token x at place p is the least ``sqrt((x - b)' C^-1 (x - b))`` over the normal
     tokens b around p, in units of standardised components. Of N images ``C = (1 - shrinkage) own +
-    shrinkage pooled + (regularization + (prior / N)^2) I``, where `own` is the covariance of the
-    normal tokens at p, and `pooled` the mean of these over all places. A component that is constant
-    in all training images has the mean variance of the others. Of `few` images or fewer it is the
+    shrinkage pooled + (regularization + min(1, prior / N)^2) I``, where `own` is the covariance of
+    the normal tokens at p, and `pooled` the mean of these over all places. A component that is
+    constant in all training images has the mean variance of the others. Of `few` images or fewer it is the
     Euclidean distance of ``x / |x|`` and ``b / |b|``, in a wider window.
 
     Held-out scores are in closed form: an image, or a group with all its views, that is left out
@@ -220,7 +221,7 @@ class LocalKNNScorer(CrossFittedScorer):
             radius=max(self.radius, _WIDE) if few and len(grid) == 2 else self.radius,
             whitening=None if few else self.whitening,
             shrinkage=self.shrinkage,
-            ridge=self.regularization + (self.prior / tokens.n_images) ** 2,
+            ridge=self.regularization + min(1.0, self.prior / tokens.n_images) ** 2,
             unit_length=few,
             n_kept=n_kept if self.coreset is not None else None,
         )

@@ -265,7 +265,9 @@ def test_a_conversion_of_windows_that_deviates_is_refused(zoo):
         maps = network.forward(network.model, x)
         return [maps[0], -maps[1], maps[2]]
 
-    with pytest.raises(RuntimeError, match="skanomaly-vit, .* deviates from torch at its windows"):
+    with pytest.raises(
+        RuntimeError, match="skanomaly-vit, .* deviates from torch at its image or windows"
+    ):
         conversion.check_conversion(wrong, network, (1, 3, 64, 64), "onnx", "float32")
 
 

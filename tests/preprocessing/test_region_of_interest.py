@@ -142,7 +142,7 @@ def test_the_file_is_read_once_and_kept(tmp_path):
     [
         (np.zeros((4, 4), dtype=bool), None, "region is empty"),
         (np.ones((4, 4), dtype=bool), (4, 4), "is for polygons"),
-        (np.ones((4, 4), dtype=np.uint8), None, "polygon 0 must be a list of at least three"),
+        (np.ones((4, 4), dtype=np.uint8), None, "array of uint8: a mask must be of bool"),
         (LEFT[:2], None, "polygon 0 must be a list of at least three"),
         ([LEFT, [(0, 0), (1, 1), (0.5, 0.5, 0.5)]], None, "region must be the path of a mask"),
         ([(0, 0), (30, 0), (30, 30)], None, "give size="),
