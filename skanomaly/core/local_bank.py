@@ -245,7 +245,7 @@ def fit_local_bank(
     tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)
     is_valid = valid[rows.T]
     for place in range(n_places):
-        x = (values[rows[:, place]] - centre) / scale
+        x: FloatArray = (values[rows[:, place]] - centre) / scale
         if unit_length:
             x = of_unit_length(np.where(is_valid[place, :, None], x, 0))
         tokens[place] = np.where(is_valid[place, :, None], x, 0)

@@ -108,8 +108,8 @@ class LocalKNNScorer(CrossFittedScorer):
     tokens b around p, in units of standardised components. Of N images ``C = (1 - shrinkage) own +
     shrinkage pooled + (regularization + min(1, prior / N)^2) I``, where `own` is the covariance of
     the normal tokens at p, and `pooled` the mean of these over all places. A component that is
-    constant in all training images has the mean variance of the others. Of `few` images or fewer it is the
-    Euclidean distance of ``x / |x|`` and ``b / |b|``, in a wider window.
+    constant in all training images has the mean variance of the others. Of `few` images or fewer
+    it is the Euclidean distance of ``x / |x|`` and ``b / |b|``, in a wider window.
 
     Held-out scores are in closed form: an image, or a group with all its views, that is left out
     takes a few rows out of a covariance, which changes its inverse by a product with these rows,
