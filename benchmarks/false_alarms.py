@@ -1,6 +1,6 @@
 """Share of good images that are flagged, at nominal rates, over random splits of data sets.
 
-python benchmarks/false_alarms.py path/to/data --seeds 20
+python -m benchmarks.false_alarms path/to/data --seeds 20
 
 The good images of each category, of train and test, are split at random: a model is fitted to some,
 and the others are scored. Splits share images, so that the interval beside each share is that of a
