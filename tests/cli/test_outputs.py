@@ -591,7 +591,8 @@ def test_options_are_named_as_they_were_typed(mvtec, options, expected):
     assert result.exit_code == (1 if "--set" in options else 2) and expected in message
     assert "resize" not in result.stderr
     if "--set" in options:
-        takers = "vision_patchcore" if "layers" in options[1] else "--scorer knn, retrieval and --model"
+        scorers = "--scorer knn, retrieval and --model"
+        takers = "vision_patchcore" if "layers" in options[1] else scorers
         assert takers in result.stderr and "have it" in result.stderr
 
 
