@@ -54,7 +54,7 @@ def make_scorer(n_images):
     groups = np.arange(n_images)
     scorer._model = replace(
         scorer._model,
-        index=index,
+        banks=(replace(scorer._model.banks[0], index=index),),
         group_of_row=np.repeat(groups, _GRID * _GRID),
         group_of_image=groups,
     )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._optional import require_optional
-from skanomaly._recipes import value_as_text
 from skanomaly.registry._auto import AUTO
 from skanomaly.registry._backbones import backbone
 from skanomaly.registry._steps import (
@@ -169,6 +168,8 @@ def _union_of(names: Sequence[str]) -> ImageUnion:
 
 def _check_members_differ(name: str, union: ImageUnion) -> None:
     """Raise where two names stand for one model, which would only count twice."""
+    from skanomaly._recipes import value_as_text  # NumPy is not needed to list models
+
     recipes: dict[str, Any] = {}
     for called, member in union.detectors:
         recipe = {
