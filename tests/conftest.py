@@ -74,6 +74,18 @@ def pytest_collection_modifyitems(items):
                     item.add_marker(pytest.mark.skip(reason=f"needs {library}"))
 
 
+@pytest.fixture(autouse=True)
+def registered_names():
+    """What a test registers is known to no other test, nor to an example."""
+    from skanomaly.registry._table import EMBEDDERS, SCORERS
+
+    before = [(table, dict(table)) for table in (SCORERS, EMBEDDERS)]
+    yield
+    for table, names in before:
+        table.clear()
+        table.update(names)
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Folder of real images and weights that lies beside the project."""
