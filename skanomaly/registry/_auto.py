@@ -1,23 +1,10 @@
-"""Which scorer an embedder gets where nobody asks for one, as data."""
+"""Which scorer an embedder gets where nobody asks for one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 AUTO = "auto"
-
-
-def _is_filter_bank(embedder):
-    from skanomaly.embedders import FilterBankPatches
-
-    return isinstance(embedder, FilterBankPatches)
-
-
-# The first that fits decides. Chosen by what `python -m benchmarks.accuracy` measures: see
-# docs/accuracy.md.
-_SCORERS: tuple[tuple[Callable[[Any], bool], str], ...] = ((_is_filter_bank, "local"),)
-_OTHERS = "knn"
 
 
 def scorer_for(embedder: Any) -> str:
@@ -39,4 +26,7 @@ def scorer_for(embedder: Any) -> str:
     >>> scorer_for(FilterBankPatches())
     'local'
     """
-    return next((scorer for fits, scorer in _SCORERS if fits(embedder)), _OTHERS)
+    from skanomaly.embedders import FilterBankPatches
+
+    # By what `python -m benchmarks.accuracy` measures: see docs/accuracy.md.
+    return "local" if isinstance(embedder, FilterBankPatches) else "knn"
