@@ -78,9 +78,11 @@ def contenders(vit, cache):
             embedder=TimmPatches("vit_tiny_patch16_224", fusion="mean"),
             **{**small, "layers": (3, 4, 5)},
         )
-        large = of_vit(vit, 448, (2, 3), "local", whitening="shared")
-        models["ViT-Tiny 224 px knn + 448 px shared metric"] = ImageUnion(
-            [("small", of_vit(vit, 224, 3, "knn", topk=0.02)), ("large", large)]
+        directions = {"whitening": "shared", "unit_length": True, "n_components": 64}
+        large = of_vit(vit, 448, 3, "local", regularization=0.1, **directions)
+        models["ViT-Tiny 448 px, block 3, 64 components"] = large
+        models["ViT-Tiny 224 px knn + 448 px 64 components"] = ImageUnion(
+            [("small", of_vit(vit, 224, 3, "knn")), ("large", large)]
         )
         models["filter bank + ViT-Tiny 448 px knn"] = ImageUnion(
             [("filterbank", create_model("vision_filterbank")), ("vit", of_vit(vit, 448, 3, "knn"))]

@@ -11,8 +11,8 @@ from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.coreset import greedy_k_center
 from skanomaly.core.local_metric import Metric, Whitening
 from skanomaly.core.local_places import window, window_pairs
-from skanomaly.core.products import product, squared_norms
-from skanomaly.core.standardisation import standardisation
+from skanomaly.core.local_units import Units, component_units, direction_alone, standard_units
+from skanomaly.core.products import product
 
 EPS32 = float(np.finfo(np.float32).eps)
 
@@ -28,12 +28,12 @@ class LocalBank:
     radius : int
         Rows and columns around a place in which patches are compared with those of the place.
     tokens : ndarray of shape (n_places, n, dim), float32
-        Standardised, or of unit length where `unit_length`; 0 for masked ones.
+        In the units of the bank; 0 for masked ones.
     valid : ndarray of shape (n_places, n), bool
     sources : ndarray of shape (n_places, n) or (1, n), int
         Number of the training image, or view of one, from which each patch comes.
-    centre, scale : ndarray of shape (dim,), float64
-        By which tokens are standardised; 0 and 1 where they are of unit length.
+    units : Units
+        In which tokens are kept and compared.
     means : ndarray of shape (n_places, dim), float32
         Of the training tokens of each place.
     factors : ndarray of shape (n_places, dim, dim) or (1, dim, dim), float32
@@ -46,8 +46,6 @@ class LocalBank:
     longest : float
         Length of the longest of `tokens`.
     metric : Metric
-    unit_length : bool
-        Whether tokens count by their direction alone.
     """
 
     grid: tuple[int, int]
@@ -55,28 +53,12 @@ class LocalBank:
     tokens: FloatArray
     valid: NDArray[np.bool_]
     sources: IntArray
-    centre: FloatArray
-    scale: FloatArray
+    units: Units
     means: FloatArray
     factors: FloatArray
     norms: FloatArray
     longest: float
     metric: Metric
-    unit_length: bool
-
-    def standardised(self, tokens: FloatArray) -> FloatArray:
-        """Tokens in the units of the bank, float64.
-
-        Parameters
-        ----------
-        tokens : ndarray of shape (n, dim)
-
-        Returns
-        -------
-        ndarray of shape (n, dim), float64
-        """
-        x = (tokens - self.centre) / self.scale
-        return of_unit_length(x) if self.unit_length else x
 
     def factor(self, place: int) -> FloatArray:
         """The metric of a place.
@@ -204,6 +186,8 @@ def fit_local_bank(
     shrinkage: float,
     ridge: float,
     unit_length: bool = False,
+    standardise: bool = True,
+    n_components: int | None = None,
     n_kept: int | None = None,
 ) -> LocalBank:
     """Sort the patches of normal images by their place, and learn the metric of each place.
@@ -226,7 +210,12 @@ def fit_local_bank(
     ridge : float
         More than 0: what is added to the diagonal of covariances.
     unit_length : bool, default=False
-        Whether tokens are divided by their length, in place of being standardised.
+        Whether tokens are divided by their length first.
+    standardise : bool, default=True
+        False for tokens of unit length as they are.
+    n_components : int or None, default=None
+        With ``whitening="shared"``: of how many principal components within places tokens are made;
+        None for all components.
     n_kept : int or None, default=None
         Patches of each place to keep, chosen by greedy k-center; None for all.
 
@@ -238,17 +227,18 @@ def fit_local_bank(
     seen = np.flatnonzero(valid[rows].any(axis=1))  # images that are held out are masked
     rows = rows[seen]
     dim = values.shape[1]
-    centre: FloatArray = np.zeros(dim)
-    scale: FloatArray = np.ones(dim)
-    if not unit_length:
-        centre, scale, _ = standardisation(values, valid)
+    if n_components is not None:  # whitened by the projection
+        units = component_units(
+            values, valid, rows, n_components=n_components, ridge=ridge, unit_length=unit_length
+        )
+        whitening, dim = None, n_components
+    else:
+        units = standard_units(values, valid, unit_length) if standardise else direction_alone(dim)
     tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)
     is_valid = valid[rows.T]
     for place in range(n_places):
-        x: FloatArray = (values[rows[:, place]] - centre) / scale
-        if unit_length:
-            x = of_unit_length(np.where(is_valid[place, :, None], x, 0))
-        tokens[place] = np.where(is_valid[place, :, None], x, 0)
+        here = is_valid[place, :, None]
+        tokens[place] = np.where(here, units.of(np.where(here, values[rows[:, place]], 0)), 0)
     counts = is_valid.sum(axis=1)
     means = np.empty((n_places, dim), dtype=np.float32)
     pooled = np.zeros((dim, dim))
@@ -279,14 +269,12 @@ def fit_local_bank(
         tokens=tokens,
         valid=is_valid,
         sources=sources,
-        centre=centre,
-        scale=scale,
+        units=units,
         means=means,
         factors=factors,
         norms=np.empty(0, dtype=np.float32),
         longest=float(np.sqrt(max(squared))),
         metric=metric,
-        unit_length=unit_length,
     )
     if not local:
         of_places = [
@@ -300,29 +288,6 @@ def fit_local_bank(
         of_place = bank.window_norms(place, bank.factor(place))
         norms[turned[start:stop]] = of_place.reshape(stop - start, -1)
     return replace(bank, norms=norms)
-
-
-def of_unit_length(x: FloatArray) -> FloatArray:
-    """Rows divided by their lengths; zeros stay.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n, dim)
-
-    Returns
-    -------
-    ndarray of shape (n, dim), float64
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skanomaly.core.local_bank import of_unit_length
-    >>> of_unit_length(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[0.6, 0.8],
-           [0. , 0. ]])
-    """
-    length = np.sqrt(squared_norms(x))[:, None]
-    return x / np.where(length > 0, length, 1)
 
 
 def _scatter(x, valid, mean):

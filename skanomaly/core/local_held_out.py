@@ -158,7 +158,7 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
     times the inverse covariance.
     """
     out = np.full((len(images), len(bank.tokens)), np.nan)
-    slopes = np.zeros((*out.shape, len(bank.scale)))
+    slopes = np.zeros((*out.shape, bank.units.dim))
     shares = np.zeros(out.shape)
     allowed = groups != groups[images][:, None]
     for place, valid in enumerate(bank.valid):
@@ -184,7 +184,9 @@ def held_out_distances(bank: LocalBank, images: IntArray, groups: IntArray) -> F
                 shares[part, place] = share
     for group, pooled, spread in changes_without(bank, groups, np.unique(groups[images])):
         for k in np.flatnonzero(groups[images] == group):
-            lost = bank.metric.ridge * (np.square(slopes[k]) @ spread)
+            lost = np.zeros(len(slopes[k]))
+            if bank.units.is_standardised:
+                lost += bank.metric.ridge * (np.square(slopes[k]) @ spread)
             if bank.metric.whitening is not None:
                 along = np.einsum("pd,pd->p", product(slopes[k], pooled), slopes[k])
                 lost += (1 - shares[k]) * along
@@ -220,7 +222,7 @@ def nearest_patches(
         In the metric without the group, where the bank has all patches.
     """
     loss, near = None, window_of(bank, place, bank.norms_of(place), bank.factor(place))
-    x = bank.standardised(token)
+    x = bank.units.of(token)
     usable = np.concatenate([bank.valid[run] for run in near.runs])
     if allowed is not None:
         usable = usable & np.concatenate([allowed[run] for run in near.runs])

@@ -44,7 +44,7 @@ def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> Fl
     numbers = np.cumsum(np.diff(starts)[places[order]] * (n + dim))
     for rows in np.split(order, np.flatnonzero(np.diff(numbers // _NUMBERS)) + 1):
         if len(rows):
-            out[rows] = _squared_distances(bank, bank.standardised(tokens[rows]), places[rows])
+            out[rows] = _squared_distances(bank, bank.units.of(tokens[rows]), places[rows])
     return np.sqrt(out)
 
 

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
 
 from skanomaly._docstrings import document
-from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, RealNotInt, StrOptions
-from skanomaly._typing import IntArray
 from skanomaly.core.coreset import coreset_size
 from skanomaly.core.explanations import NeighborPatch, PatchExplanation, grid_sides
-from skanomaly.core.local_bank import LocalBank, fit_local_bank
+from skanomaly.core.local_bank import fit_local_bank
 from skanomaly.core.local_held_out import (
     dominant_groups,
     held_out_distances,
     nearest_patches,
 )
-from skanomaly.core.local_places import nearest_places, reference_grid
+from skanomaly.core.local_places import nearest_places
 from skanomaly.core.local_search import local_distances
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import LEFT_OUT
+from skanomaly.scorers._local_model import LocalModel, places_of, reference_of, rows_of_places
 from skanomaly.scorers._training_images import calibration_images
 
 _WIDE = 12  # rows and columns around a place, where there are few images
-
-
-@dataclass(frozen=True)
-class _LocalModel:
-    """Patches of normal images by their place.
-
-    Attributes
-    ----------
-    bank : LocalBank
-    grid : tuple of int
-        Of the training images, or the one to which theirs are brought; ``(patches,)`` where they
-        have none.
-    group_of_image : ndarray of shape (n_images,), int
-        Number of the group of each training image.
-    n_views : int
-        Images of the bank for each training image.
-    sides : ndarray of shape (n_images, 2), int
-        Rows and columns of each training image's patches.
-    """
-
-    bank: LocalBank
-    grid: tuple
-    group_of_image: IntArray
-    n_views: int
-    sides: IntArray
 
 
 @document(SCORER_DOCS)
@@ -81,6 +54,12 @@ class LocalKNNScorer(CrossFittedScorer):
         Up to so many images the spread of each component over all patches counts as much as
         covariances, of more images less: ``min(1, prior / n_images) ** 2`` is added to the
         diagonal.
+    unit_length : bool, default=False
+        Whether a token counts by its direction alone, as the tokens of transformers should: it is
+        divided by its length first.
+    n_components : int or None, default=None
+        For ``whitening="shared"``: so many principal components of the tokens within their places
+        are compared, and nothing else of them; None for all that tokens have.
     topk : float or int, default=0.005
         For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
         scores.
@@ -111,14 +90,18 @@ class LocalKNNScorer(CrossFittedScorer):
     constant in all training images has the mean variance of the others. Of `few` images or fewer
     it is the Euclidean distance of ``x / |x|`` and ``b / |b|``, in a wider window.
 
+    With `n_components` tokens are not standardised: C has the directions of greatest variance
+    within places alone, and what is added to the diagonal counts in units of the mean variance of
+    all directions within places.
+
     Held-out scores are in closed form: an image, or a group with all its views, that is left out
     takes a few rows out of a covariance, which changes its inverse by a product with these rows,
     exactly; what the group has in the pooled covariance and in the standardisation is left out to
     first order. They agree with a refit without the image within 0.1%% in the median; `N` stays the
     number of all images. A group that has more than a fifth of the tokens or of a component's
     variance is left out by a fit without it. Of 10 groups or fewer, of `few` images or fewer, with
-    more than 10 such groups, and with a coreset, models are fitted without each group, or by 10
-    folds.
+    more than 10 such groups, with `n_components` and with a coreset, models are fitted without
+    each group, or by 10 folds.
 
     Images of one grid have a place for each patch. In images of other grids a patch has the place
     at which its centre lies; training images of several grids share one of the most rows and
@@ -163,6 +146,8 @@ class LocalKNNScorer(CrossFittedScorer):
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
         "regularization": [Interval(Real, 0, 1e6, closed="right")],
         "prior": [Interval(Real, 0, 1e6, closed="both")],
+        "unit_length": ["boolean"],
+        "n_components": [None, Interval(Integral, 1, None, closed="left")],
         "few": [Interval(Integral, 0, None, closed="left")],
         "coreset": [
             None,
@@ -182,6 +167,8 @@ class LocalKNNScorer(CrossFittedScorer):
         shrinkage: float = 0.1,
         regularization: float = 0.02,
         prior: float = 30.0,
+        unit_length: bool = False,
+        n_components: int | None = None,
         topk: float = 0.005,
         aggregation: str | float = "topk_mean",
         contamination: float = 0.1,
@@ -193,13 +180,15 @@ class LocalKNNScorer(CrossFittedScorer):
         self.shrinkage = shrinkage
         self.regularization = regularization
         self.prior = prior
+        self.unit_length = unit_length
+        self.n_components = n_components
         self.topk = topk
         self.aggregation = aggregation
         self.contamination = contamination
         self.few = few
         self.coreset = coreset
 
-    def _fit_model(self, tokens: PatchTokens) -> _LocalModel:
+    def _fit_model(self, tokens: PatchTokens) -> LocalModel:
         return self._fit_bank(tokens, None)
 
     def _fit_held_out_model(self, tokens):
@@ -207,7 +196,12 @@ class LocalKNNScorer(CrossFittedScorer):
         return self._fit_bank(tokens, self._model.bank.tokens.shape[1])
 
     def _fit_bank(self, tokens, n_kept):
-        grid = self._reference(tokens)
+        if self.n_components is not None and self.whitening != "shared":
+            raise ValueError(
+                f"n_components={self.n_components} needs whitening='shared', got whitening="
+                f"{self.whitening!r}"
+            )
+        grid = reference_of(tokens, self.radius)
         sides = grid if len(grid) == 2 else (1, grid[0])
         if self.coreset is not None and n_kept is None:
             n_kept = coreset_size(self.coreset, tokens.n_images * tokens.n_views)
@@ -216,40 +210,24 @@ class LocalKNNScorer(CrossFittedScorer):
         bank = fit_local_bank(
             tokens.values,
             tokens.valid,
-            _rows_of_places(tokens, sides),
+            rows_of_places(tokens, sides),
             sides,
             radius=max(self.radius, _WIDE) if few and len(grid) == 2 else self.radius,
             whitening=None if few else self.whitening,
             shrinkage=self.shrinkage,
             ridge=self.regularization + min(1.0, self.prior / tokens.n_images) ** 2,
-            unit_length=few,
+            unit_length=few or self.unit_length,
+            standardise=not few,
+            n_components=None if few else self.n_components,
             n_kept=n_kept if self.coreset is not None else None,
         )
-        return _LocalModel(
+        return LocalModel(
             bank, grid, tokens.group_of_image, tokens.n_views, grid_sides(tokens.grids)
         )
 
-    def _reference(self, tokens):
-        """The grid of places, for training images of one grid or several."""
-        grids = {grid or (1,) for grid in tokens.grids}
-        if all(len(grid) == 2 for grid in grids):
-            return reference_grid(sorted(grids))
-        if len(grids) > 1:
-            raise ValueError(
-                f"places need tokens of shape (grid_h, grid_w, dim), or one number of patches "
-                f"without a grid, got images of the grids {sorted(grids)}"
-            )
-        (grid,) = grids
-        if grid != (1,) and self.radius > 0:
-            raise ValueError(
-                f"radius={self.radius} needs the grid of the images: tokens of shape (n_images, "
-                f"grid_h, grid_w, dim), got {grid[0]} patches an image; or take radius=0"
-            )
-        return grid
-
     def _score_model(self, model, tokens, known):
         scores = np.zeros(len(tokens.values))
-        places = self._places(model, tokens)
+        places = places_of(model, tokens)
         new = np.flatnonzero(tokens.valid & (known < 0)[tokens.image_of_row()])
         if new.size:
             scores[new] = local_distances(model.bank, tokens.values[new], places[new])
@@ -262,8 +240,8 @@ class LocalKNNScorer(CrossFittedScorer):
 
     def _held_out(self, tokens):
         # Of few images, what is pooled over all places shows each of them: it is learned anew.
-        few = self._model.bank.unit_length or tokens.n_groups <= self._n_folds
-        if self.coreset is not None or few:
+        few = tokens.n_images <= self.few or tokens.n_groups <= self._n_folds
+        if self.coreset is not None or few or self.n_components is not None:
             return super()._held_out(tokens)
         images = calibration_images(tokens)
         base = tokens.select_view(0).select(images)
@@ -294,7 +272,7 @@ class LocalKNNScorer(CrossFittedScorer):
 
     def _explain_row(self, tokens, row, n_neighbors):
         model, known = self._model, int(self._fingerprints.match(tokens)[0])
-        place, allowed = int(self._places(model, tokens)[row]), None
+        place, allowed = int(places_of(model, tokens)[row]), None
         sources = model.bank.sources
         if known >= 0:
             of_patch = model.group_of_image[sources // model.n_views]
@@ -316,33 +294,3 @@ class LocalKNNScorer(CrossFittedScorer):
             found.append(NeighborPatch(name, view, *divmod(patch, grid[1]), grid, distance))
         note = LEFT_OUT if known >= 0 else ""
         return PatchExplanation("neighbors", neighbors=tuple(found), note=note)
-
-    def _places(self, model, tokens):
-        """The place of each row of tokens."""
-        places = {grid: self._places_of_grid(model, grid, tokens) for grid in set(tokens.grids)}
-        return np.concatenate([places[grid] for grid in tokens.grids])
-
-    def _places_of_grid(self, model, grid, tokens):
-        n_places = len(model.bank.tokens)
-        if len(grid) == 2 and len(model.grid) == 2:
-            return nearest_places(grid, model.grid)
-        if int(np.prod(grid)) == n_places and (len(grid) < 2 or n_places == 1):
-            return np.arange(n_places)
-        raise of_an_image(
-            ValueError(
-                f"image {tokens.first + tokens.grids.index(grid)} has the grid {grid}, the "
-                f"training images had {model.grid}: places are compared between grids of rows "
-                "and columns, or of the same number of patches"
-            )
-        )
-
-
-def _rows_of_places(tokens, sides):
-    """Where the patch of each image, or view of one, is that lies at each place."""
-    rows = []
-    for i, grid in enumerate(tokens.grids):
-        own = grid if len(grid) == 2 else (1, int(np.prod(grid)))
-        patches, n_patches = nearest_places(sides, own), own[0] * own[1]
-        first = tokens.offsets[i] + n_patches * np.arange(tokens.n_views)
-        rows.append(first[:, None] + patches)
-    return np.concatenate(rows)

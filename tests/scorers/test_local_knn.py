@@ -102,6 +102,26 @@ def test_nearly_singular_covariances():
         scorer.fit(train)
 
 
+def test_components_that_cannot_be():
+    with pytest.raises(ValueError, match="needs whitening='shared'"):
+        LocalKNNScorer(n_components=2).fit(images(20))
+    few = LocalKNNScorer(whitening="shared", n_components=DIM + 1)
+    with pytest.raises(ValueError, match="more than the 5 components"):
+        few.fit(images(20))
+    with pytest.raises(ValueError, match="do not vary within their places"):
+        LocalKNNScorer(whitening="shared", n_components=2).fit(images(1).repeat(20, axis=0))
+
+
+def test_what_lies_along_no_component_does_not_count():
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(30, 3, 3, 1)) * np.r_[1.0, 2.0, 0, 0, 0]
+    train = train + 1e-3 * rng.normal(size=train.shape)
+    scorer = LocalKNNScorer(whitening="shared", n_components=1, prior=0).fit(train)
+    across, along = np.r_[40.0, -20.0, 0, 0, 0], np.r_[20.0, 40.0, 0, 0, 0]
+    assert scorer.score_patches(train[:1] + across).max() < 0.05
+    assert scorer.score_patches(train[:1] + along).min() > 10
+
+
 def test_more_images_than_are_calibrated_on(monkeypatch):
     monkeypatch.setattr(_training_images, "MAX_CALIBRATION_PATCHES", 300)
     train = images(40, seed=4)

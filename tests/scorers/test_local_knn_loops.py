@@ -13,14 +13,26 @@ from skanomaly.model_selection import OneClassSplit
 OPTIONS = {"radius": 1, "shrinkage": 0.2, "regularization": 0.05, "prior": 2.0}
 
 
-def in_loops(train, new, whitening, few, radius, shrinkage, regularization, prior):
+def in_loops(
+    train,
+    new,
+    whitening,
+    few,
+    radius,
+    shrinkage,
+    regularization,
+    prior,
+    unit_length=False,
+    n_components=None,
+):
     """Patch scores of new images, patch by patch."""
     train, new = np.asarray(train, np.float64), np.asarray(new, np.float64)
     n, height, width, dim = train.shape
-    if few:
+    if few or unit_length:
         train, new = (x / np.linalg.norm(x, axis=3, keepdims=True) for x in (train, new))
-        radius, whitening = max(radius, 12), None
-    else:
+    if few:
+        radius, whitening, n_components = max(radius, 12), None, None
+    elif n_components is None:
         centre, spread = train.mean(axis=(0, 1, 2)), train.std(axis=(0, 1, 2))
         train, new = (train - centre) / spread, (new - centre) / spread
     scatters = np.zeros((height, width, dim, dim))
@@ -31,6 +43,11 @@ def in_loops(train, new, whitening, few, radius, shrinkage, regularization, prio
                 scatters[i, j] += np.outer(rest, rest) / n
     pooled = scatters.mean(axis=(0, 1))
     ridge = (regularization + (prior / n) ** 2) * np.eye(dim)
+    if n_components:
+        variances, directions = np.linalg.eigh(pooled)
+        ridge *= variances.mean()
+        kept = directions[:, -n_components:]
+        of_components = kept @ np.diag(1 / (variances[-n_components:] + ridge[0, 0])) @ kept.T
     scores = np.empty(new.shape[:3])
     for i in range(height):
         for j in range(width):
@@ -38,7 +55,7 @@ def in_loops(train, new, whitening, few, radius, shrinkage, regularization, prio
                 covariance = (1 - shrinkage) * scatters[i, j] + shrinkage * pooled + ridge
             else:
                 covariance = np.eye(dim) if whitening is None else pooled + ridge
-            inverse = np.linalg.inv(covariance)
+            inverse = of_components if n_components else np.linalg.inv(covariance)
             for q, image in enumerate(new):
                 scores[q, i, j] = np.inf
                 for k in range(max(0, i - radius), min(height, i + radius + 1)):
@@ -81,6 +98,27 @@ def test_scores_of_real_images(tokens, whitening, few):
     np.testing.assert_allclose(scorer.score_patches(new), expected, rtol=1e-5)
     highest = np.sort(expected.reshape(2, -1), axis=1)[:, -3:].mean(axis=1)
     np.testing.assert_allclose(scorer.score_samples(new), -highest, rtol=1e-5)
+
+
+@pytest.mark.parametrize("few", [0, 8])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"whitening": "local", "unit_length": True},
+        {"whitening": "shared", "n_components": 7},
+        {"whitening": "shared", "n_components": 7, "unit_length": True},
+    ],
+    ids=["direction", "components", "components of directions"],
+)
+def test_directions_and_components_of_real_images(tokens, options, few):
+    train, new = tokens
+    scorer = LocalKNNScorer(**OPTIONS, **options, few=few).fit(train)
+    expected = in_loops(train, new, few=few > 0, **OPTIONS, **options)
+    np.testing.assert_allclose(scorer.score_patches(new), expected, rtol=2e-5)
+    others = np.delete(train, 3, axis=0)  # of 8 images, each is left out by a fit without it
+    options = {**OPTIONS, **options, "prior": 2.0 * 7 / 8}
+    expected = in_loops(others, train[3:4], few=few > 0, **options)
+    np.testing.assert_allclose(scorer.held_out_patches_[3], expected[0], rtol=2e-5)
 
 
 @pytest.mark.parametrize("few", [0, 8])
