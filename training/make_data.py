@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training.pictures import PictureMaker, Photographs
+from training.pictures import Photographs, PictureMaker
 from training.targets import MobileNetTeacher, VitTeacher, Whitening
 
 SHARD = 256
@@ -32,9 +32,9 @@ _TO_WHITEN = 384  # pictures; 301,056 tokens of the one teacher and 75,264 of th
 class Labeller:
     """Makes pictures by index, and the teachers' tokens of them."""
 
-    def __init__(self, out, weights, seed, device):
+    def __init__(self, photographs, weights, seed, device):
         torch.set_num_threads(1)
-        self.make = PictureMaker(Photographs(None, out / "photographs.u8"), seed)
+        self.make = PictureMaker(photographs, seed)
         self.vit = VitTeacher(weights, device)
         self.mobilenet = MobileNetTeacher(weights, device)
 
@@ -60,7 +60,9 @@ def fit_whitenings(labeller, n_pictures):
 
 def save_whitenings(file, whitenings):
     part = file.with_suffix(".part.npz")
-    np.savez(part, **{f"{name}.{k}": v for name, w in whitenings.items() for k, v in vars(w).items()})
+    np.savez(
+        part, **{f"{name}.{k}": v for name, w in whitenings.items() for k, v in vars(w).items()}
+    )
     os.replace(part, file)
 
 
@@ -97,9 +99,10 @@ def write_shard(out, number, shard, labeller, whitenings):
 _WORK: dict = {}  # what a process of the pool holds
 
 
-def _start(out, weights, seed, device, shard):
+def _start(photographs, weights, out, seed, device, shard):
     _WORK["fixed"] = out, shard
-    _WORK["labeller"] = Labeller(out, weights, seed, device)
+    images = Photographs(photographs, out / "photographs.u8")
+    _WORK["labeller"] = Labeller(images, weights, seed, device)
     _WORK["whitenings"] = load_whitenings(out / "whitening.npz")
 
 
@@ -110,7 +113,15 @@ def _work(number):
 
 
 def make_data(
-    photographs, weights, out, n_pictures, seed, workers=2, device="cpu", shard=SHARD, whiten=_TO_WHITEN
+    photographs,
+    weights,
+    out,
+    n_pictures,
+    seed,
+    workers=2,
+    device="cpu",
+    shard=SHARD,
+    whiten=_TO_WHITEN,
 ):
     """Make all shards that are missing.
 
@@ -139,7 +150,7 @@ def make_data(
     for left in out.glob("shard_*.part*"):
         shutil.rmtree(left)
     if not (out / "whitening.npz").exists():
-        whitenings = fit_whitenings(Labeller(out, weights, seed, device), whiten)
+        whitenings = fit_whitenings(Labeller(images, weights, seed, device), whiten)
         save_whitenings(out / "whitening.npz", whitenings)
         for name, whitening in whitenings.items():
             share = np.cumsum(whitening.eigenvalues) / whitening.eigenvalues.sum()
@@ -147,7 +158,7 @@ def make_data(
     n_shards = -(-n_pictures // shard)
     missing = [n for n in range(n_shards) if not shard_folder(out, n).exists()]
     begin = time.monotonic()
-    setting = (out, weights, seed, device, shard)
+    setting = (photographs, weights, out, seed, device, shard)
     # Processes are started afresh: threads of torch do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(workers, _start, setting) as pool:
         for done, number in enumerate(pool.imap_unordered(_work, missing), 1):

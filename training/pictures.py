@@ -35,10 +35,10 @@ class Photographs:
     """
 
     def __init__(self, folder, buffer):
-        folder, buffer = Path(folder), Path(buffer)
+        buffer = Path(buffer)
         listing = buffer.with_suffix(".json")
         if not listing.exists():
-            _decode(folder, buffer, listing)
+            _decode(Path(folder), buffer, listing)
         content = json.loads(listing.read_text())
         self.digest = content["digest"]
         self._places = content["places"]
@@ -333,7 +333,9 @@ def _cut(rng, image, centre):
     along = np.gradient(points, axis=0)
     across = np.stack([-along[:, 1], along[:, 0]], 1) / np.linalg.norm(along, axis=1)[:, None]
     width = rng.uniform(1, 7) * np.sin(np.linspace(0, np.pi, len(points)))[:, None]
-    outline = [tuple(p) for p in np.concatenate([points + across * width, (points - across * width)[::-1]])]
+    outline = [
+        tuple(p) for p in np.concatenate([points + across * width, (points - across * width)[::-1]])
+    ]
     mask = Image.new("L", image.size)
     ImageDraw.Draw(mask).polygon(outline, fill=255)
     if rng.random() < 0.6:
