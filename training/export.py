@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from training.network import TinyNetwork, as_input
 from training.textures import texture
@@ -139,7 +139,7 @@ def export(checkpoint, out):
         "digest": digest_of(tensors),
     }
     part = Path(f"{out}.part")
-    save_file(tensors, part, metadata)
+    part.write_bytes(save(tensors, metadata))
     os.replace(part, out)
     return metadata["digest"], error
 

@@ -1,6 +1,6 @@
 """Train the tiny network from nothing, on both teachers at once.
 
-    python -m training.train --data FOLDER --out FOLDER [--steps 20000] [--seed 0]
+    python -m training.train --data FOLDER --out FOLDER [--steps 14000] [--seed 0]
         [--pictures 28672] [--device cpu]
 
 DATA is what `training.make_data` made. The first seven tenths of the steps see 32 parts of 112
@@ -269,7 +269,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=14000)
     parser.add_argument("--pictures", type=int, default=28672)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
