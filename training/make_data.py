@@ -1,7 +1,7 @@
 """Make the pictures and what the teachers say of them.
 
     python -m training.make_data --photographs DIR --weights DIR --out FOLDER
-        [--pictures 28672] [--seed 0] [--workers 2] [--device cpu]
+        [--pictures 12288] [--seed 0] [--workers 2] [--device cpu]
 
 OUT gets `data.json` (what made it), `whitening.npz`, and a folder for each 256 pictures:
 `shard_00000` with `pictures.npy` (256, 224, 224, 3) uint8, `vit.npy` (256, 28, 28, 128) and
@@ -180,7 +180,7 @@ def main():
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=28672)
+    parser.add_argument("--pictures", type=int, default=12288)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu")

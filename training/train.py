@@ -1,7 +1,7 @@
 """Train the tiny network from nothing, on both teachers at once.
 
     python -m training.train --data FOLDER --out FOLDER [--steps 14000] [--seed 0]
-        [--pictures 28672] [--device cpu]
+        [--pictures 12288] [--device cpu]
 
 DATA is what `training.make_data` made. The first seven tenths of the steps see 32 parts of 112
 pixels each, the rest 12 whole pictures of 224. OUT gets `config.json`, `log.jsonl` (a line each 500
@@ -270,7 +270,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=14000)
-    parser.add_argument("--pictures", type=int, default=28672)
+    parser.add_argument("--pictures", type=int, default=12288)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
