@@ -10,6 +10,7 @@ checkpoint.
 
 import argparse
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -115,6 +116,15 @@ def difference(network, tensors):
     return float((found - expected).square().mean().sqrt() / expected.std())
 
 
+def _in_order(content):
+    """The bytes of a safetensors file with its metadata sorted, which else have a random order."""
+    n = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + n])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return content[:8] + text.ljust(n) + content[8 + n :]
+
+
 def export(checkpoint, out):
     """Write the file of weights of a checkpoint; its digest and the difference that it makes.
 
@@ -139,7 +149,7 @@ def export(checkpoint, out):
         "digest": digest_of(tensors),
     }
     part = Path(f"{out}.part")
-    part.write_bytes(save(tensors, metadata))
+    part.write_bytes(_in_order(save(tensors, metadata)))
     os.replace(part, out)
     return metadata["digest"], error
 

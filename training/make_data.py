@@ -15,11 +15,14 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from training.pictures import Photographs, PictureMaker
 from training.targets import MobileNetTeacher, VitTeacher, Whitening
@@ -100,6 +103,7 @@ _WORK: dict = {}  # what a process of the pool holds
 
 
 def _start(photographs, weights, out, seed, device, shard):
+    _WORK["limits"] = threadpool_limits(1)
     _WORK["fixed"] = out, shard
     images = Photographs(photographs, out / "photographs.u8")
     _WORK["labeller"] = Labeller(images, weights, seed, device)
@@ -150,7 +154,8 @@ def make_data(
     for left in out.glob("shard_*.part*"):
         shutil.rmtree(left)
     if not (out / "whitening.npz").exists():
-        whitenings = fit_whitenings(Labeller(images, weights, seed, device), whiten)
+        with threadpool_limits(1):  # sums of several threads have other last bits
+            whitenings = fit_whitenings(Labeller(images, weights, seed, device), whiten)
         save_whitenings(out / "whitening.npz", whitenings)
         for name, whitening in whitenings.items():
             share = np.cumsum(whitening.eigenvalues) / whitening.eigenvalues.sum()
@@ -185,6 +190,8 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    # Told to end, it ends its workers too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     make_data(
         options.photographs,
         options.weights,

@@ -113,6 +113,9 @@ def test_the_file_bears_its_digest_and_what_made_it(tmp_path):
     }
     assert digest == expected.hexdigest()
     assert not list(tmp_path.glob("*.part"))
+    for _ in range(5):  # the order of the metadata is not left to chance
+        export(tmp_path / "checkpoint.pt", tmp_path / "again.safetensors")
+        assert (tmp_path / "again.safetensors").read_bytes() == out.read_bytes()
 
 
 def test_a_checkpoint_is_read_as_it_was(tmp_path):
