@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from training import textures
+from training.marks import add_marks
 from training.pictures import (
     LARGE,
     SMALL,
     Photographs,
     PictureMaker,
-    add_marks,
     change_light,
     object_mask,
     view,
