@@ -1,4 +1,4 @@
-"""Small marks such as defects leave, drawn into a picture: scratches, spots, dents, cuts, stains."""
+"""Small marks such as defects leave, drawn into a picture: scratches, spots, dents, cuts."""
 
 import math
 
