@@ -44,7 +44,8 @@ def test_continuous_integration_runs_the_readme():
 
 
 def test_links_lead_to_files():
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    pages += [ROOT / folder / "README.md" for folder in ("benchmarks", "training")]
     dead = [
         f"{page.relative_to(ROOT)}: {link}"
         for page in pages
