@@ -128,14 +128,17 @@ def network_of(tensors: Mapping[str, ArrayLike], dilations: Sequence[int]) -> Ti
             raise ValueError(f"the tensor {exc.args[0]} is missing") from None
         if weight.ndim == 2:
             weight = weight[None, None]
-        side = len(weight) if side is None else side
-        n_outputs = weight.shape[-1] if n_outputs is None else n_outputs
+        known = weight.shape if weight.ndim == 4 else (1, 1, n_inputs, 1)
+        side = known[0] if side is None else side
+        n_outputs = known[-1] if n_outputs is None else n_outputs
         wanted = (side, side, n_inputs, n_outputs)
         if weight.shape != wanted or bias.shape != (n_outputs,) or side % 2 == 0:
             raise ValueError(
                 f"{name} has tensors of the shapes {weight.shape} and {bias.shape}, where "
-                f"{wanted} and {(n_outputs,)} would go with the others"
+                f"{wanted}, of odd sides, and {(n_outputs,)} would go with the others"
             )
+        if dilation < 1:
+            raise ValueError(f"{name} has the dilation {dilation}, of which 1 is the least")
         weight = np.ascontiguousarray(weight.reshape(-1, n_outputs))
         return Convolution(weight, bias, side, stride, int(dilation))
 
