@@ -19,10 +19,9 @@ from skanomaly.core.products import product
 _WINDOWS = {16: (2, 2), 32: (3, 1)}
 GRIDS = tuple(_WINDOWS)
 # Numbers that are copied together for one product: they stay in the processor's cache, and bound
-# the memory for large images.
+# the memory for large images. Of the finest map so many times as many are made together.
 _BAND = 2**17
-# Numbers of the finest layer that are made at a time, to bound it too.
-_FINEST = 2**21
+_BANDS_OF_THE_FINEST = 16
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def _cells(image, stem):
     height, width = (-(-side // steps[-1]) for side in image.shape[:2])
     cells = np.empty((height, width, stem[-1].n_outputs), dtype=np.float32)
     of_a_row = steps[-2] * width * steps[-2] * stem[0].n_outputs
-    for rows in _bands(height, of_a_row, _FINEST):
+    for rows in _bands(height, of_a_row, _BANDS_OF_THE_FINEST * _BAND):
         cells[rows] = _stem_rows(image, stem, rows.start, rows.stop)
     return cells
 

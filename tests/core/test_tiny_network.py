@@ -133,12 +133,11 @@ def test_tokens_are_those_of_torch_in_float64(size, grid):
 
 
 @pytest.mark.parametrize("grid", [16, 32])
-@pytest.mark.parametrize("band, finest", [(1, 1), (500, 3000), (10**9, 10**9)])
-def test_bands_change_nothing_but_the_rounding(grid, band, finest, monkeypatch):
+@pytest.mark.parametrize("band", [1, 500, 10**9])
+def test_bands_change_nothing_but_the_rounding(grid, band, monkeypatch):
     image = some_image(150, 90)
     expected = tiny_tokens(image, NETWORK, grid)
     monkeypatch.setattr(tiny_network, "_BAND", band)
-    monkeypatch.setattr(tiny_network, "_FINEST", finest)
     tokens = tiny_tokens(image, NETWORK, grid)
     np.testing.assert_allclose(tokens, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 

@@ -549,6 +549,7 @@ def test_views_of_squares_keeping_their_aspect():
 def invalid_parameters():
     bad = {
         "image_size": [0, -8, 2.5, "large", True],
+        "grid": [8, 24, 32.0, "32", None, True],
         "resize": ["crop", None, 1],
         "augmentation": ["flip", True, 4],
         "value_range": [0, -1.5, "4095", True],

@@ -57,12 +57,6 @@ def test_the_default_size_is_that_of_none(grid):
     assert_same(TinyPatches(image_size=None, grid=grid).transform(random_images((70, 90))), tokens)
 
 
-def test_another_grid_is_refused():
-    for grid in (8, 31, 64, "32", 32.0, None):
-        with pytest.raises(ValueError, match="'grid' parameter of TinyPatches"):
-            TinyPatches(grid=grid).transform(random_images((32, 32)))
-
-
 @pytest.mark.parametrize(
     "resize, grid, size, expected",
     [
