@@ -297,7 +297,9 @@ def _centred(pixels):
     return pixels.astype(np.float32) * np.float32(4) - np.float32(2)
 
 
-def _columns(padded, layer) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+def _columns(
+    padded: NDArray[np.float32], layer: Convolution
+) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield bands of rows of the output, and what lies under the kernel at each of their places.
 
     Of shape (places, side * side * n_inputs); the next band overwrites it.
@@ -315,7 +317,7 @@ def _columns(padded, layer) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         yield rows, part.reshape(-1, len(layer.weight))
 
 
-def _bands(n_rows, of_a_row, most) -> Iterator[slice]:
+def _bands(n_rows: int, of_a_row: int, most: int) -> Iterator[slice]:
     """Yield slices of rows that hold together so many numbers at most, but a row at least."""
     step = max(1, most // of_a_row)
     for start in range(0, n_rows, step):
