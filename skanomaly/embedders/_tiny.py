@@ -72,10 +72,11 @@ class TinyPatches(BasePatchEmbedder):
     -----
     Images are computed one by one: an image has the same tokens in every batch and with any number
     of threads, to the last bit. Other runtimes give the same but for rounding; a fitted embedder
-    keeps to the one of `fit`.
+    keeps to that of `fit`.
 
-    ``runtime="torch"`` is for GPUs. For ``"openvino"`` and ``"onnx"`` the network is converted at
-    first use for each size of input, as in :class:`~skanomaly.TimmPatches`.
+    NumPy is nearly as fast as torch on a processor; ``runtime="torch"`` takes a GPU where there is
+    one, which may round more. For ``"openvino"`` and ``"onnx"`` the network is converted at first
+    use for each size of input, as in :class:`~skanomaly.TimmPatches`.
 
     ``create_model("vision_tiny")`` joins these tokens with :class:`~skanomaly.LocalKNNScorer`.
 
