@@ -54,6 +54,16 @@ def contenders(vit, cache):
         ),
         "filter bank, nearest": create_model("filterbank", scorer="knn", metric="euclidean"),
         "filter bank, subspace": create_model("filterbank", scorer="subspace"),
+        "vision_tiny": create_model("vision_tiny"),
+        "vision_tiny, untrained": create_model("vision_tiny", weights="random"),
+        "vision_tiny, shared metric": create_model("vision_tiny", whitening="shared"),
+        "vision_tiny, nearest": create_model("tiny", scorer="knn"),
+        "vision_tiny, 16 x 16": create_model("vision_tiny", grid=16),
+        "vision_tiny, 16 x 16, shared metric": create_model(
+            "vision_tiny", grid=16, whitening="shared"
+        ),
+        "vision_tiny, 16 x 16, nearest": create_model("tiny", scorer="knn", grid=16),
+        "filter bank + vision_tiny": create_model("filterbank+tiny"),
     }
     if vit is not None:
         for side in (224, 448):

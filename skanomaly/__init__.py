@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         OpenClipPatches,
         Tiled,
         TimmPatches,
+        TinyPatches,
     )
     from skanomaly.evaluation import evaluate_split
     from skanomaly.inspection import (
@@ -94,6 +95,7 @@ __all__ = [
     "ScoreUnion",
     "Tiled",
     "TimmPatches",
+    "TinyPatches",
     "__version__",
     "anomalib",
     "anomaly_maps",
@@ -147,6 +149,7 @@ _EXPORTS = {
         "OpenClipPatches",
         "Tiled",
         "TimmPatches",
+        "TinyPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
     "skanomaly.inspection": [

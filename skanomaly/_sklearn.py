@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
     InvalidParameterError,
+    Options,
     RealNotInt,
     StrOptions,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "HasMethods",
     "Interval",
     "InvalidParameterError",
+    "Options",
     "RealNotInt",
     "StrOptions",
     "_BaseComposition",

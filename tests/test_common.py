@@ -28,6 +28,7 @@ from skanomaly import (
     ScoreUnion,
     Tiled,
     TimmPatches,
+    TinyPatches,
 )
 from skanomaly.estimator_checks import EMBEDDER_CHECKS, parametrize_with_checks
 
@@ -83,8 +84,11 @@ MORE_SCORERS = [
 EMBEDDERS = [
     FilterBankPatches(image_size=64),
     FilterBankPatches(image_size=32, resize="shortest_edge"),
+    TinyPatches(image_size=64),
+    TinyPatches(image_size=32, grid=16, resize="shortest_edge"),
     FunctionPatches(cell_means),
     Tiled(FilterBankPatches(), tile=32),
+    Tiled(TinyPatches(), tile=32),
     Tiled(FunctionPatches(cell_means), tile=40, overlap=10, scale=1.5),
 ]
 if importlib.util.find_spec("timm") is not None:

@@ -19,6 +19,7 @@ from skanomaly import (
     PromptScorer,
     ScoreUnion,
     TimmPatches,
+    TinyPatches,
 )
 
 ESTIMATORS = [
@@ -26,6 +27,7 @@ ESTIMATORS = [
     TimmPatches("no_such_model", weights="nowhere.safetensors"),
     OpenClipPatches(weights="nowhere.pt"),
     FilterBankPatches(),
+    TinyPatches(weights="nowhere.safetensors"),
     AnomalibDetector("nowhere.ckpt", trust=True),
     PatchGaussianScorer(),
     PatchKNNScorer(),

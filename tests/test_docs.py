@@ -283,6 +283,14 @@ def test_unlabelled(names):
     assert set(scope["labels"]) == {-1, 1} and len(scope["maps"]) == len(scope["scores"]) == 18
 
 
+def test_tiny_network(names):
+    scope = dict(names)
+    (code,) = blocks("models/tiny.md")
+    exec(code, scope)
+    assert set(scope["verdicts"]) <= {-1, 1} and len(scope["verdicts"]) == len(names["new"])
+    assert [name for name, _ in scope["finer"].detectors] == ["filterbank", "tiny"]
+
+
 def test_each_page_with_code_is_run():
     """Here, or for the pages of developers and the README in tests of their own."""
     elsewhere = {"development/extending.md", "development/search.md"}
@@ -300,6 +308,7 @@ def test_each_page_with_code_is_run():
         "foreground.md",
         "images.md",
         "models.md",
+        "models/tiny.md",
         "patch-models.md",
         "report.md",
         "thresholds.md",

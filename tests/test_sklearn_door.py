@@ -14,6 +14,7 @@ PRIVATE = {
         "HasMethods",
         "Interval",
         "InvalidParameterError",
+        "Options",
         "RealNotInt",
         "StrOptions",
     ],
@@ -42,6 +43,8 @@ def test_constraints_say_what_we_rely_on():
 
     interval = door.Interval(Integral, 1, None, closed="left")
     assert interval.is_satisfied_by(1) and not interval.is_satisfied_by(0)
+    assert door.Options(Integral, {16}).is_satisfied_by(16)
+    assert not door.Options(Integral, {16}).is_satisfied_by(8)
     assert door.StrOptions({"a"}).is_satisfied_by("a")
     assert door.HasMethods("upper").is_satisfied_by("text")
     assert issubclass(door.InvalidParameterError, ValueError)

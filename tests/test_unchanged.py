@@ -356,6 +356,7 @@ def test_texts_of_another_model_are_refused(tiny_clip, monkeypatch):
     "estimator",
     [
         FilterBankPatches(image_size=32),
+        skanomaly.TinyPatches(image_size=32),
         PatchKNNScorer(),
         skanomaly.AnomalibDetector(inferencer=None),
     ],

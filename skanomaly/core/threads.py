@@ -52,7 +52,10 @@ def map_threads(
 
 
 def map_products(
-    function: Callable[[_Item], _Result], items: Sequence[_Item], n_threads: int
+    function: Callable[[_Item], _Result],
+    items: Sequence[_Item],
+    n_threads: int,
+    always_one: bool = False,
 ) -> list[_Result]:
     """As :func:`map_threads`, with one thread of BLAS for each item.
 
@@ -62,6 +65,9 @@ def map_products(
         As for :func:`map_threads`.
     n_threads : int
         As from :func:`blas_threads`.
+    always_one : bool, default=False
+        Also where nothing is shared out, which by default leaves BLAS its threads: some libraries
+        round the sums of a product otherwise where it is split.
 
     Returns
     -------
@@ -73,7 +79,8 @@ def map_products(
     The limit of BLAS is one of the process, and not every thread may change it: where another call
     has it, or it cannot be set, the function is called in the calling thread.
     """
-    if min(n_threads, len(items)) <= 1 or not _blas_is_limited.acquire(blocking=False):
+    shared_out = min(n_threads, len(items)) > 1
+    if not (shared_out or always_one) or not _blas_is_limited.acquire(blocking=False):
         return [function(item) for item in items]
     try:
         with _controller("blas").limit(limits=1):

@@ -6,6 +6,7 @@ from skanomaly.embedders._function import FunctionPatches
 from skanomaly.embedders._openclip import OpenClipPatches
 from skanomaly.embedders._tiled import Tiled
 from skanomaly.embedders._timm import TimmPatches
+from skanomaly.embedders._tiny import TinyPatches
 
 __all__ = [
     "DinoV2Patches",
@@ -14,4 +15,5 @@ __all__ = [
     "OpenClipPatches",
     "Tiled",
     "TimmPatches",
+    "TinyPatches",
 ]

@@ -37,6 +37,7 @@ _OURS = {
     "embedders._openclip": ["OpenClipPatches"],
     "embedders._tiled": ["Tiled"],
     "embedders._timm": ["TimmPatches"],
+    "embedders._tiny": ["TinyPatches"],
     "_images.training": ["TrainingImages"],
     "model_selection": ["OneClassSplit"],
     "persistence._tree": ["StoredArray", "StoredArrays", "StoredPath"],

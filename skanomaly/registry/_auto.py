@@ -26,7 +26,7 @@ def scorer_for(embedder: Any) -> str:
     >>> scorer_for(FilterBankPatches())
     'local'
     """
-    from skanomaly.embedders import FilterBankPatches
+    from skanomaly.embedders import FilterBankPatches, TinyPatches
 
     # By what `python -m benchmarks.accuracy` measures: see docs/accuracy.md.
-    return "local" if isinstance(embedder, FilterBankPatches) else "knn"
+    return "local" if isinstance(embedder, (FilterBankPatches, TinyPatches)) else "knn"

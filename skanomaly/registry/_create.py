@@ -49,9 +49,9 @@ def create_model(
     ----------
     name : str
         From :func:`list_models`. Or a backbone: a name of :class:`~skanomaly.DinoV2Patches`,
-        ``"filterbank"``, ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the scorer
-        ``"auto"``. Or several of these, ``"A+B"``: a :class:`~skanomaly.ImageUnion` of them, whose
-        members have these names, with ``_`` for what no identifier of Python has.
+        ``"filterbank"``, ``"tiny"``, ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the
+        scorer ``"auto"``. Or several of these, ``"A+B"``: a :class:`~skanomaly.ImageUnion` of them,
+        whose members have these names, with ``_`` for what no identifier of Python has.
     embedder : str, transformer, object with ``embed``, callable or None, default=None
         In place of the model's own embedder: the name of a backbone or of
         :func:`~skanomaly.registry.register_embedder`, or an object. Its ``embed(path)`` returns
@@ -60,11 +60,12 @@ def create_model(
     scorer : str, estimator or None, default=None
         In place of the model's own scorer: one with `score_patches`, or a name of
         :func:`~skanomaly.registry.list_scorers`, or ``"auto"``, the scorer that goes with the
-        embedder: ``"local"`` with the filter bank, else ``"knn"``. ``"local"`` is
-        :class:`~skanomaly.LocalKNNScorer`, ``"knn"`` :class:`~skanomaly.PatchKNNScorer`
-        and ``"gaussian"`` :class:`~skanomaly.PatchGaussianScorer` with their own defaults, which
-        are 128 components for the latter, here with ``random_state=0``. The name of the scorer
-        that the model has already leaves it as it is.
+        embedder: ``"local"`` with the filter bank and the network of this package, else ``"knn"``.
+        ``"local"`` is :class:`~skanomaly.LocalKNNScorer`, ``"knn"``
+        :class:`~skanomaly.PatchKNNScorer` and ``"gaussian"``
+        :class:`~skanomaly.PatchGaussianScorer` with their own defaults, which are 128 components
+        for the latter, here with ``random_state=0``. The name of the scorer that the model has
+        already leaves it as it is.
     **params
         Parameters of the steps, as ``step__parameter`` or by their plain name. What several steps
         have by that name, such as `model_name` of an embedder and a scorer of texts, is set in all

@@ -63,6 +63,15 @@ _models = {
         notes="No paper: for parts that lie in nearly the same place, where nothing can be "
         "downloaded.",
     ),
+    "vision_tiny": Entry(
+        summary="Small network of this package, nearest patches near the same place",
+        tags=("vision", "deep", "no-download", "aligned"),
+        steps=(("emb", "TinyPatches", {}), ("local", "LocalKNNScorer", {})),
+        licence="BSD-3-Clause (in this package)",
+        image_size=256,
+        notes="No paper: docs/models/tiny.md says how the network was trained. Deep tokens where "
+        "nothing can be downloaded and torch is not there.",
+    ),
     "vision_anomalydino": Entry(
         summary="Nearest DINOv2 patches of normal images, which are turned (AnomalyDINO)",
         tags=("vision", "deep", "dinov2", "few-shot"),

@@ -130,7 +130,7 @@ def models() -> dict[str, Entry]:
 
     Our own embedders are in it as the models that are made of them.
     """
-    registered = {name: f for name, f in EMBEDDERS.items() if f is not _filter_bank}
+    registered = {name: f for name, f in EMBEDDERS.items() if f not in (_filter_bank, _tiny)}
     return {**{name: _entry(factory) for name, factory in registered.items()}, **MODELS}
 
 
@@ -242,6 +242,13 @@ def _filter_bank():
     return FilterBankPatches()
 
 
+def _tiny():
+    """Small network of this package."""
+    from skanomaly.embedders import TinyPatches
+
+    return TinyPatches()
+
+
 register_scorer("knn", _knn)
 register_scorer("retrieval", _retrieval)
 register_scorer("gaussian", _gaussian)
@@ -250,3 +257,4 @@ register_scorer("mutual", _mutual)
 register_scorer("subspace", _subspace)
 register_scorer("patchwise", _patchwise)
 register_embedder("filterbank", _filter_bank)
+register_embedder("tiny", _tiny)

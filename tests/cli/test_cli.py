@@ -386,6 +386,7 @@ def test_fetch_asks_for_the_weights_of_the_model(tmp_path, monkeypatch, name, we
     ("name", "message"),
     [
         ("filterbank", "has no weights to download"),
+        ("tiny", "has no weights to download"),
         ("vision_padim_anomalib", "a checkpoint of your own"),
         ("vision_padin", "did you mean 'vision_padim"),
     ],

@@ -8,7 +8,11 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from skanomaly.core import filter_bank
-from skanomaly.core.filter_bank import filter_bank_features, filter_bank_names
+from skanomaly.core.filter_bank import (
+    _pooling_matrix,
+    filter_bank_features,
+    filter_bank_names,
+)
 
 DIM = 102
 MEANS = slice(0, 9)
@@ -250,6 +254,15 @@ def test_derivatives_approximate_those_of_a_gaussian():
 def test_rejects_what_is_not_an_image(image):
     with pytest.raises(ValueError, match="image must"):
         filter_bank_features(image)
+
+
+@pytest.mark.parametrize("window, level", [(5.0, 0), (6.0, 1), (8.0, 2), (3.0, 0), (12.0, 0)])
+def test_windows_have_no_tails_that_processors_are_slow_at(window, level):
+    """Products with weights near the end of float32 made an image take six times as long."""
+    weights = _pooling_matrix(256 >> level, 256, 32, window, level)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+    smallest = np.float32(1e-3) ** 2  # the square of a faint response
+    assert weights[weights > 0].min() * smallest > np.finfo(np.float32).tiny
 
 
 def test_rejects_stride_below_one():

@@ -96,6 +96,19 @@ def test_products_run_side_by_side_with_one_thread_each():
         assert blas_threads() == 3
 
 
+def test_one_thread_of_products_even_for_one_item():
+    with threadpool_limits(3, user_api="blas"):
+        for n_threads, n_items in ((1, 3), (2, 1), (2, 3)):
+            limits = {
+                always: {
+                    limit for _, limit in map_products(names, range(n_items), n_threads, always)
+                }
+                for always in (False, True)
+            }
+            assert limits == {False: {1 if n_threads == 2 and n_items > 1 else 3}, True: {1}}
+            assert blas_threads() == 3
+
+
 def test_products_run_in_their_thread_where_the_limit_is_not_theirs():
     here = threading.current_thread().name
     inside, go_on = threading.Event(), threading.Event()

@@ -41,6 +41,7 @@ from skanomaly import (
     OpenClipPatches,
     PatchKNNScorer,
     TimmPatches,
+    TinyPatches,
 )
 from skanomaly.embedders._batches import read_ahead
 
@@ -48,6 +49,7 @@ VIT = partial(TimmPatches, "test_vit", image_size=32, weights="random", device="
 CNN = partial(TimmPatches, "test_resnet", image_size=32, weights="random", device="cpu")
 MAKE = {
     "filter_bank": partial(FilterBankPatches, image_size=32),
+    "tiny": partial(TinyPatches, image_size=32),
     "vit": VIT,
     "cnn": CNN,
     "dinov2": partial(DinoV2Patches, image_size=28, weights="random", device="cpu"),
@@ -56,15 +58,17 @@ MAKE = {
 }
 TOKEN_SHAPE = {
     "filter_bank": (4, 4, 102),
+    "tiny": (4, 4, 128),
     "vit": (2, 2, 64),
     "cnn": (4, 4, 240),
     "dinov2": (2, 2, 384),
     "clip": (2, 2, 384),
     "function": (4, 4, 3),
 }
-CELL = {"filter_bank": 8, "vit": 16, "cnn": 32, "dinov2": 14, "clip": 16}
+CELL = {"filter_bank": 8, "tiny": 8, "vit": 16, "cnn": 32, "dinov2": 14, "clip": 16}
 DEFAULTS = {
     "filter_bank": FilterBankPatches,
+    "tiny": TinyPatches,
     "timm": TimmPatches,
     "dinov2": DinoV2Patches,
     "clip": OpenClipPatches,
@@ -78,9 +82,11 @@ needs_torch = pytest.mark.skipif(
 )
 
 
+LIGHT = ("filter_bank", "tiny", "function")  # of NumPy alone
+
+
 def params(names):
-    light = ("filter_bank", "function")
-    return [name if name in light else pytest.param(name, marks=needs_torch) for name in names]
+    return [name if name in LIGHT else pytest.param(name, marks=needs_torch) for name in names]
 
 
 # Module scope groups the tests of one embedder, so that its model stays loaded.
@@ -97,7 +103,7 @@ def sized(request):
 
 def agree(name, actual, expected):
     """Exactly for NumPy's embedders, up to rounding for torch's."""
-    if name in ("filter_bank", "function"):
+    if name in LIGHT:
         assert_same(actual, expected)
     else:
         assert_close(actual, expected)
@@ -413,7 +419,7 @@ def test_components_of_tokens_have_no_names(make):
         pipeline[:-1].get_feature_names_out()
 
 
-@pytest.mark.parametrize("light", ["filter_bank", "function"])
+@pytest.mark.parametrize("light", LIGHT)
 def test_n_jobs_does_not_matter(light):
     X = random_images(*SIZES, *SIZES)
     assert_same(MAKE[light](n_jobs=2).transform(X), MAKE[light](n_jobs=1).transform(X))
@@ -543,6 +549,7 @@ def test_views_of_squares_keeping_their_aspect():
 def invalid_parameters():
     bad = {
         "image_size": [0, -8, 2.5, "large", True],
+        "grid": [8, 24, 32.0, "32", None, True],
         "resize": ["crop", None, 1],
         "augmentation": ["flip", True, 4],
         "value_range": [0, -1.5, "4095", True],
@@ -623,7 +630,13 @@ def test_scikit_learn_checks_without_data(estimator, names):
     check(estimator, DEFAULTS[estimator]())
 
 
-@parametrize_with_checks([RowsToImages(), RowsToImages(FilterBankPatches(image_size=8, n_jobs=2))])
+@parametrize_with_checks(
+    [
+        RowsToImages(),
+        RowsToImages(FilterBankPatches(image_size=8, n_jobs=2)),
+        RowsToImages(TinyPatches(image_size=16, grid=16)),
+    ]
+)
 def test_scikit_learn_checks_with_rows_as_images(estimator, check):
     check(estimator)
 
@@ -703,6 +716,12 @@ def test_only_new_images_are_embedded(tmp_path, counted):
 
 CHANGES = {
     "filter_bank": [{"image_size": 40}, {"resize": "shortest_edge"}],
+    "tiny": [
+        {"image_size": 48},
+        {"resize": "shortest_edge"},
+        {"grid": 16},
+        {"weights": "random"},
+    ],
     "vit": [
         {"image_size": 48},
         {"resize": "shortest_edge"},

@@ -221,6 +221,7 @@ def _negative_mean(estimator, X, y=None):
 
 SMALL = {
     "vision_filterbank": {"image_size": 64},
+    "vision_tiny": {"image_size": 64},
     "vision_anomalydino": {"weights": "random", "image_size": 56},
     "vision_padim": {"weights": "random", "image_size": 64},
     "vision_patchcore": {

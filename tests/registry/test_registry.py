@@ -43,9 +43,11 @@ OWN = {
     "vision_patchcore",
     "vision_rad",
     "vision_subspacead",
+    "vision_tiny",
     "vision_winclip",
     "vision_winclip_fewshot",
 }
+EMBEDDED = {"vision_filterbank", "vision_tiny"}  # all that they need is in the package
 DETECTORS = {"vision_anomalib_checkpoint", *(f"vision_{name}_anomalib" for name in FAMILIES)}
 TEXTS = {"text_features_normal": [1.0, 0.0], "text_features_anomaly": [0.0, 1.0]}
 
@@ -107,7 +109,7 @@ def test_all_names_are_listed():
 def test_tags_select():
     assert list_models("zero-shot") == ["vision_openclip_promptscore", "vision_winclip"]
     assert list_models(["zero-shot"]) == list_models(("zero-shot", "clip", "openclip"))
-    assert list_models("no-download") == ["vision_filterbank"]
+    assert list_models("no-download") == sorted(EMBEDDED)
     assert set(list_models("anomalib")) == DETECTORS
     assert list_models([]) == list_models(None) == list_models()
     assert list_models(("no-download", "clip")) == []
@@ -122,7 +124,7 @@ def test_tags_select():
 def test_what_is_known_of_a_model(name):
     info = model_info(name)
     assert info.name == name and info.summary and info.licence and info.notes
-    assert "vision" in info.tags and info.paper or name == "vision_filterbank"
+    assert "vision" in info.tags and info.paper or name in EMBEDDED
     assert set(info.extras) <= {"torch", "clip", "anomalib"}
     assert ("no-download" in info.tags) == (not info.extras)
     assert "contamination" in {key.rpartition("__")[2] for key in info.parameters}
@@ -406,13 +408,16 @@ def test_the_name_of_the_scorer_that_a_model_has_leaves_it():
         assert kept.get_params() == own.get_params()
 
 
-def test_the_filter_bank_is_listed_once():
-    assert "vision_filterbank" in list_models() and "filterbank" not in list_models()
-    model, of_backbone = (
-        create_model(name, topk=3) for name in ("vision_filterbank", "filterbank")
-    )
-    assert [name for name, _ in model.steps] == ["emb", "local"]
+@pytest.mark.parametrize("backbone", ["filterbank", "tiny"])
+def test_our_own_embedders_are_listed_once(backbone):
+    name = f"vision_{backbone}"
+    assert name in list_models() and backbone not in list_models()
+    model, of_backbone = (create_model(one, topk=3) for one in (name, backbone))
+    assert [step for step, _ in model.steps] == ["emb", "local"]
     assert repr(model) == repr(of_backbone)
+
+
+def test_near_names_of_our_own_embedders_are_suggested():
     with pytest.raises(ValueError, match="did you mean 'filterbank' or 'vision_filterbank'"):
         create_model("filterbanks")
 
@@ -423,6 +428,7 @@ def test_the_scorer_goes_with_the_embedder():
         ({"scorer": "auto"}, "local"),
         ({"embedder": Tokens()}, "knn"),
         ({"embedder": FilterBankPatches(image_size=64), "scorer": "auto"}, "local"),
+        ({"embedder": "tiny", "scorer": "auto"}, "local"),
     ):
         assert create_model("filterbank", **options).steps[-1][0] == scorer, options
     # A named model keeps its own, whatever its embedder, unless it is asked for.
@@ -570,7 +576,7 @@ print(json.dumps([list_models(), hints, sorted({{m.split('.')[0] for m in sys.mo
     names, hints, modules = json.loads(done.stdout)
     assert set(names) == OWN | DETECTORS
     assert not set(BLOCKED) & set(modules)
-    extras = {name: model_info(name).extras for name in names if name != "vision_filterbank"}
+    extras = {name: model_info(name).extras for name in names if name not in EMBEDDED}
     extras |= {"ckpt": ("anomalib",), "onnx": ("onnx",), "xml": ("openvino",)}
     extras |= {"resnet18": ("torch",), "dinov2_vits14": ("torch",), "ViT-B-16/openai": ("clip",)}
     assert set(hints) == set(extras)
@@ -599,6 +605,7 @@ def test_what_is_passed_in_stays_as_it_is():
 
 SMALL = {
     "vision_filterbank": {"image_size": 64},
+    "vision_tiny": {"image_size": 64},
     "vision_anomalydino": {"weights": "random", "image_size": 56},
     "vision_padim": {"weights": "random", "image_size": 64},
     "vision_patchcore": {
@@ -638,7 +645,7 @@ SLOW = {"vision_anomalydino", "vision_padim", "vision_patchcore", "vision_rad", 
 )
 def test_every_model(name, surfaces, request):
     params = SMALL[name]
-    if name != "vision_filterbank":
+    if name not in EMBEDDED:
         pytest.importorskip("timm")
     if "openclip" in model_info(name).tags:
         tiny = request.getfixturevalue("tiny_clip")
