@@ -9,7 +9,6 @@ checkpoint.
 """
 
 import argparse
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
+from skanomaly._networks.tiny import digest_of
 from training.network import TinyNetwork, as_input
 from training.textures import texture
 
@@ -65,15 +65,6 @@ def fold(network):
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError("weights that float16 cannot hold")
     return tensors
-
-
-def digest_of(tensors):
-    """sha256 of the name, shape and bytes of each tensor, in the order of names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def run_file(tensors, dilations, x):
@@ -146,7 +137,7 @@ def export(checkpoint, out):
             f"python -m training.train --steps {config['steps']} --seed {config['seed']} "
             f"--pictures {config['pictures']}, on pictures of --seed {config['data']['seed']}"
         ),
-        "digest": digest_of(tensors),
+        "digest": digest_of({name: tensor.numpy() for name, tensor in tensors.items()}),
     }
     part = Path(f"{out}.part")
     part.write_bytes(_in_order(save(tensors, metadata)))
