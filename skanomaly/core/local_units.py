@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import exact_product, product, rounded_for_products, squared_norms
-from skanomaly.core.standardisation import standardisation
+from skanomaly.core.standardisation import row_blocks, standardisation
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,12 @@ def standard_units(values: FloatArray, valid: NDArray[np.bool_], unit_length: bo
     Units
     """
     if unit_length:
-        directions = of_unit_length(np.where(valid[:, None], values, 0))
-        values = directions.astype(values.dtype)
+        directions = np.zeros_like(values)
+        for rows in row_blocks(
+            *values.shape
+        ):  # in float64 all at once they would take thrice as much
+            directions[rows] = of_unit_length(np.where(valid[rows, None], values[rows], 0))
+        values = directions
     centre, scale, _ = standardisation(values, valid)
     return Units(unit_length, centre, scale)
 
@@ -127,7 +131,8 @@ def component_units(
     Raises
     ------
     ValueError
-        When `n_components` is more than the tokens have, or no place has two different tokens.
+        When `n_components` is more than the tokens have, or no place has tokens that differ by more
+        than rounding errors.
     """
     dim = values.shape[1]
     if n_components > dim:
@@ -145,10 +150,11 @@ def component_units(
             count += len(x)
     variances, directions = np.linalg.eigh(scatter / count)
     variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1]
-    if not variances[0] > 1e-12 * (total / count).max() ** 2:
+    if not variances[0] > 1e-12 * np.abs(total / count).max() ** 2:  # but rounding errors
         raise ValueError(
-            "the patch tokens of the training images do not vary within their places: components "
-            "need at least two different normal images"
+            "the patch tokens of the training images do not vary within their places, or not "
+            "without those that are held out: n_components needs at least three normal images that "
+            "differ"
         )
     scale = np.sqrt(variances + ridge * variances.mean())
     components = (directions / scale)[:, :n_components]

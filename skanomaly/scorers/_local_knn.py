@@ -59,7 +59,8 @@ class LocalKNNScorer(CrossFittedScorer):
         divided by its length first.
     n_components : int or None, default=None
         For ``whitening="shared"``: so many principal components of the tokens within their places
-        are compared, and nothing else of them; None for all that tokens have.
+        are compared, and nothing else of them; at most as many as tokens have. None for all of a
+        token, standardised component by component.
     topk : float or int, default=0.005
         For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
         scores.
