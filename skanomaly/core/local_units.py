@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.products import exact_product, product, rounded_for_products, squared_norms
-from skanomaly.core.standardisation import row_blocks, standardisation
+from skanomaly.core.prepared import unit_rows
+from skanomaly.core.products import exact_product, product, rounded_for_products
+from skanomaly.core.standardisation import standardisation
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Units:
         -------
         ndarray of shape (n, self.dim), float64
         """
-        x = of_unit_length(tokens) if self.unit_length else tokens
+        x = unit_rows(tokens.astype(np.float64)) if self.unit_length else tokens
         x = (x - self.centre) / self.scale
         return x if self.components is None else exact_product(x, self.components)
 
@@ -87,12 +88,7 @@ def standard_units(values: FloatArray, valid: NDArray[np.bool_], unit_length: bo
     Units
     """
     if unit_length:
-        directions = np.zeros_like(values)
-        for rows in row_blocks(
-            *values.shape
-        ):  # in float64 all at once they would take thrice as much
-            directions[rows] = of_unit_length(np.where(valid[rows, None], values[rows], 0))
-        values = directions
+        values = unit_rows(values)  # masked rows are NaN before and after, and do not count
     centre, scale, _ = standardisation(values, valid)
     return Units(unit_length, centre, scale)
 
@@ -162,26 +158,3 @@ def component_units(
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
     components = rounded_for_products(components * np.sign(largest), dim, axis=0)
     return Units(unit_length, total / count, np.ones(dim), components)
-
-
-def of_unit_length(x: FloatArray) -> FloatArray:
-    """Rows divided by their lengths; zeros stay.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n, dim)
-
-    Returns
-    -------
-    ndarray of shape (n, dim), float64
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skanomaly.core.local_units import of_unit_length
-    >>> of_unit_length(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[0.6, 0.8],
-           [0. , 0. ]])
-    """
-    length = np.sqrt(squared_norms(x))[:, None]
-    return x / np.where(length > 0, length, 1)
