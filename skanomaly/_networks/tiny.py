@@ -113,7 +113,7 @@ def weight_file(weights: PathLike) -> Path | None:
         When `weights` is nothing that is known, and no file.
     """
     tag, file = tag_and_file(weights)
-    if tag == "random":
+    if tag == "random" and file is None:
         return None
     if tag == "pretrained":
         return WEIGHTS if file is None else file

@@ -154,7 +154,8 @@ def component_units(
         )
     scale = np.sqrt(variances + ridge * variances.mean())
     components = (directions / scale)[:, :n_components]
-    # The same on every machine: of an eigenvector the sign is free.
+    # The sign of an eigenvector is free. No distance depends on it, but it is kept in model files:
+    # the largest entry of each is positive.
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
     components = rounded_for_products(components * np.sign(largest), dim, axis=0)
     return Units(unit_length, total / count, np.ones(dim), components)

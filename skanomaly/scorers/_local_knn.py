@@ -240,7 +240,8 @@ class LocalKNNScorer(CrossFittedScorer):
         return scores
 
     def _held_out(self, tokens):
-        # Of few images, what is pooled over all places shows each of them: it is learned anew.
+        # What is pooled over all places shows each of few images, and principal components flatter
+        # all that they are learned from: both are learned anew, as is what a coreset keeps.
         few = tokens.n_images <= self.few or tokens.n_groups <= self._n_folds
         if self.coreset is not None or few or self.n_components is not None:
             return super()._held_out(tokens)

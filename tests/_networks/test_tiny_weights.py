@@ -109,7 +109,7 @@ def test_which_file_is_meant(other, tmp_path):
         FileNotFoundError, match="weights 'pretrained' in a file, and there is none"
     ):
         weight_file(f"pretrained@{tmp_path / 'gone.safetensors'}")
-    for unknown in ("pretraind", tmp_path / "gone.safetensors", tmp_path):
+    for unknown in (f"random@{other}", "pretraind", tmp_path / "gone.safetensors", tmp_path):
         with pytest.raises(ValueError, match="neither 'pretrained' nor 'random', nor an existing"):
             weight_file(unknown)
 
