@@ -113,7 +113,7 @@ def weight_file(weights: PathLike) -> Path | None:
         When `weights` is nothing that is known, and no file.
     """
     tag, file = tag_and_file(weights)
-    if tag == "random":
+    if tag == "random" and file is None:
         return None
     if tag == "pretrained":
         return WEIGHTS if file is None else file
@@ -134,11 +134,17 @@ def _read(path: Path) -> TinyModel:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
+            if not {"dilations", "digest"} <= set(metadata):
+                raise ValueError(
+                    f"{path} does not say, as weights of this network do, what it holds"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as exc:
         raise ValueError(f"{path} is no readable safetensors file ({exc}){advice}") from exc
-    if not {"dilations", "digest"} <= set(metadata):
-        raise ValueError(f"{path} does not say, as weights of this network do, what it holds")
+    except TypeError as exc:  # bfloat16 and others that NumPy does not know
+        raise ValueError(
+            f"{path} does not hold weights of this network: NumPy cannot read them ({exc})"
+        ) from exc
     digest = digest_of(tensors)
     if digest != metadata["digest"]:
         raise ValueError(
@@ -147,6 +153,8 @@ def _read(path: Path) -> TinyModel:
         )
     try:
         network = network_of(tensors, [int(d) for d in metadata["dilations"].split(",") if d])
+        if len(network.stem) != len(_STEM):  # the grid is in proportion to these halvings
+            raise ValueError(f"its stem has {len(network.stem)} layers in place of {len(_STEM)}")
     except ValueError as exc:
         raise ValueError(f"{path} does not hold weights of this network: {exc}") from exc
     return TinyModel(network, digest, metadata)
@@ -241,6 +249,7 @@ def torch_network(weights: PathLike, grid: int, device: str) -> Network:
     """
     import_optional("torch", "torch", "this runtime of TinyPatches")
     tiny = load_tiny(weights)
+    dilations = tiny.network.dilations  # no part of the digest
 
     def build() -> LoadedModel:
         module = _module(tiny.network).eval().requires_grad_(False).to(device)
@@ -250,11 +259,11 @@ def torch_network(weights: PathLike, grid: int, device: str) -> Network:
 
     return Network(
         name="the network of TinyPatches",
-        model=load_once(("tiny", tiny.digest, device), build),
+        model=load_once(("tiny", tiny.digest, *dilations, device), build),
         layers=(0,),
         forward=partial(_forward, grid=grid),
         fuse=_only,
-        options={"model_name": "tiny", "grid": grid},
+        options={"model_name": "tiny", "grid": grid, "dilations": dilations},
         libraries=("torch",),
     )
 

@@ -219,7 +219,7 @@ def nearest_patches(
     places, columns : ndarray of shape (n_found,), int
         The nearest first; none where no patch is allowed within the radius.
     distances : ndarray of shape (n_found,), float64
-        In the metric without the group, where the bank has all patches.
+        Where each place has its own metric, and the bank all patches, in that without the group.
     """
     loss, near = None, window_of(bank, place, bank.norms_of(place), bank.factor(place))
     x = bank.units.of(token)

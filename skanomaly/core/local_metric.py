@@ -25,7 +25,7 @@ class Metric:
     ridge : float
         What is added to the diagonal; without whitening it is all there is, 1.
     pooled : ndarray of shape (dim, dim), float64
-        Covariance of standardised tokens within places.
+        Covariance within places, of tokens in the units of the bank.
     """
 
     whitening: Whitening

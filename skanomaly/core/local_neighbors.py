@@ -108,7 +108,7 @@ def nearest(
     near : Window
     place : int
     x : ndarray of shape (n_queries, dim), float64
-        Standardised.
+        In the units of the bank.
     allowed : ndarray of shape (n_queries, n), bool, optional
         With which images each is compared; None for all.
     loss : Loss or None, default=None
@@ -173,7 +173,7 @@ def measured(
     ----------
     near : Window
     x : ndarray of shape (n, dim), float64
-        Standardised.
+        In the units of the bank.
     queries : ndarray of shape (n,), int
         Numbers of the queries among those of `loss`.
     patches : ndarray of shape (n,), int
@@ -205,7 +205,7 @@ def nearest_beyond(
     near : Window
     place : int
     x : ndarray of shape (dim,), float64
-        Standardised.
+        In the units of the bank.
     query : int, default=0
         Its number among those of `loss`.
     images : ndarray of shape (n,), bool, optional

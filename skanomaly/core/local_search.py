@@ -49,7 +49,7 @@ def local_distances(bank: LocalBank, tokens: FloatArray, places: IntArray) -> Fl
 
 
 def _squared_distances(bank, x, places):
-    """Of standardised tokens that are sorted by their place."""
+    """Of tokens in the units of the bank that are sorted by their place."""
     dim = x.shape[1]
     constant, slopes, sizes = _expanded(bank, x, places)
     length = np.sqrt(squared_norms(slopes))

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.products import exact_product, product, rounded_for_products, squared_norms
+from skanomaly.core.prepared import unit_rows
+from skanomaly.core.products import exact_product, product, rounded_for_products
 from skanomaly.core.standardisation import standardisation
 
 
@@ -52,7 +53,7 @@ class Units:
         -------
         ndarray of shape (n, self.dim), float64
         """
-        x = of_unit_length(tokens) if self.unit_length else tokens
+        x = unit_rows(tokens.astype(np.float64)) if self.unit_length else tokens
         x = (x - self.centre) / self.scale
         return x if self.components is None else exact_product(x, self.components)
 
@@ -87,8 +88,7 @@ def standard_units(values: FloatArray, valid: NDArray[np.bool_], unit_length: bo
     Units
     """
     if unit_length:
-        directions = of_unit_length(np.where(valid[:, None], values, 0))
-        values = directions.astype(values.dtype)
+        values = unit_rows(values)  # masked rows are NaN before and after, and do not count
     centre, scale, _ = standardisation(values, valid)
     return Units(unit_length, centre, scale)
 
@@ -127,7 +127,8 @@ def component_units(
     Raises
     ------
     ValueError
-        When `n_components` is more than the tokens have, or no place has two different tokens.
+        When `n_components` is more than the tokens have, or no place has tokens that differ by more
+        than rounding errors.
     """
     dim = values.shape[1]
     if n_components > dim:
@@ -145,37 +146,16 @@ def component_units(
             count += len(x)
     variances, directions = np.linalg.eigh(scatter / count)
     variances, directions = np.maximum(variances[::-1], 0), directions[:, ::-1]
-    if not variances[0] > 1e-12 * (total / count).max() ** 2:
+    if not variances[0] > 1e-12 * np.abs(total / count).max() ** 2:  # but rounding errors
         raise ValueError(
-            "the patch tokens of the training images do not vary within their places: components "
-            "need at least two different normal images"
+            "the patch tokens of the training images do not vary within their places, or not "
+            "without those that are held out: n_components needs at least three normal images that "
+            "differ"
         )
     scale = np.sqrt(variances + ridge * variances.mean())
     components = (directions / scale)[:, :n_components]
-    # The same on every machine: of an eigenvector the sign is free.
+    # The sign of an eigenvector is free. No distance depends on it, but it is kept in model files:
+    # the largest entry of each is positive.
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
     components = rounded_for_products(components * np.sign(largest), dim, axis=0)
     return Units(unit_length, total / count, np.ones(dim), components)
-
-
-def of_unit_length(x: FloatArray) -> FloatArray:
-    """Rows divided by their lengths; zeros stay.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n, dim)
-
-    Returns
-    -------
-    ndarray of shape (n, dim), float64
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skanomaly.core.local_units import of_unit_length
-    >>> of_unit_length(np.array([[3.0, 4.0], [0.0, 0.0]]))
-    array([[0.6, 0.8],
-           [0. , 0. ]])
-    """
-    length = np.sqrt(squared_norms(x))[:, None]
-    return x / np.where(length > 0, length, 1)

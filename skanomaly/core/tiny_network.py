@@ -82,6 +82,11 @@ class TinyNetwork:
     body: tuple[tuple[Convolution, Convolution, Convolution], ...]
     head: Convolution
 
+    @property
+    def dilations(self) -> list[int]:
+        """Of each block: the only thing that its tensors do not say."""
+        return [spatial.dilation for _, spatial, _ in self.body]
+
 
 def network_of(tensors: Mapping[str, ArrayLike], dilations: Sequence[int]) -> TinyNetwork:
     """The network of some tensors, whose shapes say how deep and how wide it is.

@@ -151,9 +151,10 @@ class TinyPatches(BasePatchEmbedder):
         return "weights", "pretrained" if tagged else None, [file]
 
     def _fingerprint(self) -> dict[str, object]:
-        plan = self._plan()
+        plan, tiny = self._plan(), load_tiny(self.weights)
         return {
-            "weights": load_tiny(self.weights).digest,
+            "weights": tiny.digest,
+            "dilations": tiny.network.dilations,
             "grid": int(self.grid),
             "image_size": self._side(),
             "resize": self.resize,

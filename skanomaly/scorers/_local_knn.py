@@ -59,7 +59,8 @@ class LocalKNNScorer(CrossFittedScorer):
         divided by its length first.
     n_components : int or None, default=None
         For ``whitening="shared"``: so many principal components of the tokens within their places
-        are compared, and nothing else of them; None for all that tokens have.
+        are compared, and nothing else of them; at most as many as tokens have. None for all of a
+        token, standardised component by component.
     topk : float or int, default=0.005
         For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
         scores.
@@ -239,7 +240,8 @@ class LocalKNNScorer(CrossFittedScorer):
         return scores
 
     def _held_out(self, tokens):
-        # Of few images, what is pooled over all places shows each of them: it is learned anew.
+        # What is pooled over all places shows each of few images, and principal components flatter
+        # all that they are learned from: both are learned anew, as is what a coreset keeps.
         few = tokens.n_images <= self.few or tokens.n_groups <= self._n_folds
         if self.coreset is not None or few or self.n_components is not None:
             return super()._held_out(tokens)

@@ -109,7 +109,7 @@ def test_which_file_is_meant(other, tmp_path):
         FileNotFoundError, match="weights 'pretrained' in a file, and there is none"
     ):
         weight_file(f"pretrained@{tmp_path / 'gone.safetensors'}")
-    for unknown in ("pretraind", tmp_path / "gone.safetensors", tmp_path):
+    for unknown in (f"random@{other}", "pretraind", tmp_path / "gone.safetensors", tmp_path):
         with pytest.raises(ValueError, match="neither 'pretrained' nor 'random', nor an existing"):
             weight_file(unknown)
 
@@ -171,6 +171,27 @@ def test_a_file_of_something_else_is_refused(other):
             load_tiny(other)
 
 
+def test_a_stem_of_another_depth_is_refused(other):
+    # Its cells would not be of 8 pixels, as the grid of the embedder takes them to be.
+    tensors, metadata = content(other)
+    tensors["stem.3.weight"] = np.zeros((3, 3, 64, 64), np.float16)
+    tensors["stem.3.bias"] = np.zeros(64, np.float16)
+    written(other, tensors, {**metadata, "digest": digest_of(tensors)})
+    with pytest.raises(ValueError, match="its stem has 4 layers in place of 3"):
+        load_tiny(other)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"dilations": "1", "digest": "0"}])
+def test_a_file_of_numbers_that_numpy_lacks_is_refused(metadata, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch_file
+
+    path = tmp_path / "bfloat16.safetensors"
+    save_torch_file({"head.bias": torch.zeros(3, dtype=torch.bfloat16)}, path, metadata)
+    with pytest.raises(ValueError, match="NumPy cannot read them" if metadata else "does not say"):
+        load_tiny(path)
+
+
 def test_digests_tell_names_shapes_and_numbers_apart():
     tensors = {"a": np.arange(6.0).reshape(2, 3), "b": np.ones(2)}
     digests = {
@@ -212,3 +233,8 @@ def test_grids_share_one_module_and_other_weights_do_not(other):
     assert first.model is second.model
     assert first.fingerprint() != second.fingerprint()
     assert torch_network("random", 16, "cpu").model is not first.model
+    # Nor do other dilations, which no tensor tells.
+    tensors, metadata = content(other)
+    written(other, tensors, {**metadata, "dilations": "1,2"})
+    changed = torch_network(other, 16, "cpu")
+    assert changed.model is not first.model and changed.fingerprint() != first.fingerprint()

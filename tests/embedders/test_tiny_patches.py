@@ -170,6 +170,22 @@ def test_tokens_depend_on_the_weights_by_their_digest(tmp_path):
     assert np.abs(random.transform(X) - ours.transform(X)).max() > 1e-3
 
 
+def test_dilations_count_as_the_weights_do(tmp_path):
+    X, path, tensors = (
+        random_images((64, 64)),
+        tmp_path / "other.safetensors",
+        tiny.random_tensors(7),
+    )
+    digest = tiny.digest_of(tensors)
+    tiny_save(path, tensors, {"dilations": "1,2,1,4,1,2,4,1", "digest": digest})
+    embedder = TinyPatches(image_size=64, weights=path, cache_dir=tmp_path / "cache").fit(X)
+    before = embedder.transform(X)
+    tiny_save(path, tensors, {"dilations": "1,1,1,1,1,1,1,1", "digest": digest})
+    with pytest.raises(NotFittedError):
+        embedder.transform(X)
+    assert np.abs(clone(embedder).transform(X) - before).max() > 1e-3
+
+
 @pytest.mark.parametrize("change", [{"weights": "random"}, {"grid": 16}, {"runtime": "torch"}])
 def test_what_tokens_depend_on_may_not_change_after_fit(change):
     if "runtime" in change:

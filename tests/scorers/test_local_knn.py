@@ -112,6 +112,22 @@ def test_components_that_cannot_be():
         LocalKNNScorer(whitening="shared", n_components=2).fit(images(1).repeat(20, axis=0))
 
 
+def test_components_of_rounding_errors_are_refused():
+    # One direction alone, of many lengths: what its float32 numbers vary by is rounding.
+    lengths = np.random.default_rng(0).lognormal(size=(20, 3, 3, 1))
+    for direction in ([3, 4, 0, 0], [-3, -4, 0, 0]):
+        train = (lengths * direction).astype(np.float32)
+        with pytest.raises(ValueError, match="do not vary within their places"):
+            LocalKNNScorer(whitening="shared", n_components=2, unit_length=True).fit(train)
+
+
+def test_images_that_vary_only_with_one_that_is_held_out():
+    train = images(1).repeat(20, axis=0)
+    train[3] += 1
+    with pytest.raises(ValueError, match="not without those that are held out"):
+        LocalKNNScorer(whitening="shared", n_components=2).fit(train)
+
+
 def test_what_lies_along_no_component_does_not_count():
     rng = np.random.default_rng(0)
     train = rng.normal(size=(30, 3, 3, 1)) * np.r_[1.0, 2.0, 0, 0, 0]
