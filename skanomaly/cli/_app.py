@@ -85,7 +85,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         benchmark,
         _MEASURE,
         (
-            "skanomaly benchmark path/to/data --models vision_filterbank dinov2_vits14 "
+            "skanomaly benchmark path/to/data --models vision_tiny dinov2_vits14 "
             "--json runs.jsonl",
         ),
     ),

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import skanomaly
 from skanomaly._output import save_picture
+from skanomaly.base import BasePatchEmbedder
 from skanomaly.cli import app
 from skanomaly.datasets import make_surfaces
 
@@ -58,7 +59,7 @@ def no_work(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("this is work")
 
-    monkeypatch.setattr(skanomaly.FilterBankPatches, "fit_transform", fail)
+    monkeypatch.setattr(BasePatchEmbedder, "fit_transform", fail)
 
 
 def trained_on(model):
