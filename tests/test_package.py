@@ -11,9 +11,18 @@ from pathlib import Path
 import pytest
 
 import skanomaly
+from skanomaly.cli._options import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("torch", "torchvision", "timm", "open_clip", "anomalib", "faiss", "matplotlib", "pandas")
+WITHOUT_EXTRAS = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {EXTRAS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+"""
 
 
 def _modules_after(code):
@@ -41,13 +50,7 @@ def test_public_names_import_no_extra():
 
 def test_base_install_works_without_extras():
     code = (
-        "import sys\n"
-        f"EXTRAS = {EXTRAS!r}\n"
-        "class Missing:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in EXTRAS:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Missing())\n"
+        f"{WITHOUT_EXTRAS}"
         "from sklearn.pipeline import make_pipeline\n"
         "from skanomaly import FilterBankPatches, PatchGaussianScorer, PatchKNNScorer\n"
         "from skanomaly.datasets import make_surfaces\n"
@@ -63,6 +66,29 @@ def test_base_install_works_without_extras():
         "    raise AssertionError('no ImportError')\n"
     )
     assert "skanomaly" in _modules_after(code)
+
+
+def test_the_default_model_needs_no_extra_and_no_network(tmp_path):
+    """With an empty folder for a cache: what it needs is in the package."""
+    code = f"""{WITHOUT_EXTRAS}
+import os, socket
+os.environ["HOME"] = os.environ["XDG_CACHE_HOME"] = {str(tmp_path)!r}
+def refuse(*args, **kwargs):
+    raise AssertionError("this machine has no network")
+socket.socket.connect = socket.getaddrinfo = refuse
+from skanomaly import anomaly_maps, create_model, load_model, save_model
+from skanomaly.cli._options import DEFAULT_MODEL
+from skanomaly.datasets import make_surfaces
+images = make_surfaces(6, image_size=64, random_state=0).images
+model = create_model(DEFAULT_MODEL, image_size=64).fit(images)
+assert anomaly_maps(model, images).shape == (6, 64, 64)
+save_model(model, {str(tmp_path / "parts.skan")!r})
+kept = load_model({str(tmp_path / "parts.skan")!r})
+assert (kept.score_samples(images) == model.score_samples(images)).all()
+"""
+    assert not _modules_after(code) & set(EXTRAS)
+    info = skanomaly.model_info(DEFAULT_MODEL)
+    assert "no-download" in info.tags and info.extras == ()
 
 
 def test_dir_and_unknown_name():

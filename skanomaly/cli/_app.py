@@ -84,10 +84,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
     (
         benchmark,
         _MEASURE,
-        (
-            "skanomaly benchmark path/to/data --models vision_filterbank dinov2_vits14 "
-            "--json runs.jsonl",
-        ),
+        ("skanomaly benchmark path/to/data --models vision_tiny dinov2_vits14 --json runs.jsonl",),
     ),
     (datasets, _MEASURE, ("skanomaly datasets path/to/data --deep",)),
     (demo, _MEASURE, ("skanomaly demo", "skanomaly demo --surface fabric --images 30")),

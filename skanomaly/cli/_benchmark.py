@@ -42,7 +42,7 @@ def benchmark(
             autocompletion=known_models,
             show_default=False,
             help="Compare these models, each a name of `skanomaly models` or a backbone: "
-            "--models vision_filterbank dinov2_vits14.",
+            "--models vision_tiny dinov2_vits14.",
         ),
     ],
     category: Category = None,

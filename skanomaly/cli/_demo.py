@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from skanomaly._output import Guard
-from skanomaly.cli._options import DATA, OUTPUT, Json, Overwrite, home, plain_errors
+from skanomaly.cli._options import DATA, DEFAULT_MODEL, OUTPUT, Json, Overwrite, home, plain_errors
 from skanomaly.cli._results import evaluate_splits, open_results
 from skanomaly.cli._settings import make_model
 
@@ -80,12 +80,13 @@ def demo(
         data = output / f"{surface}-{size}px-{images}-seed{seed}"
         counts = {"n_good": _N_GOOD, "n_defective": _N_DEFECTIVE}
         write_surfaces(data, surface, images, size, seed, overwrite=overwrite, **counts)
-        name = "vision_filterbank"
-        model = make_model(name)
+        model = make_model(DEFAULT_MODEL)
         split = read_mvtec(data)
         guard = Guard(split_files(split), overwrite)
         report = output / "report.html"
-        evaluate_splits(name, model, [split], output / "heatmaps", json_file, guard, report)
+        evaluate_splits(
+            DEFAULT_MODEL, model, [split], output / "heatmaps", json_file, guard, report
+        )
         print(
             f"Where 10% of all good parts are flagged, it is 2% to 18% of {_N_GOOD} of them, by "
             "chance: so few cannot tell these shares apart.\n"

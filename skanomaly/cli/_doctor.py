@@ -26,7 +26,7 @@ from skanomaly.cli._installation import (
     look_at_extra,
     processor,
 )
-from skanomaly.cli._options import JsonSummary, Overwrite, plain_errors, printable
+from skanomaly.cli._options import DEFAULT_MODEL, JsonSummary, Overwrite, plain_errors, printable
 from skanomaly.cli._summary import check_summary, give_summary
 
 # Of the self-test: enough good parts for the default model, and defects that it finds.
@@ -86,7 +86,7 @@ def _first_fault(folder):
         folder / "parts", "fabric", _N_TRAIN, _SIDE, 0, n_good=_N_GOOD, n_defective=_N_DEFECTIVE
     )
     split = read_mvtec(folder / "parts")
-    model = skanomaly.create_model("vision_filterbank", image_size=_SIDE)
+    model = skanomaly.create_model(DEFAULT_MODEL, image_size=_SIDE)
     model.fit(list(split.train.images))
     tested = list(split.test.images)
     scores = model.score_samples(tested)

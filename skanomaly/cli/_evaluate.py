@@ -12,6 +12,7 @@ import typer
 from skanomaly._output import Guard
 from skanomaly.cli._options import (
     DATA,
+    DEFAULT_MODEL,
     OUTPUT,
     Category,
     Contamination,
@@ -84,7 +85,7 @@ def evaluate(
     ] = None,
     category: Category = None,
     layout: Layout = None,
-    model: ModelName = "vision_filterbank",
+    model: ModelName = DEFAULT_MODEL,
     weights: Weights = None,
     scorer: Scorer = None,
     settings: Settings = None,

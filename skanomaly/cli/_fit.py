@@ -19,6 +19,7 @@ from skanomaly.cli._inputs import ImageArguments, Null
 from skanomaly.cli._model_files import check_new_model, least_share, promise_of
 from skanomaly.cli._options import (
     DATA,
+    DEFAULT_MODEL,
     OUTPUT,
     TRAINING,
     Contamination,
@@ -52,7 +53,7 @@ def fit(
             "other: they are held out together where the threshold is found.",
         ),
     ] = False,
-    model: ModelName = "vision_filterbank",
+    model: ModelName = DEFAULT_MODEL,
     weights: Weights = None,
     scorer: Scorer = None,
     settings: Settings = None,

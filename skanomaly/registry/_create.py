@@ -97,8 +97,8 @@ def create_model(
     Examples
     --------
     >>> from skanomaly import create_model
-    >>> create_model("vision_filterbank", contamination=0.05)
-    Pipeline(steps=[('emb', FilterBankPatches()),
+    >>> create_model("vision_tiny", contamination=0.05)
+    Pipeline(steps=[('emb', TinyPatches()),
                     ('local', LocalKNNScorer(contamination=0.05))])
 
     Two models, joined:

@@ -61,7 +61,7 @@ def write_report(
     --------
     >>> from skanomaly import create_model, evaluate_split, write_report
     >>> from skanomaly.datasets import read_dataset
-    >>> model = create_model("vision_filterbank")
+    >>> model = create_model("vision_tiny")
     >>> result = evaluate_split(model, read_dataset("parts"))  # doctest: +SKIP
     >>> write_report(result, "report.html")  # doctest: +SKIP
     """

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import skanomaly
 from skanomaly.cli import app
+from skanomaly.cli._options import DEFAULT_MODEL
 from skanomaly.datasets._surfaces import write_surfaces
 
 SMALL = ("--set", "image_size=64")
@@ -118,11 +119,12 @@ def test_evaluate_with_weights(data, shared):
         (["evaluate", "no-such-folder"], "no-such-folder"),
         (["evaluate", "DATA", "--scorer", "svm"], "no scorer named 'svm'"),
         (["evaluate", "DATA", "--model", "vit_tinny_patch16_224"], "did you mean 'vit_tiny"),
-        (["evaluate", "DATA", "--set", "layers=3"], "--set layers: vision_filterbank has no"),
-        (["evaluate", "DATA", "--set", "image-size=64"], "--set image-size: vision_filterbank"),
+        (["evaluate", "DATA", "--set", "layers=3"], f"--set layers: {DEFAULT_MODEL} has no"),
+        (["evaluate", "DATA", "--set", "image-size=64"], f"--set image-size: {DEFAULT_MODEL}"),
         (["evaluate", "DATA", "--set", "image-size=64"], "did you mean 'image_size'"),
         (["evaluate", "DATA", "--set", "emb__image_sice=64"], "did you mean 'emb__image_size'"),
-        (["evaluate", "DATA", "--weights", "x.pth"], "--weights: vision_filterbank has no"),
+        (["evaluate", "DATA", "--weights", "x.pth"], "x.pth"),
+        (["evaluate", "DATA", "--weights=x.pth", "--model=filterbank"], "--weights: filterbank has"),
         (["evaluate", "DATA", "--set", "layers=x", "--model", "resnet18"], "layers"),
         (["evaluate", "DATA", "--set", "image_size=100"], "not a multiple"),
         (["evaluate", "DATA", "--set", "topk=x"], "'topk' parameter of LocalKNNScorer"),

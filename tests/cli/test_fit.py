@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 import skanomaly
 from skanomaly._output import save_picture
+from skanomaly.base import BasePatchEmbedder
 from skanomaly.cli import app
+from skanomaly.cli._options import DEFAULT_MODEL
 from skanomaly.datasets import make_surfaces
 
 SMALL = ("--scorer", "knn", "--set", "image_size=32")
@@ -58,7 +60,7 @@ def no_work(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("this is work")
 
-    monkeypatch.setattr(skanomaly.FilterBankPatches, "fit_transform", fail)
+    monkeypatch.setattr(BasePatchEmbedder, "fit_transform", fail)
 
 
 def trained_on(model):
@@ -77,7 +79,7 @@ def test_a_kept_model_judges_as_one_in_memory(good, images, tmp_path):
     }
     assert summary["n_images"] == 8 and summary["n_groups"] is None
     assert summary["bytes"] == model.stat().st_size and summary["file"] == str(model)
-    direct = skanomaly.create_model("filterbank", scorer="knn", image_size=32, contamination=0.2)
+    direct = skanomaly.create_model(DEFAULT_MODEL, scorer="knn", image_size=32, contamination=0.2)
     direct.fit(sorted(good.iterdir()))
     assert summary["threshold"] == direct[-1].offset_
     kept = skanomaly.load_model(model)
@@ -156,7 +158,7 @@ def test_groups_by_folder(tmp_path, images):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n_groups"] == 4
     kept = skanomaly.load_model(tmp_path / "parts.skan")
-    direct = skanomaly.create_model("filterbank", scorer="knn", image_size=32)
+    direct = skanomaly.create_model(DEFAULT_MODEL, scorer="knn", image_size=32)
     groups = np.repeat(range(4), 2)
     direct.fit(list(images[:8]), knn__groups=groups)
     np.testing.assert_allclose(kept[-1].train_scores_, direct[-1].train_scores_, rtol=1e-5)

@@ -14,7 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from skanomaly._output import is_own_picture
+from skanomaly.base import BasePatchEmbedder
 from skanomaly.cli import app
+from skanomaly.cli._options import DEFAULT_MODEL
 from skanomaly.datasets import make_surfaces
 from skanomaly.registry._table import SCORERS
 
@@ -456,10 +458,8 @@ def no_work(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("this is work")
 
-    import skanomaly.embedders
-
-    monkeypatch.setattr(skanomaly.embedders.FilterBankPatches, "transform", fail)
-    monkeypatch.setattr(skanomaly.embedders.FilterBankPatches, "fit_transform", fail)
+    monkeypatch.setattr(BasePatchEmbedder, "transform", fail)
+    monkeypatch.setattr(BasePatchEmbedder, "fit_transform", fail)
 
 
 def test_shots_that_cannot_be(mvtec, no_work):
@@ -579,10 +579,10 @@ def test_what_a_scorer_takes():
         (("--ouput", "x"), "no option --ouput; did you mean --output?"),
         (
             ("--set", "n_neighbors=2"),
-            "--set n_neighbors: vision_filterbank has no parameter 'n_neighbors'; --scorer",
+            f"--set n_neighbors: {DEFAULT_MODEL} has no parameter 'n_neighbors'; --scorer",
         ),
-        (("--set", "knn__n_neighbors=2"), "--set knn__n_neighbors: vision_filterbank has no"),
-        (("--set", "emb__layers=3"), "--set emb__layers: vision_filterbank has no parameter"),
+        (("--set", "knn__n_neighbors=2"), f"--set knn__n_neighbors: {DEFAULT_MODEL} has no"),
+        (("--set", "emb__layers=3"), f"--set emb__layers: {DEFAULT_MODEL} has no parameter"),
     ],
 )
 def test_options_are_named_as_they_were_typed(mvtec, options, expected):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from skanomaly.cli._options import DEFAULT_MODEL
+
 pytestmark = pytest.mark.slow
 
 # The program without the extras, on a machine without a network.
@@ -74,7 +76,7 @@ def test_demo(folder, demo):
 
 def test_fit(folder, model):
     out, error = model
-    assert "trained    vision_filterbank on 40 good images" in out
+    assert f"trained    {DEFAULT_MODEL} on 40 good images" in out
     assert "Next: skanomaly score parts.skan" in error
     summary = json.loads((folder / "fit.json").read_text())
     assert summary["n_images"] == 40 and (folder / "parts.skan").stat().st_size == summary["bytes"]
