@@ -124,7 +124,10 @@ def test_evaluate_with_weights(data, shared):
         (["evaluate", "DATA", "--set", "image-size=64"], "did you mean 'image_size'"),
         (["evaluate", "DATA", "--set", "emb__image_sice=64"], "did you mean 'emb__image_size'"),
         (["evaluate", "DATA", "--weights", "x.pth"], "x.pth"),
-        (["evaluate", "DATA", "--weights=x.pth", "--model=filterbank"], "filterbank has no"),
+        (
+            ["evaluate", "DATA", "--weights", "x.pth", "--model", "filterbank"],
+            "--weights: filterbank has no",
+        ),
         (["evaluate", "DATA", "--set", "layers=x", "--model", "resnet18"], "layers"),
         (["evaluate", "DATA", "--set", "image_size=100"], "not a multiple"),
         (["evaluate", "DATA", "--set", "topk=x"], "'topk' parameter of LocalKNNScorer"),
