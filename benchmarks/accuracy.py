@@ -92,7 +92,8 @@ def contenders(vit, cache):
         large = of_vit(vit, 448, 3, "local", regularization=0.1, **directions)
         models["ViT-Tiny 448 px, block 3, 64 components"] = large
         models["ViT-Tiny 224 px knn + 448 px 64 components"] = ImageUnion(
-            [("small", of_vit(vit, 224, 3, "knn")), ("large", large)]
+            [("small", of_vit(vit, 224, 3, "knn", topk=0.02)), ("large", large)],
+            detector_weights=(2, 3),
         )
         models["filter bank + ViT-Tiny 448 px knn"] = ImageUnion(
             [("filterbank", create_model("vision_filterbank")), ("vit", of_vit(vit, 448, 3, "knn"))]

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import skanomaly
-from skanomaly.cli._options import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("torch", "torchvision", "timm", "open_clip", "anomalib", "faiss", "matplotlib", "pandas")
@@ -87,8 +86,6 @@ kept = load_model({str(tmp_path / "parts.skan")!r})
 assert (kept.score_samples(images) == model.score_samples(images)).all()
 """
     assert not _modules_after(code) & set(EXTRAS)
-    info = skanomaly.model_info(DEFAULT_MODEL)
-    assert "no-download" in info.tags and info.extras == ()
 
 
 def test_dir_and_unknown_name():

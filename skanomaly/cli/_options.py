@@ -87,7 +87,7 @@ ModelFile = Annotated[
         help="File of a trained model, from `skanomaly fit`.",
     ),
 ]
-DEFAULT_MODEL = "vision_tiny"  # needs no torch, no extra and no network
+DEFAULT_MODEL = "filterbank+tiny"  # needs no torch, no extra and no network
 MODEL_HELP = (
     "Take this model: a name of `skanomaly models`; or a backbone, such as dinov2_vits14 (or "
     "another of DinoV2Patches), ViT-B-16/openai (or another of open_clip), or any name of timm; "

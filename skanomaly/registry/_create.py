@@ -61,6 +61,7 @@ def create_model(
         In place of the model's own scorer: one with `score_patches`, or a name of
         :func:`~skanomaly.registry.list_scorers`, or ``"auto"``, the scorer that goes with the
         embedder: ``"local"`` with the filter bank and the network of this package, else ``"knn"``.
+        Of a union only a name, for all its members.
         ``"local"`` is :class:`~skanomaly.LocalKNNScorer`, ``"knn"``
         :class:`~skanomaly.PatchKNNScorer` and ``"gaussian"``
         :class:`~skanomaly.PatchGaussianScorer` with their own defaults, which are 128 components
@@ -121,12 +122,13 @@ def create_model(
 
     entry = models().get(name)
     if entry is None and isinstance(name, str) and "+" in name:
-        if not (embedder is None and scorer is None):
+        if embedder is not None or not isinstance(scorer, str | None):
             raise ValueError(
-                f"{name} is a union, each of whose members has its own: it takes neither embedder "
-                "nor scorer. Make a skanomaly.ImageUnion of what you have in mind"
+                f"{name} is a union, each of whose members has its own embedder and scorer: it "
+                "takes no objects for them, only the name of a scorer for all. Make a "
+                "skanomaly.ImageUnion of what you have in mind"
             )
-        steps: list[tuple[str, Any]] = [("", _union_of(name.split("+")))]
+        steps: list[tuple[str, Any]] = [("", _union_of(name.split("+"), scorer))]
         set_params(name, steps, params)
         _check_members_differ(name, steps[0][1])
         return steps[0][1]
@@ -150,8 +152,8 @@ def create_model(
     return steps[0][1] if len(steps) == 1 else Pipeline(steps)
 
 
-def _union_of(names: Sequence[str]) -> ImageUnion:
-    """A union of the models of these names, each with its own parameters."""
+def _union_of(names: Sequence[str], scorer: str | None) -> ImageUnion:
+    """A union of the models of these names, each with its own parameters, and with that scorer."""
     from skanomaly.detectors import ImageUnion
 
     members: dict[str, Any] = {}
@@ -163,7 +165,7 @@ def _union_of(names: Sequence[str]) -> ImageUnion:
             raise ValueError(
                 f"{'+'.join(names)} has {name!r} twice: a union joins different models"
             )
-        members[called] = create_model(name)
+        members[called] = create_model(name, scorer=scorer)
     return ImageUnion(list(members.items()))
 
 

@@ -86,7 +86,8 @@ def test_heat_is_where_the_defect_is(demo):
 
 
 def test_evaluate(data, tmp_path):
-    args = ("evaluate", data, *SMALL, "--scorer", "knn", "--set", "topk=0.05")
+    args = ("evaluate", data, *SMALL, "--model", "vision_tiny", "--scorer", "knn")
+    args += ("--set", "topk=0.05")
     result = run(*args, "--set", "coreset=0.5", "--contamination", 0.2, "--json", "-")
     assert result.exit_code == 0, result.output
     numbers = json.loads(result.stdout)
@@ -122,7 +123,10 @@ def test_evaluate_with_weights(data, shared):
         (["evaluate", "DATA", "--set", "layers=3"], f"--set layers: {DEFAULT_MODEL} has no"),
         (["evaluate", "DATA", "--set", "image-size=64"], f"--set image-size: {DEFAULT_MODEL}"),
         (["evaluate", "DATA", "--set", "image-size=64"], "did you mean 'image_size'"),
-        (["evaluate", "DATA", "--set", "emb__image_sice=64"], "did you mean 'emb__image_size'"),
+        (
+            ["evaluate", "DATA", "--set", "emb__image_sice=64"],
+            "did you mean 'tiny__emb__image_size'",
+        ),
         (["evaluate", "DATA", "--weights", "x.pth"], "x.pth"),
         (
             ["evaluate", "DATA", "--weights", "x.pth", "--model", "filterbank"],

@@ -17,10 +17,9 @@ import skanomaly
 from skanomaly._output import save_picture
 from skanomaly.base import BasePatchEmbedder
 from skanomaly.cli import app
-from skanomaly.cli._options import DEFAULT_MODEL
 from skanomaly.datasets import make_surfaces
 
-SMALL = ("--scorer", "knn", "--set", "image_size=32")
+SMALL = ("--model", "vision_tiny", "--scorer", "knn", "--set", "image_size=32")
 
 
 def run(*args, stdin=None):
@@ -79,7 +78,7 @@ def test_a_kept_model_judges_as_one_in_memory(good, images, tmp_path):
     }
     assert summary["n_images"] == 8 and summary["n_groups"] is None
     assert summary["bytes"] == model.stat().st_size and summary["file"] == str(model)
-    direct = skanomaly.create_model(DEFAULT_MODEL, scorer="knn", image_size=32, contamination=0.2)
+    direct = skanomaly.create_model("vision_tiny", scorer="knn", image_size=32, contamination=0.2)
     direct.fit(sorted(good.iterdir()))
     assert summary["threshold"] == direct[-1].offset_
     kept = skanomaly.load_model(model)
@@ -158,7 +157,7 @@ def test_groups_by_folder(tmp_path, images):
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n_groups"] == 4
     kept = skanomaly.load_model(tmp_path / "parts.skan")
-    direct = skanomaly.create_model(DEFAULT_MODEL, scorer="knn", image_size=32)
+    direct = skanomaly.create_model("vision_tiny", scorer="knn", image_size=32)
     groups = np.repeat(range(4), 2)
     direct.fit(list(images[:8]), knn__groups=groups)
     np.testing.assert_allclose(kept[-1].train_scores_, direct[-1].train_scores_, rtol=1e-5)
@@ -245,7 +244,7 @@ def test_what_cannot_be_is_said_before_the_work(tmp_path, good, no_work, options
 
 
 def test_too_few_images(tmp_path, good, no_work):
-    options = ("--scorer", "gaussian", "--set", "image_size=32")
+    options = ("--model", "vision_tiny", "--scorer", "gaussian", "--set", "image_size=32")
     result = run("fit", good / "0.png", *options, "-o", tmp_path / "x.skan")
     assert result.exit_code == 1
     assert "PatchGaussianScorer needs at least 3 good images to train on, not 1" in result.stderr

@@ -41,7 +41,16 @@ def run(*arguments, code=0):
 @pytest.mark.parametrize("region", ["mask.png", "region.json"])
 def test_the_working_day_with_a_region(folder, region, tmp_path):
     model = tmp_path / "model.skan"
-    settings = ["--set", "image_size=96", "--scorer", "knn", "--set", "metric=euclidean"]
+    settings = [
+        "--model",
+        "filterbank",
+        "--set",
+        "image_size=96",
+        "--scorer",
+        "knn",
+        "--set",
+        "metric=euclidean",
+    ]
     run("fit", folder / "good", *settings, "--roi", folder / region, "-o", model)
     bad = [folder / "inside.png", folder / "outside.png"]
     shown = run("info", model).stdout

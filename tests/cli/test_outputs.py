@@ -328,7 +328,8 @@ def test_names_that_cannot_be_decoded(tmp_path, surfaces):
 def plugin_that(tmp_path, name, what, at):
     file = tmp_path / f"plugin_{name}.py"
     file.write_text(FAILS.format(name=name, what=what, at=at))
-    return ("--plugin", file, "--scorer", f"fails_{name}", "--set", "image_size=32")
+    model = ("--model", "vision_tiny", "--scorer", f"fails_{name}")
+    return ("--plugin", file, *model, "--set", "image_size=32")
 
 
 @pytest.mark.parametrize(
@@ -467,7 +468,7 @@ def test_shots_that_cannot_be(mvtec, no_work):
     result = run(*small, 7)
     assert result.exit_code == 1 and "nut, 7 shots: seed 0 takes images 0 to 6" in result.stderr
     # Gaussians need three images.
-    result = run(*small, 4, 2, "--scorer", "gaussian")
+    result = run(*small, 4, 2, "--model", "vision_tiny", "--scorer", "gaussian")
     assert result.exit_code == 1
     assert "PatchGaussianScorer needs at least 3 normal images to train on, not 2" in result.stderr
 

@@ -178,7 +178,7 @@ def test_models_are_joined_by_their_names():
         ("filterbank+", {}, "lacks a name"),
         ("filterbank+filterbank", {}, "has 'filterbank' twice"),
         ("filterbank+vision_filterbank", {}, "filterbank and vision_filterbank are the same model"),
-        ("filterbank+vision_padim", {"scorer": "knn"}, "takes neither embedder nor scorer"),
+        ("filterbank+vision_padim", {"scorer": PatchKNNScorer()}, "takes no objects"),
         ("filterbank+vision_padim", {"imag_size": 3}, "did you mean 'image_size'"),
         ("filterbank+vision_padim", {"filterbank__weights": "x"}, "no parameter"),
         ("filterbank+vision_padim", {"topk": 5}, "aggregation='max'"),
@@ -189,6 +189,12 @@ def test_names_that_cannot_be_joined(name, options, message):
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=message):
         create_model(name, **options)
+
+
+def test_a_scorer_of_all_members():
+    made = create_model("filterbank+tiny", scorer="knn", topk=0.05)
+    assert [list(member.named_steps) for _, member in made.detectors] == [["emb", "knn"]] * 2
+    assert {member["knn"].topk for _, member in made.detectors} == {0.05}
 
 
 def test_two_names_of_one_model_may_be_set_apart():
