@@ -227,11 +227,18 @@ def fit_local_bank(
     seen = np.flatnonzero(valid[rows].any(axis=1))  # images that are held out are masked
     rows = rows[seen]
     dim = values.shape[1]
-    if n_components is not None:  # whitened by the projection
+    if n_components is not None:
         units = component_units(
-            values, valid, rows, n_components=n_components, ridge=ridge, unit_length=unit_length
+            values,
+            valid,
+            rows,
+            n_components=n_components,
+            ridge=None if whitening is None else ridge,
+            unit_length=unit_length,
         )
-        whitening, dim = None, n_components
+        dim = n_components
+        if whitening == "shared":
+            whitening = None  # the components are whitened
     else:
         units = standard_units(values, valid, unit_length) if standardise else direction_alone(dim)
     tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)

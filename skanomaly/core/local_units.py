@@ -99,7 +99,7 @@ def component_units(
     rows: IntArray,
     *,
     n_components: int,
-    ridge: float,
+    ridge: float | None,
     unit_length: bool,
 ) -> Units:
     """The directions in which the tokens of a place vary most, each by how much they do.
@@ -113,16 +113,17 @@ def component_units(
         Where the patch of each image is that lies at each place.
     n_components : int
         How many directions; no more than `dim`.
-    ridge : float
-        What is added to each variance, in units of the mean variance of the `dim` components.
+    ridge : float or None
+        What is added to each variance, in units of the mean variance of the `dim` components; None
+        to leave the components as long as they are.
     unit_length : bool
         Whether tokens are divided by their length first.
 
     Returns
     -------
     Units
-        A component has the variance ``v / (v + ridge * mean)`` within places, where `v` is that of
-        its direction.
+        With a ridge a component has the variance ``v / (v + ridge * mean)`` within places, where
+        `v` is that of its direction.
 
     Raises
     ------
@@ -152,8 +153,9 @@ def component_units(
             "without those that are held out: n_components needs at least three normal images that "
             "differ"
         )
-    scale = np.sqrt(variances + ridge * variances.mean())
-    components = (directions / scale)[:, :n_components]
+    components = directions[:, :n_components]
+    if ridge is not None:
+        components = components / np.sqrt(variances + ridge * variances.mean())[:n_components]
     # The sign of an eigenvector is free. No distance depends on it, but it is kept in model files:
     # the largest entry of each is positive.
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)

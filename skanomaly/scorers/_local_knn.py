@@ -58,9 +58,9 @@ class LocalKNNScorer(CrossFittedScorer):
         Whether a token counts by its direction alone, as the tokens of transformers should: it is
         divided by its length first.
     n_components : int or None, default=None
-        For ``whitening="shared"``: so many principal components of the tokens within their places
-        are compared, and nothing else of them; at most as many as tokens have. None for all of a
-        token, standardised component by component.
+        So many principal components of the tokens within their places are compared, and nothing
+        else of them; at most as many as tokens have. None for all of a token, standardised
+        component by component.
     topk : float or int, default=0.005
         For ``aggregation="topk_mean"``: the share, in (0, 1], or the number of highest patch
         scores.
@@ -91,9 +91,10 @@ class LocalKNNScorer(CrossFittedScorer):
     constant in all training images has the mean variance of the others. Of `few` images or fewer
     it is the Euclidean distance of ``x / |x|`` and ``b / |b|``, in a wider window.
 
-    With `n_components` tokens are not standardised: C has the directions of greatest variance
-    within places alone, and what is added to the diagonal counts in units of the mean variance of
-    all directions within places.
+    With `n_components` tokens are not standardised, but projected onto the directions in which they
+    vary most within places. For ``whitening="shared"`` C is the variance along these, plus what is
+    added to the diagonal in units of the mean variance of all directions. For ``"local"`` each is
+    divided by the root of that first, for None by nothing, and the rest is as above.
 
     Held-out scores are in closed form: an image, or a group with all its views, that is left out
     takes a few rows out of a covariance, which changes its inverse by a product with these rows,
@@ -197,11 +198,6 @@ class LocalKNNScorer(CrossFittedScorer):
         return self._fit_bank(tokens, self._model.bank.tokens.shape[1])
 
     def _fit_bank(self, tokens, n_kept):
-        if self.n_components is not None and self.whitening != "shared":
-            raise ValueError(
-                f"n_components={self.n_components} needs whitening='shared', got whitening="
-                f"{self.whitening!r}"
-            )
         grid = reference_of(tokens, self.radius)
         sides = grid if len(grid) == 2 else (1, grid[0])
         if self.coreset is not None and n_kept is None:

@@ -56,7 +56,8 @@ def folder(tmp_path):
 @pytest.mark.slow
 def test_a_scorer_of_a_plugin_from_fit_to_report(folder):
     plugin = ("--plugin", "mine.py")
-    model = ("--scorer", "brightness", "--set", "image_size=64", "-o", "a.skan")
+    model = ("--model", "tiny", "--scorer", "brightness", "--set", "image_size=64")
+    model += ("-o", "a.skan")
     fitted = run("fit", "good", *model, *plugin, cwd=folder)
     assert fitted.returncode == 0, fitted.stderr
     assert fitted.stderr.count("has to be named") == 1 and "mine.Brightness" in fitted.stderr

@@ -84,7 +84,7 @@ def test_fit(folder, model):
 
 def test_info(folder, model):
     out, _ = type_in(folder, "info", "parts.skan")
-    assert "LocalKNNScorer" in out and "000.png" in out
+    assert "ImageUnion" in out and "000.png" in out
     out, _ = type_in(folder, "info", "parts.skan", "--json", "-")
     assert json.loads(out)["training_images"]["count"] == 40
 

@@ -24,6 +24,7 @@ def in_loops(
     prior,
     unit_length=False,
     n_components=None,
+    standardise=True,
 ):
     """Patch scores of new images, patch by patch."""
     train, new = np.asarray(train, np.float64), np.asarray(new, np.float64)
@@ -32,7 +33,7 @@ def in_loops(
         train, new = (x / np.linalg.norm(x, axis=3, keepdims=True) for x in (train, new))
     if few:
         radius, whitening, n_components = max(radius, 12), None, None
-    elif n_components is None:
+    elif n_components is None and standardise:
         centre, spread = train.mean(axis=(0, 1, 2)), train.std(axis=(0, 1, 2))
         train, new = (train - centre) / spread, (new - centre) / spread
     scatters = np.zeros((height, width, dim, dim))
@@ -47,6 +48,12 @@ def in_loops(
         variances, directions = np.linalg.eigh(pooled)
         ridge *= variances.mean()
         kept = directions[:, -n_components:]
+    if n_components and whitening != "shared":
+        if whitening == "local":
+            kept = kept / np.sqrt(variances[-n_components:] + ridge[0, 0])
+        options = (few, radius, shrinkage, regularization, prior)
+        return in_loops(train @ kept, new @ kept, whitening, *options, standardise=False)
+    if n_components:
         of_components = kept @ np.diag(1 / (variances[-n_components:] + ridge[0, 0])) @ kept.T
     scores = np.empty(new.shape[:3])
     for i in range(height):
@@ -106,9 +113,11 @@ def test_scores_of_real_images(tokens, whitening, few):
     [
         {"whitening": "local", "unit_length": True},
         {"whitening": "shared", "n_components": 7},
+        {"whitening": "local", "n_components": 7},
+        {"whitening": None, "n_components": 7},
         {"whitening": "shared", "n_components": 7, "unit_length": True},
     ],
-    ids=["direction", "components", "components of directions"],
+    ids=["direction", "components", "local", "euclidean", "components of directions"],
 )
 def test_directions_and_components_of_real_images(tokens, options, few):
     train, new = tokens
