@@ -214,8 +214,9 @@ def fit_local_bank(
     standardise : bool, default=True
         False for tokens of unit length as they are.
     n_components : int or None, default=None
-        With ``whitening="shared"``: of how many principal components within places tokens are made;
-        None for all components.
+        Of how many principal components within places tokens are made: whitened ones, unless
+        `whitening` is None, so that with "shared" nothing is left to whiten. None for all
+        components, standardised.
     n_kept : int or None, default=None
         Patches of each place to keep, chosen by greedy k-center; None for all.
 
