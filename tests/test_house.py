@@ -11,7 +11,7 @@ PACKAGE = ROOT / "skanomaly"
 FLOORS = """
 cli
 registry
-anomalib
+anomalib deployment growth
 estimator_checks
 base detectors
 scorers embedders preprocessing

@@ -1,4 +1,4 @@
-"""Any number of images, judged in bounded memory."""
+"""Images judged one after the other, however many there are."""
 
 from __future__ import annotations
 
