@@ -11,7 +11,7 @@ from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.coreset import greedy_k_center
 from skanomaly.core.local_metric import Metric, Whitening
 from skanomaly.core.local_places import window, window_pairs
-from skanomaly.core.local_units import Units, component_units, direction_alone, standard_units
+from skanomaly.core.local_units import Units, component_units, standard_units
 from skanomaly.core.products import product
 
 EPS32 = float(np.finfo(np.float32).eps)
@@ -186,7 +186,6 @@ def fit_local_bank(
     shrinkage: float,
     ridge: float,
     unit_length: bool = False,
-    standardise: bool = True,
     n_components: int | None = None,
     n_kept: int | None = None,
 ) -> LocalBank:
@@ -211,8 +210,6 @@ def fit_local_bank(
         More than 0: what is added to the diagonal of covariances.
     unit_length : bool, default=False
         Whether tokens are divided by their length first.
-    standardise : bool, default=True
-        False for tokens of unit length as they are.
     n_components : int or None, default=None
         Of how many principal components within places tokens are made: whitened ones, unless
         `whitening` is None, so that with "shared" nothing is left to whiten. None for all
@@ -241,7 +238,7 @@ def fit_local_bank(
         if whitening == "shared":
             whitening = None  # the components are whitened
     else:
-        units = standard_units(values, valid, unit_length) if standardise else direction_alone(dim)
+        units = standard_units(values, valid, unit_length)
     tokens = np.empty((n_places, len(seen), dim), dtype=np.float32)
     is_valid = valid[rows.T]
     for place in range(n_places):

@@ -58,20 +58,6 @@ class Units:
         return x if self.components is None else exact_product(x, self.components)
 
 
-def direction_alone(dim: int) -> Units:
-    """Tokens of unit length.
-
-    Parameters
-    ----------
-    dim : int
-
-    Returns
-    -------
-    Units
-    """
-    return Units(True, np.zeros(dim), np.ones(dim))
-
-
 def standard_units(values: FloatArray, valid: NDArray[np.bool_], unit_length: bool) -> Units:
     """Each component without its mean, by its standard deviation.
 

@@ -20,13 +20,13 @@ from skanomaly.core.local_held_out import (
 )
 from skanomaly.core.local_places import nearest_places
 from skanomaly.core.local_search import local_distances
+from skanomaly.core.token_space import TokenSpace
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._explaining import LEFT_OUT
+from skanomaly.scorers._explaining import LEFT_OUT, explain_by_neighbors, neighbors_of
 from skanomaly.scorers._local_model import LocalModel, places_of, reference_of, rows_of_places
+from skanomaly.scorers._memory_bank import Coreset, MemoryBanks, fit_banks, mean_distances
 from skanomaly.scorers._training_images import calibration_images
-
-_WIDE = 12  # rows and columns around a place, where there are few images
 
 
 @document(SCORER_DOCS)
@@ -67,9 +67,8 @@ class LocalKNNScorer(CrossFittedScorer):
     %(aggregation)s
     %(contamination)s
     few : int, default=10
-        So many images or fewer say little of how a place varies: their patches are compared within
-        12 rows and columns, if `radius` is not more, by the Euclidean distance of tokens of unit
-        length, which are neither standardised nor whitened. 0 for never.
+        So many images or fewer say little of how a place varies: of them a patch is compared with
+        all patches, by the cosine distance, as by :class:`PatchKNNScorer`. 0 for never.
     coreset : float, int or None, default=None
         Share (float in (0, 1]) or number (int) of training patches to keep at each place, chosen
         by greedy k-center; None for all. Covariances are those of all.
@@ -89,7 +88,7 @@ class LocalKNNScorer(CrossFittedScorer):
     shrinkage pooled + (regularization + min(1, prior / N)^2) I``, where `own` is the covariance of
     the normal tokens at p, and `pooled` the mean of these over all places. A component that is
     constant in all training images has the mean variance of the others. Of `few` images or fewer
-    it is the Euclidean distance of ``x / |x|`` and ``b / |b|``, in a wider window.
+    it is ``1 - cos(x, b)``, wherever b is.
 
     With `n_components` tokens are not standardised, but projected onto the directions in which they
     vary most within places. For ``whitening="shared"`` C is the variance along these, plus what is
@@ -190,39 +189,37 @@ class LocalKNNScorer(CrossFittedScorer):
         self.few = few
         self.coreset = coreset
 
-    def _fit_model(self, tokens: PatchTokens) -> LocalModel:
-        return self._fit_bank(tokens, None)
-
-    def _fit_held_out_model(self, tokens):
-        # As many patches a place as the model has: fewer would cover them less densely.
-        return self._fit_bank(tokens, self._model.bank.tokens.shape[1])
-
-    def _fit_bank(self, tokens, n_kept):
+    def _fit_model(self, tokens: PatchTokens) -> LocalModel | MemoryBanks:
         grid = reference_of(tokens, self.radius)
         sides = grid if len(grid) == 2 else (1, grid[0])
-        if self.coreset is not None and n_kept is None:
+        n_kept = None
+        # Those that are held out count, so that all models are measured alike, and as densely.
+        if self.coreset is not None:
             n_kept = coreset_size(self.coreset, tokens.n_images * tokens.n_views)
-        # Those that are held out count, so that all models are measured alike.
-        few = tokens.n_images <= self.few
+        if tokens.n_images <= self.few:
+            size = None if n_kept is None else n_kept * sides[0] * sides[1]
+            space = TokenSpace(0, tokens.dim, "cosine")
+            return fit_banks(tokens, [space], Coreset(size), "auto")
         bank = fit_local_bank(
             tokens.values,
             tokens.valid,
             rows_of_places(tokens, sides),
             sides,
-            radius=max(self.radius, _WIDE) if few and len(grid) == 2 else self.radius,
-            whitening=None if few else self.whitening,
+            radius=self.radius,
+            whitening=self.whitening,
             shrinkage=self.shrinkage,
             ridge=self.regularization + min(1.0, self.prior / tokens.n_images) ** 2,
-            unit_length=few or self.unit_length,
-            standardise=not few,
-            n_components=None if few else self.n_components,
-            n_kept=n_kept if self.coreset is not None else None,
+            unit_length=self.unit_length,
+            n_components=self.n_components,
+            n_kept=n_kept,
         )
         return LocalModel(
             bank, grid, tokens.group_of_image, tokens.n_views, grid_sides(tokens.grids)
         )
 
     def _score_model(self, model, tokens, known):
+        if isinstance(model, MemoryBanks):
+            return mean_distances(model, tokens, known, np.flatnonzero(tokens.valid), 1)
         scores = np.zeros(len(tokens.values))
         places = places_of(model, tokens)
         new = np.flatnonzero(tokens.valid & (known < 0)[tokens.image_of_row()])
@@ -250,7 +247,7 @@ class LocalKNNScorer(CrossFittedScorer):
         for group in dominant:
             rest = tokens.mask((tokens.group_of_image == group)[tokens.image_of_row()])
             part = np.flatnonzero(base.group_of_image == group)
-            model, held_out = self._fit_held_out_model(rest), base.select(part)
+            model, held_out = self._fit_model(rest), base.select(part)
             rows = np.isin(base.image_of_row(), part)
             scores[rows] = self._score_model(model, held_out, np.full(len(part), -1))
         return images, scores
@@ -270,6 +267,10 @@ class LocalKNNScorer(CrossFittedScorer):
 
     def _explain_row(self, tokens, row, n_neighbors):
         model, known = self._model, int(self._fingerprints.match(tokens)[0])
+        if isinstance(model, MemoryBanks):
+            nearest = neighbors_of(model, tokens, row, known, n_neighbors)
+            numbers = self._train_numbers
+            return explain_by_neighbors(nearest, model.offsets, model.sides, numbers, known)
         place, allowed = int(places_of(model, tokens)[row]), None
         sources = model.bank.sources
         if known >= 0:

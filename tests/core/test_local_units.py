@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from skanomaly.core.local_units import component_units, direction_alone, standard_units
+from skanomaly.core.local_units import Units, component_units, standard_units
 
 
 def test_directions_are_standardised_block_by_block():
@@ -21,8 +21,9 @@ def test_directions_are_standardised_block_by_block():
 def test_directions_of_tokens_of_any_size(size):
     # Squares of the first are zero, those of the last infinite.
     tokens = size * np.array([[3.0, 4.0], [-4.0, 3.0], [0.0, 0.0]])
+    units = Units(True, np.zeros(2), np.ones(2))
     expected = [[0.6, 0.8], [-0.8, 0.6], [0.0, 0.0]]
-    np.testing.assert_allclose(direction_alone(2).of(tokens), expected, rtol=1e-15)
+    np.testing.assert_allclose(units.of(tokens), expected, rtol=1e-15)
 
 
 def test_masked_tokens_do_not_count():

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from skanomaly import LocalKNNScorer
+from skanomaly import LocalKNNScorer, PatchKNNScorer
 from skanomaly.scorers import _training_images
 
 DIM = 5
@@ -232,3 +232,22 @@ def test_an_explanation_of_a_training_image_leaves_it_out():
     np.testing.assert_allclose(
         found.neighbors[0].distance, scorer.score_patches(train[4:5])[0, 1, 1], rtol=0.05
     )
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_few_images_are_compared_anywhere(n):
+    train, new = images(n), images(3, seed=1)
+    scorer, anywhere = LocalKNNScorer(topk=2), PatchKNNScorer(topk=2)
+    for one in (scorer, anywhere):
+        with pytest.warns(UserWarning, match="single image") if n == 1 else nullcontext():
+            one.fit(train)
+    for name in ("train_scores_", "offset_", "patch_limits_"):
+        np.testing.assert_array_equal(getattr(scorer, name), getattr(anywhere, name))
+    np.testing.assert_array_equal(scorer.score_patches(new), anywhere.score_patches(new))
+    np.testing.assert_array_equal(scorer.score_samples(train), anywhere.score_samples(train))
+
+
+def test_a_number_of_patches_a_place_is_kept_of_few_images_too():
+    scorer = LocalKNNScorer(coreset=2).fit(images(6))
+    (bank,) = scorer._model.banks
+    assert len(bank.index) == 2 * 4 * 5

@@ -32,8 +32,8 @@ def in_loops(
     if few or unit_length:
         train, new = (x / np.linalg.norm(x, axis=3, keepdims=True) for x in (train, new))
     if few:
-        radius, whitening, n_components = max(radius, 12), None, None
-    elif n_components is None and standardise:
+        return 1 - np.max(new @ train.reshape(-1, dim).T, axis=3)
+    if n_components is None and standardise:
         centre, spread = train.mean(axis=(0, 1, 2)), train.std(axis=(0, 1, 2))
         train, new = (train - centre) / spread, (new - centre) / spread
     scatters = np.zeros((height, width, dim, dim))
