@@ -88,10 +88,10 @@ def contenders(vit, cache):
             embedder=TimmPatches("vit_tiny_patch16_224", fusion="mean"),
             **{**small, "layers": (3, 4, 5)},
         )
-        directions = {"whitening": "shared", "unit_length": True, "n_components": 64}
+        directions = {"whitening": "shared", "unit_length": True, "n_components": 48}
         large = of_vit(vit, 448, 3, "local", regularization=0.1, **directions)
-        models["ViT-Tiny 448 px, block 3, 64 components"] = large
-        models["ViT-Tiny 224 px knn + 448 px 64 components"] = ImageUnion(
+        models["ViT-Tiny 448 px, block 3, 48 components"] = large
+        models["ViT-Tiny 224 px knn + 448 px 48 components"] = ImageUnion(
             [("small", of_vit(vit, 224, 3, "knn", topk=0.02)), ("large", large)],
             detector_weights=(2, 3),
         )
