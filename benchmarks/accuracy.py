@@ -5,10 +5,10 @@
 
 ROOT holds data sets, a folder each, in one of the layouts of `skanomaly datasets`. To these come
 generated surfaces, one set for each of N kinds. Each contender is fitted to all training images
-(`full`), and to 1, 2, 4 ... of them, three times each, and measured on all test images: image
-AUROC, AP and F1-max, pixel AUROC and AUPRO where masks are known, the shares of good and of
-defective images that are flagged at a nominal 10%. Runs go to the file of results one by one:
-those that are there already are not repeated.
+(`full`), and to 1, 2, 4 ... of them, three times each where there are so many, and measured on all
+test images: image AUROC, AP and F1-max, pixel AUROC and AUPRO where masks are known, the shares of
+good and of defective images that are flagged at a nominal 10%. Runs go to the file of results one
+by one: those that are there already are not repeated.
 
 Then each contender is fitted to the first data set once more, to measure its model file and how
 many images a second it scores with their maps, on one thread, from the file on.
@@ -121,6 +121,14 @@ def data_sets(root, names, n_surfaces, folder):
         write_surfaces(Path(folder) / surface, surface, 60, 256, 0, n_good=30, n_defective=30)
         splits.append(read_dataset(Path(folder) / surface))
     return splits
+
+
+def runs_of(name, model, splits, shots, seeds, least, results):
+    """Rows of a contender, for as many images as each set has for every seed, and it needs."""
+    for split in splits:
+        most = np.count_nonzero(np.array(split.train.y) == 1) // seeds
+        possible = [k for k in shots if k is None or least <= k <= most]
+        yield from each_run({name: model}, [split], shots=possible, seeds=seeds, results=results)
 
 
 def cost(model, split):
@@ -272,11 +280,7 @@ def main():
         rows = []
         for name, model in models.items():
             least = min_images_of(split_detector(model).scorer)
-            possible = [k for k in shots if k is None or k >= least]
-            runs = each_run(
-                {name: model}, splits, shots=possible, seeds=arguments.seeds, results=results
-            )
-            for row in runs:
+            for row in runs_of(name, model, splits, shots, arguments.seeds, least, results):
                 rows.append(row)
                 print(
                     f"{row['name']}, {name}, {row['shots'] or 'all'} images, seed {row['seed']}: "
