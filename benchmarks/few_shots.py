@@ -1,11 +1,12 @@
-"""Image AUROC of the local scorer and of nearest patches anywhere, fitted to few images.
+"""Image AUROC of nearest patches by place and of nearest patches anywhere, fitted to few images.
 
     python -m benchmarks.few_shots ROOT [--shots 1 2 4 8] [--seeds 3] [--categories bottle screw]
         [--weights vit_tiny_patch16_224.safetensors --side 224] [--cache FOLDER] [--json FILE]
 
 ROOT holds categories in the layout of MVTec AD. The filter bank at 256 pixels, or block 3 of
-ViT-Tiny. Seed s takes the training images from s times their number on; all test images; the mean
-of the seeds. A number of shots of 0 takes all training images.
+ViT-Tiny. The local scorer compares 10 images or fewer anywhere, by the cosine distance, unless
+`few=0` has it compare them by their places. Seed s takes the training images from s times their
+number on; all test images; the mean of the seeds. A number of shots of 0 takes all training images.
 """
 
 import argparse
@@ -21,8 +22,7 @@ from skanomaly.datasets import list_categories, read_dataset
 
 TOPK = 0.005
 SCORERS = {
-    "local": lambda: LocalKNNScorer(topk=TOPK),
-    "local, `few=0`": lambda: LocalKNNScorer(topk=TOPK, few=0),
+    "by places": lambda: LocalKNNScorer(topk=TOPK, few=0),
     "anywhere, cosine": lambda: PatchKNNScorer(topk=TOPK),
     "anywhere, Euclidean": lambda: PatchKNNScorer(topk=TOPK, metric="euclidean"),
 }
