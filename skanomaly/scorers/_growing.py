@@ -23,8 +23,8 @@ from skanomaly.core.fingerprints import ImageFingerprints
 from skanomaly.scorers._base import SINGLE
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
-from skanomaly.scorers._growth_checks import UnknownImageError, check_alike, check_calibration
 from skanomaly.scorers._groups import warn_of_copies
+from skanomaly.scorers._growth_checks import UnknownImageError, check_alike, check_calibration
 from skanomaly.scorers._known_images import KnownImages, join_known
 from skanomaly.scorers._training_images import check_scores, groups_of_scores
 
@@ -168,12 +168,10 @@ class GrowingScorer(CrossFittedScorer):
         tokens = self._check_tokens(X, reset=False, views=True)
         numbers = group_numbers(groups, tokens.n_images)
         normal = normal_images(y, tokens.n_images)
-        if not len(normal):
-            raise ValueError("none of the images of X is a normal one: there is nothing to learn")
         new = replace(tokens, groups=numbers).select(normal)
         if new.n_views != self._layout.n_views:
             raise ValueError(
-                f"X has {new.n_views} views of each image, and the images of the model have "
+                f"X has {new.n_views} view(s) of each image, and the images of the model have "
                 f"{self._layout.n_views}: make all tokens by the same augmentation"
             )
         self._check_growth(new)

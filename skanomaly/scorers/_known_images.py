@@ -123,10 +123,8 @@ def _joined_groups(parts):
     for part in parts:
         numbers = []
         for name in [None] * part.n_given if part.names is None else part.names:
-            if name is None:
-                number = len(names)
-            else:
-                number = known.setdefault(name, len(names))
+            # Of what no label is known by, each is a group of its own.
+            number = known.setdefault(name, len(names)) if name else len(names)
             if number == len(names):
                 names.append(name)
             numbers.append(number)

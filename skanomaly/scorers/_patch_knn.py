@@ -22,8 +22,7 @@ from skanomaly.scorers._approximation import approximation_error
 from skanomaly.scorers._cross_fitted import cross_fit
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import explain_by_neighbors, neighbors_of
-from skanomaly.scorers._growing import GrowingScorer
-from skanomaly.scorers._grown_bank import values_of
+from skanomaly.scorers._growing_banks import GrowingBanks
 from skanomaly.scorers._memory_bank import (
     Coreset,
     MemoryBanks,
@@ -35,7 +34,7 @@ from skanomaly.scorers._training_images import calibration_images
 
 
 @document(SCORER_DOCS)
-class PatchKNNScorer(GrowingScorer):
+class PatchKNNScorer(GrowingBanks):
     """Distance of each patch to its nearest patches in a memory bank of normal images.
 
     With the cosine distance and the mean of the top 1% this is AnomalyDINO [1]_; with the
@@ -145,7 +144,7 @@ class PatchKNNScorer(GrowingScorer):
     """
 
     _parameter_constraints: dict = {
-        **GrowingScorer._parameter_constraints,
+        **GrowingBanks._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions({"cosine", "euclidean"})],
         "coreset": [
@@ -244,9 +243,6 @@ class PatchKNNScorer(GrowingScorer):
         ]
         coreset = Coreset(size, self.coreset_method, self.random_state)
         return fit_banks(tokens, spaces, coreset, self.algorithm)
-
-    def _kept_values(self):
-        return values_of(self._model, self._layout)
 
     def _score_model(self, model, tokens, known):
         return mean_distances(model, tokens, known, np.flatnonzero(tokens.valid), self.n_neighbors)
