@@ -214,14 +214,17 @@ class GrowingScorer(CrossFittedScorer):
             number in `X`, or too few images would be left.
         """
         self._check_can_change()
+        self._forget_numbers(self._recognised(X))
+        return self
+
+    def _recognised(self, X: ArrayLike) -> IntArray:
+        """Numbers of the known images that those of `X` are, all copies of each."""
         tokens = self._check_tokens(X, reset=False, views=True).select_view(0)
         found = self._fingerprints.match_all(tokens)
         unknown = [i for i, images in enumerate(found) if not images]
         if unknown:
             raise UnknownImageError(unknown)
-        gone = sorted({image for images in found for image in images})
-        self._forget_numbers(np.array(gone))
-        return self
+        return np.unique([image for images in found for image in images])
 
     def _forget_numbers(self, gone: IntArray) -> None:
         """Take known images, by their numbers, out of model and calibration."""
