@@ -147,7 +147,8 @@ class GrowingUnion(BasePatchScorer):
         layout = leaf._layout
         images = calibration_images(layout)
         base = layout.select_view(0).select(images)
-        patch_scores, image_scores = [], []
+        patch_scores: list[FloatArray] = []
+        image_scores: list[FloatArray] = []
         for member in self.scorers_.values():
             # Members may have held out more of the images.
             rows = np.flatnonzero(np.isin(member._calibration_numbers, leaf._train_numbers[images]))
