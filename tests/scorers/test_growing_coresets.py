@@ -119,6 +119,7 @@ def test_held_out_scores_are_no_lower_than_those_of_a_fit_by_more_than_its_radiu
     assert found.calibration_["n_images"] == 30
 
 
+@pytest.mark.filterwarnings("ignore:training images .* are copies")
 @each_coreset
 def test_new_images_are_held_out_with_their_groups(scorer):
     """No score is below the distance to all patches of other groups; without groups some are."""
