@@ -21,16 +21,23 @@ from skanomaly.core.local_held_out import (
 from skanomaly.core.local_places import nearest_places
 from skanomaly.core.local_search import local_distances
 from skanomaly.core.token_space import TokenSpace
-from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import LEFT_OUT, explain_by_neighbors, neighbors_of
-from skanomaly.scorers._local_model import LocalModel, places_of, reference_of, rows_of_places
-from skanomaly.scorers._memory_bank import Coreset, MemoryBanks, fit_banks, mean_distances
+from skanomaly.scorers._growing import GrowingScorer
+from skanomaly.scorers._local_model import (
+    FewImages,
+    LocalModel,
+    places_of,
+    reference_of,
+    rows_of_places,
+    values_of,
+)
+from skanomaly.scorers._memory_bank import Coreset, fit_banks, mean_distances
 from skanomaly.scorers._training_images import calibration_images
 
 
 @document(SCORER_DOCS)
-class LocalKNNScorer(CrossFittedScorer):
+class LocalKNNScorer(GrowingScorer):
     """Distance of each patch to the nearest normal patch near its place, in the place's own metric.
 
     A patch is compared with the patches of the normal images that lie within `radius` rows and
@@ -141,7 +148,7 @@ class LocalKNNScorer(CrossFittedScorer):
     """
 
     _parameter_constraints: dict = {
-        **CrossFittedScorer._parameter_constraints,
+        **GrowingScorer._parameter_constraints,
         "radius": [Interval(Integral, 0, None, closed="left")],
         "whitening": [StrOptions({"local", "shared"}), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
@@ -189,7 +196,7 @@ class LocalKNNScorer(CrossFittedScorer):
         self.few = few
         self.coreset = coreset
 
-    def _fit_model(self, tokens: PatchTokens) -> LocalModel | MemoryBanks:
+    def _fit_model(self, tokens: PatchTokens) -> LocalModel | FewImages:
         grid = reference_of(tokens, self.radius)
         sides = grid if len(grid) == 2 else (1, grid[0])
         n_kept = None
@@ -199,7 +206,8 @@ class LocalKNNScorer(CrossFittedScorer):
         if tokens.n_images <= self.few:
             size = None if n_kept is None else n_kept * sides[0] * sides[1]
             space = TokenSpace(0, tokens.dim, "cosine")
-            return fit_banks(tokens, [space], Coreset(size), "auto")
+            banks = fit_banks(tokens, [space], Coreset(size), "auto")
+            return FewImages(banks, tokens.values.copy() if size is None else None)
         bank = fit_local_bank(
             tokens.values,
             tokens.valid,
@@ -217,9 +225,32 @@ class LocalKNNScorer(CrossFittedScorer):
             bank, grid, tokens.group_of_image, tokens.n_views, grid_sides(tokens.grids)
         )
 
+    @property
+    def _problem_of_growth(self):
+        for name in ("coreset", "n_components"):
+            if getattr(self, name) is not None:
+                return (
+                    f"with {name}={getattr(self, name)!r} it has not the tokens of its training "
+                    f"images; take {name}=None"
+                )
+        return None
+
+    def _kept_values(self):
+        self._check_growth(self._layout)
+        model = self._model
+        return model.values if isinstance(model, FewImages) else values_of(model, self._layout)
+
+    def _check_growth(self, layout):
+        grids = sorted({*self._layout.grids, *layout.grids})
+        if len(grids) > 1:
+            raise ValueError(
+                f"places of more images go with those of the model where all have one grid, got "
+                f"images of the grids {grids}: make tokens by the same image_size, or fit again"
+            )
+
     def _score_model(self, model, tokens, known):
-        if isinstance(model, MemoryBanks):
-            return mean_distances(model, tokens, known, np.flatnonzero(tokens.valid), 1)
+        if isinstance(model, FewImages):
+            return mean_distances(model.banks, tokens, known, np.flatnonzero(tokens.valid), 1)
         scores = np.zeros(len(tokens.values))
         places = places_of(model, tokens)
         new = np.flatnonzero(tokens.valid & (known < 0)[tokens.image_of_row()])
@@ -267,10 +298,10 @@ class LocalKNNScorer(CrossFittedScorer):
 
     def _explain_row(self, tokens, row, n_neighbors):
         model, known = self._model, int(self._fingerprints.match(tokens)[0])
-        if isinstance(model, MemoryBanks):
-            nearest = neighbors_of(model, tokens, row, known, n_neighbors)
-            numbers = self._train_numbers
-            return explain_by_neighbors(nearest, model.offsets, model.sides, numbers, known)
+        if isinstance(model, FewImages):
+            banks, numbers = model.banks, self._train_numbers
+            nearest = neighbors_of(banks, tokens, row, known, n_neighbors)
+            return explain_by_neighbors(nearest, banks.offsets, banks.sides, numbers, known)
         place, allowed = int(places_of(model, tokens)[row]), None
         sources = model.bank.sources
         if known >= 0:

@@ -8,9 +8,10 @@ import numpy as np
 
 from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
-from skanomaly._typing import IntArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.local_bank import LocalBank
 from skanomaly.core.local_places import nearest_places, reference_grid
+from skanomaly.scorers._memory_bank import MemoryBanks
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,22 @@ class LocalModel:
     group_of_image: IntArray
     n_views: int
     sides: IntArray
+
+
+@dataclass(frozen=True)
+class FewImages:
+    """Patches of too few normal images to say how a place varies, wherever they lie.
+
+    Attributes
+    ----------
+    banks : MemoryBanks
+        One, of directions.
+    values : ndarray of shape (n_rows, dim), or None
+        The tokens as they came, by which a model of more images is fitted; None with a coreset.
+    """
+
+    banks: MemoryBanks
+    values: FloatArray | None
 
 
 def reference_of(tokens: PatchTokens, radius: int) -> tuple:
@@ -66,6 +83,32 @@ def rows_of_places(tokens: PatchTokens, sides: tuple[int, int]) -> IntArray:
         first = tokens.offsets[i] + n_patches * np.arange(tokens.n_views)
         rows.append(first[:, None] + patches)
     return np.concatenate(rows)
+
+
+def values_of(model: LocalModel, layout: PatchTokens) -> FloatArray:
+    """The tokens of the training images, as far as a model of one grid has them.
+
+    Parameters
+    ----------
+    model : LocalModel
+        Of all components, not thinned.
+    layout : PatchTokens
+        The training images.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, dim), float32
+        Off by what the rounding of standardised components to float32 leaves; of unit length where
+        that is how they are compared. NaN for masked ones.
+    """
+    bank = model.bank
+    sides = model.grid if len(model.grid) == 2 else (1, model.grid[0])
+    rows = rows_of_places(layout, sides)[bank.sources[0]]
+    values = np.full((len(layout.valid), bank.units.dim), np.nan, dtype=np.float32)
+    for place, tokens in enumerate(bank.tokens):
+        valid, at = bank.valid[place], rows[:, place]
+        values[at[valid]] = tokens[valid] * bank.units.scale + bank.units.centre
+    return values
 
 
 def places_of(model: LocalModel, tokens: PatchTokens) -> IntArray:
