@@ -249,5 +249,5 @@ def test_few_images_are_compared_anywhere(n):
 
 def test_a_number_of_patches_a_place_is_kept_of_few_images_too():
     scorer = LocalKNNScorer(coreset=2).fit(images(6))
-    (bank,) = scorer._model.banks
+    (bank,) = scorer._model.banks.banks
     assert len(bank.index) == 2 * 4 * 5
