@@ -19,9 +19,10 @@ from skanomaly.core.parts import part_slices
 from skanomaly.core.reweighting import highest_row
 from skanomaly.core.token_space import TokenSpace
 from skanomaly.scorers._approximation import approximation_error
-from skanomaly.scorers._cross_fitted import CrossFittedScorer, cross_fit
+from skanomaly.scorers._cross_fitted import cross_fit
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import explain_by_neighbors, neighbors_of
+from skanomaly.scorers._growing_banks import GrowingBanks
 from skanomaly.scorers._memory_bank import (
     Coreset,
     MemoryBanks,
@@ -33,7 +34,7 @@ from skanomaly.scorers._training_images import calibration_images
 
 
 @document(SCORER_DOCS)
-class PatchKNNScorer(CrossFittedScorer):
+class PatchKNNScorer(GrowingBanks):
     """Distance of each patch to its nearest patches in a memory bank of normal images.
 
     With the cosine distance and the mean of the top 1% this is AnomalyDINO [1]_; with the
@@ -143,7 +144,7 @@ class PatchKNNScorer(CrossFittedScorer):
     """
 
     _parameter_constraints: dict = {
-        **CrossFittedScorer._parameter_constraints,
+        **GrowingBanks._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions({"cosine", "euclidean"})],
         "coreset": [
@@ -205,10 +206,13 @@ class PatchKNNScorer(CrossFittedScorer):
 
     def _fit_tokens(self, tokens):
         self._check_reweighting()
-        scores = super()._fit_tokens(tokens)
+        return super()._fit_tokens(tokens)
+
+    def _keep_held_out(self, base, images, scores):
+        samples = super()._keep_held_out(base, images, scores)
         if self.reweighting is None:
-            return scores
-        return scores * np.array([self._held_out_factors[i] for i in self._held_out_scores])
+            return samples
+        return samples * np.array([self._held_out_factors[i] for i in self._held_out_scores])
 
     def _check_reweighting(self):
         if self.reweighting is None:
