@@ -98,11 +98,7 @@ class CoresetCandidates:
         numbers : ndarray of shape (n,), int
             By which they are known later.
         """
-        chosen = np.flatnonzero(self.far(tokens))
-        if self.radius and chosen.size:
-            kept, _ = greedy_k_center(tokens[chosen], len(chosen), radius=self.radius)
-            chosen = chosen[np.sort(kept)]
-        self._append(tokens, numbers, chosen)
+        self._append(tokens, numbers, self._apart(tokens, np.flatnonzero(self.far(tokens))))
         if self._count > self.capacity:
             kept, radius = greedy_k_center(self.tokens, max(1, self.capacity // 2))
             self._keep(np.sort(kept))
@@ -130,6 +126,45 @@ class CoresetCandidates:
             rows = slice(start, start + _ROWS)
             far[rows] = self._cells.far(tokens[rows], self.tokens, self.radius)
         return far
+
+    def coreset(
+        self, size: int, tokens: FloatArray, numbers: IntArray
+    ) -> tuple[FloatArray, IntArray, float]:
+        """A coreset of what came by and of more tokens, which do not stay.
+
+        Parameters
+        ----------
+        size : int
+            How many are chosen at most.
+        tokens : ndarray of shape (n, dim)
+            None of which a candidate is near to, see :meth:`far`; of those that are near to each
+            other one is taken.
+        numbers : ndarray of shape (n,), int
+            By which they are known.
+
+        Returns
+        -------
+        tokens : ndarray of shape (n_chosen, dim)
+            In the order they were chosen; the first is that of the lowest number.
+        numbers : ndarray of shape (n_chosen,), int64
+        radius : float
+            No token that came by, and none of `tokens`, is farther than this from the nearest one
+            that was chosen.
+        """
+        n_before = self._count
+        self._append(tokens, numbers, self._apart(tokens, np.arange(len(tokens))))
+        start = int(self.numbers.argmin())
+        chosen, radius = greedy_k_center(self.tokens, min(size, self._count), start)
+        found = self.tokens[chosen], self.numbers[chosen], self.reach + radius
+        self._count = n_before
+        return found
+
+    def _apart(self, tokens, rows):
+        """Of tokens that are far from the candidates, those that are taken."""
+        if not self.radius or not rows.size:
+            return rows
+        kept, _ = greedy_k_center(tokens[rows], len(rows), radius=self.radius)
+        return rows[np.sort(kept)]
 
     def _append(self, tokens, numbers, rows):
         stop = self._count + len(rows)
