@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import ceil
-from typing import Any
 
 import numpy as np
 
@@ -184,17 +183,10 @@ class StreamedCoresets:
             numbers = _numbers(images, tokens)
             for candidates, rows in zip(self._candidates, _prepared(spaces, tokens), strict=True):
                 candidates.add(rows, numbers)
-        kept: list[list[Any]] = [[] for _ in spaces]
         for images, tokens in source.parts(self._calibrated):
             numbers = _numbers(images, tokens)
-            table = zip(kept, self._candidates, _prepared(spaces, tokens), strict=True)
-            for of_space, candidates, rows in table:
-                far = candidates.far(rows)
-                of_space.append((rows[far], numbers[far]))
-        self._kept = [
-            tuple(np.concatenate(column) for column in zip(*of_space, strict=True))
-            for of_space in kept
-        ]
+            for candidates, rows in zip(self._candidates, _prepared(spaces, tokens), strict=True):
+                candidates.set_aside(rows, numbers)
         self._layout = source.layout()
         size = coreset_size(coreset, int(np.count_nonzero(self._layout.valid)))
         self.model = self._model(size, np.empty(0, dtype=np.int64))
@@ -219,17 +211,19 @@ class StreamedCoresets:
             images = self._calibrated[folds == fold]
             model = self._model(size, images)
             if fold == folds.max():  # they take more memory than the model
-                self._candidates, self._kept = [], []
+                self._candidates = []
             yield Held(images, model)
             del model
 
     def _model(self, size, without):
         """Coresets of all images but some of those that are calibrated on."""
+
+        def leave_out(numbers):
+            return np.isin(numbers >> _ROW_BITS, without)
+
         banks = []
-        table = zip(self._spaces, self._candidates, self._kept, strict=True)
-        for space, candidates, (rows, numbers) in table:
-            stays = ~np.isin(numbers >> _ROW_BITS, without)
-            patches, found, radius = candidates.coreset(size, rows[stays], numbers[stays])
+        for space, candidates in zip(self._spaces, self._candidates, strict=True):
+            patches, found, radius = candidates.coreset(size, leave_out)
             chosen = self._layout.offsets[found >> _ROW_BITS] + (found & (2**_ROW_BITS - 1))
             index = index_of(patches, space, self._algorithm)
             banks.append(MemoryBank(space, index, chosen, radius))

@@ -81,10 +81,47 @@ def test_the_coreset_covers_as_one_of_all_tokens(kind):
     tokens = make(kind, 4000, 8)
     _, expected = greedy_k_center(tokens, 80)
     found = candidates_of(tokens, 4 * 80, 500)
-    chosen, radius = greedy_k_center(found.tokens, min(80, len(found.tokens)))
-    measured = covering_radius(tokens, found.numbers[chosen])
-    assert measured <= 1.2 * expected
-    assert measured <= found.reach + radius + 1e-12
+    chosen, numbers, bound = found.coreset(80)
+    np.testing.assert_array_equal(chosen, tokens[numbers])
+    measured = covering_radius(tokens, numbers)
+    assert measured <= (1.3 if kind == "sheet" else 1.2) * expected
+    assert measured <= bound + 1e-12
+
+
+@quick
+@given(
+    st.sampled_from(KINDS),
+    st.integers(1, 200),
+    st.integers(1, 60),
+    st.integers(2, 40),
+    st.integers(1, 30),
+)
+def test_tokens_that_were_set_aside_are_covered_unless_they_are_left_out(
+    kind, n, n_aside, capacity, size
+):
+    tokens = make(kind, n + n_aside, 3)
+    found = candidates_of(tokens[:n], capacity, 17)
+    for part in np.array_split(np.arange(n, n + n_aside), 3):
+        found.set_aside(tokens[part], part)
+    assert (found.numbers < n).all()
+    for last in (n, n + n_aside // 2, n + n_aside):
+        chosen, numbers, radius = found.coreset(size, lambda numbers, last=last: numbers >= last)
+        assert (numbers < last).all() and len(chosen) <= size
+        np.testing.assert_array_equal(chosen, tokens[numbers])
+        difference = tokens[:last, None].astype(float) - chosen[None].astype(float)
+        distances = np.sqrt((difference**2).sum(axis=2)).min(axis=1)
+        assert distances.max() <= radius * (1 + 1e-12)
+
+
+def test_the_coreset_of_few_tokens_is_the_greedy_one():
+    tokens = make("plain", 200, 4)
+    found = CoresetCandidates(150)
+    found.add(tokens[50:], np.arange(50, 200))
+    found.set_aside(tokens[:50], np.arange(50))
+    expected, radius = greedy_k_center(tokens, 20)
+    chosen, numbers, bound = found.coreset(20)
+    np.testing.assert_array_equal(numbers, expected)
+    assert bound == radius
 
 
 def test_tokens_are_looked_for_in_cells_where_there_are_many(monkeypatch):
