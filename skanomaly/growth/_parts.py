@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._images.training import TrainingImages
@@ -50,6 +51,8 @@ def check_changes(estimator: Any) -> None:
         )
     try:
         scorer._check_can_change()
+    except NotFittedError:  # which is an AttributeError too
+        raise
     except AttributeError as exc:
         raise TypeError(f"{exc}; fit it again") from exc
 

@@ -180,7 +180,7 @@ class GrowingScorer(CrossFittedScorer):
             new.without_values(),
             normal,
             tokens.n_images,
-            list(names) if (names := group_names(groups)) is not None else None,
+            group_names(groups),
             image_features(base),
             ImageFingerprints(base, self._uses_positions),
         )
