@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +47,8 @@ def make_tokens(kind, n_tokens, seed=0, dim=384):
 
 def _cluster(noise, rng, share_of_anomalies):
     """Turn standard normal rows into points of the mixture, in place."""
-    dim = noise.shape[1]
-    fixed = np.random.default_rng(0)
-    falls = np.arange(1, _COMMON + 1)[:, None]
-    common = fixed.standard_normal((_COMMON, dim)) / dim**0.5 * falls**-0.4
-    centers = fixed.standard_normal((_CLUSTERS, _COMMON)) @ common
-    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
-    own = fixed.standard_normal((_CLUSTERS, _DIRECTIONS, dim)) / dim**0.5
-    own *= falls[:_DIRECTIONS] ** -0.6 * 0.55 * fixed.uniform(0.6, 1.4, (_CLUSTERS, 1, 1))
-    cluster = rng.choice(_CLUSTERS, len(noise), p=fixed.dirichlet(np.full(_CLUSTERS, 0.8)))
+    common, centers, own, shares = _mixture(noise.shape[1])
+    cluster = rng.choice(_CLUSTERS, len(noise), p=shares)
     noise *= 0.012
     for number in np.unique(cluster):
         rows = np.flatnonzero(cluster == number)
@@ -62,6 +56,19 @@ def _cluster(noise, rng, share_of_anomalies):
         noise[rows] += (centers[number] + weights @ own[number]).astype(np.float32)
     odd = rng.choice(len(noise), int(share_of_anomalies * len(noise)), replace=False)
     noise[odd] += (0.25 * rng.standard_normal((odd.size, _COMMON)) @ common).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _mixture(dim):
+    """Directions that all clusters share, their centres, own directions and shares."""
+    fixed = np.random.default_rng(0)
+    falls = np.arange(1, _COMMON + 1)[:, None]
+    common = fixed.standard_normal((_COMMON, dim)) / dim**0.5 * falls**-0.4
+    centers = fixed.standard_normal((_CLUSTERS, _COMMON)) @ common
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    own = fixed.standard_normal((_CLUSTERS, _DIRECTIONS, dim)) / dim**0.5
+    own *= falls[:_DIRECTIONS] ** -0.6 * 0.55 * fixed.uniform(0.6, 1.4, (_CLUSTERS, 1, 1))
+    return common, centers, own, fixed.dirichlet(np.full(_CLUSTERS, 0.8))
 
 
 def _vit(n_tokens, seed):

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         RetrievalKNNScorer,
         ScoreUnion,
     )
-    from skanomaly.streaming import Failure, iter_scores
+    from skanomaly.streaming import Failure, fit_stream, iter_scores
 
 __all__ = [
     "AnomalibDetector",
@@ -116,6 +116,7 @@ __all__ = [
     "evaluation",
     "explain",
     "fit_shard",
+    "fit_stream",
     "forget_images",
     "growth",
     "inspection",
@@ -182,7 +183,7 @@ _EXPORTS = {
         "RetrievalKNNScorer",
         "ScoreUnion",
     ],
-    "skanomaly.streaming": ["Failure", "iter_scores"],
+    "skanomaly.streaming": ["Failure", "fit_stream", "iter_scores"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 

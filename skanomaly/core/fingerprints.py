@@ -59,8 +59,10 @@ class ImageFingerprints:
 
     def _settle(self) -> None:
         """What depends on all images: the tolerance, and the order in which they are looked up."""
-        projected = np.concatenate(self.prints)
-        spread = np.median(np.abs(projected - np.median(projected, axis=0)))
+        projected = np.concatenate(self.prints)  # the only copy: images may be many
+        for column in projected.T:
+            column -= np.median(column)
+        spread = np.median(np.abs(projected, out=projected), overwrite_input=True)
         # By medians, for outliers among patches and images.
         self.tolerance = min(_NOISE * np.median(self.norms), _SEPARATION * spread)
         self.half_noise = _HALF_NOISE * spread if self.is_half else 0.0

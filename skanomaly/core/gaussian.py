@@ -94,6 +94,35 @@ def fit_gaussians(
         x = x.astype(np.float32).transpose(1, 2, 0)  # (positions, dim, n)
         total[part] = x.sum(axis=2, dtype=np.float64)
         second[part] = product(x, x.transpose(0, 2, 1))
+    sums, standard = (count, total, second), (centre, scale)
+    return gaussians_of_sums(sums, standard, grid, shrinkage, regularization, neighborhood)
+
+
+def gaussians_of_sums(
+    sums: tuple[FloatArray, FloatArray, FloatArray],
+    standard: tuple[FloatArray, FloatArray],
+    grid: tuple[int, int],
+    shrinkage: float,
+    regularization: float,
+    neighborhood: int,
+) -> PatchGaussian:
+    """Gaussians of positions whose tokens were summed up; as :func:`fit_gaussians` makes them.
+
+    Parameters
+    ----------
+    sums : tuple of ndarray
+        Of each position how many tokens there are, their sum, and the sum of their outer products:
+        (n_positions,), (n_positions, dim) and (n_positions, dim, dim). The last is overwritten.
+    standard : tuple of ndarray of shape (dim,)
+        Centre and scale: tokens were summed up less the one, divided by the other.
+    grid, shrinkage, regularization, neighborhood
+        As for :func:`fit_gaussians`.
+
+    Returns
+    -------
+    PatchGaussian
+    """
+    (count, total, second), (centre, scale) = sums, standard
     pooled = second.sum(axis=0, dtype=np.float64)
     shared = pooled / count.sum() - np.outer(*2 * [total.sum(axis=0) / count.sum()])
     pooled -= np.einsum("pd,pe->de", total / np.maximum(count, 1)[:, None], total)
@@ -104,9 +133,9 @@ def fit_gaussians(
             for sums in (count, total, second)
         )
     mean = total / np.maximum(count, 1)[:, None]
-    constant = shrinkage * pooled + regularization * np.eye(dim)
+    constant = shrinkage * pooled + regularization * np.eye(len(centre))
     whitening = second  # in its place
-    for p in range(n_positions):
+    for p in range(len(mean)):
         if count[p] > 0:
             covariance = second[p] / count[p] - np.outer(mean[p], mean[p])
         else:
@@ -115,7 +144,7 @@ def fit_gaussians(
     return PatchGaussian(
         mean=(mean * scale + centre).astype(np.float32),
         scale=scale.astype(np.float32),
-        whitening=whitening,
+        whitening=whitening.astype(np.float32, copy=False),
     )
 
 
@@ -226,12 +255,17 @@ def whitening_factor(covariance: FloatArray) -> FloatArray:
 def _standardisation(tokens, valid):
     """Mean and standard deviation of each component; an error where none varies."""
     centre, scale, varies = standardisation(tokens, valid)
+    check_varies(varies)
+    return centre, scale
+
+
+def check_varies(varies: NDArray[np.bool_]) -> None:
+    """Raise a ValueError where no component of the tokens varies."""
     if not varies.any():
         raise ValueError(
             "the patch tokens of the training images do not vary: a Gaussian needs at least two "
             "different normal images"
         )
-    return centre, scale
 
 
 def choose_components(

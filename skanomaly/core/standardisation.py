@@ -80,8 +80,22 @@ def standardisation(
         centre += x.sum(axis=0, dtype=np.float64) / count
     for x in valid_blocks(tokens, valid):
         squares += np.square(x - centre).sum(axis=0) / count
-    scale = np.sqrt(squares)
+    return (centre, *scales(centre, squares))
+
+
+def scales(centre: FloatArray, variance: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Standard deviation of each component, as :func:`standardisation` has it.
+
+    Parameters
+    ----------
+    centre, variance : ndarray of shape (dim,), float64
+
+    Returns
+    -------
+    scale, varies : ndarray of shape (dim,)
+    """
+    scale = np.sqrt(variance)
     # What is left of a constant by rounding is no variance.
     varies = scale > 1e-6 * np.abs(centre)
     usual = scale[varies].mean() if varies.any() else 1.0
-    return centre, np.where(varies, scale, usual), varies
+    return np.where(varies, scale, usual), varies

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from skanomaly._images.training import training_images
 from skanomaly._origins import set_origin
 from skanomaly._token_output import TokenOutput
 from skanomaly._token_stream import TokenStream, stack_tokens
-from skanomaly._typing import Images
+from skanomaly._typing import Images, IntArray
 from skanomaly.core.views import View, grid_problem, views_of
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
 from skanomaly.embedders._embedding import ImageEmbedding
@@ -141,10 +143,36 @@ class BasePatchEmbedder(TokenOutput, ImageEmbedding):
         set_origin(tokens, self._origin())
         return tokens
 
-    def _stack_views(self, views: list[View], embedded: list[list[np.ndarray]]) -> np.ndarray:
-        """Tokens of the views of all images, which must have one grid."""
+    def _fit_stream(self, X: Images, spans: list[Any]) -> TokenStream:
+        """As `fit_transform`, but tokens are computed when they are asked for.
+
+        Without its warning: `spans` gets what :func:`skanomaly._images.warn_of_small_range` takes.
+        """
+        self.fit(X)
+        items = check_images(X)
+        if self.augmentation is None:
+            stream = self._stream(items, spans)
+        else:
+            views = views_of(self.augmentation)
+            embed = copy(self)._embed
+
+            def stacked(numbers: Sequence[int] | IntArray) -> Iterator[np.ndarray]:
+                embedded = embed(items, numbers, views, spans)
+                for number, of_image in zip(numbers, embedded, strict=True):
+                    yield self._stack_views(views, [of_image], int(number))[0]
+
+            stream = TokenStream(stacked, range(len(items)))
+        set_origin(stream, self._origin())
+        return stream
+
+    def _stack_views(
+        self, views: list[View], embedded: list[list[np.ndarray]], first: int = 0
+    ) -> np.ndarray:
+        """Tokens of the views of images from one number on, which must have one grid."""
         problem = grid_problem(views, [of_image[0].shape[:2] for of_image in embedded])
         if problem is not None:
+            if first:
+                problem = problem.replace("image 0", f"image {first}")
             raise ValueError(f"augmentation={self.augmentation!r}: {problem}; {self._one_grid}")
         return stack_tokens([stack_tokens(of_image) for of_image in embedded])
 

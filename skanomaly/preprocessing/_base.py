@@ -139,6 +139,15 @@ class PatchMask(OneToOneFeatureMixin, TokenOutput, Estimator, ABC):
         self._mark(out, X)
         return out
 
+    def _fit_stream(self, stream: TokenStream) -> TokenStream:
+        """As `fit_transform`: nothing is learned from tokens but how many components they have."""
+        first = stream[0][None]
+        self._fit(first)
+        out = stream.map(lambda X: self._training_tokens(self._check(X, views=True)))
+        self._training_tokens(self._check(first, views=True))  # sets what it does for all
+        self._mark(out, stream)
+        return out
+
     def _training_tokens(self, tokens: PatchTokens) -> np.ndarray:
         return masked_tokens(tokens, self._masked(tokens))
 

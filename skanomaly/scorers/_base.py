@@ -31,7 +31,7 @@ from skanomaly.scorers._training_images import (
 )
 
 SINGLE = "calibrated on a single"
-_OF_FIT = ("train_scores_", "offset_", "calibration_")
+OF_FIT = ("train_scores_", "offset_", "calibration_")
 
 _Scorer = TypeVar("_Scorer", bound="BasePatchScorer")
 
@@ -173,7 +173,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             Where images, named by their numbers in `X`, are copies of each other, and where there
             is one image or one group only.
         """
-        for name in (*_OF_FIT, "_patch_limits", "_held_out_grids"):
+        for name in (*OF_FIT, "_patch_limits", "_held_out_grids"):
             self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
         tokens = replace(tokens, groups=group_numbers(groups, tokens.n_images))
@@ -196,7 +196,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         try:
             self._keep_patches(self._held_out_patches(tokens))
         except BaseException:
-            for name in _OF_FIT:
+            for name in OF_FIT:
                 del self.__dict__[name]
             raise
         problem = self._single_image_warning(tokens) if tokens.n_groups == 1 else None

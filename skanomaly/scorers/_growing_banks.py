@@ -176,7 +176,11 @@ class GrowingBanks(GrowingScorer):
         unknown = np.full(images.n_images, -1)
         if self.reweighting is None:
             return self._score_model(model, images, unknown), None
-        found = self._scores_and_factors(model, images, unknown, of_all_rows=False)
+        return self._scores_and_weights(model, images, unknown)
+
+    def _scores_and_weights(self, model, images, known):
+        """Of each row its score, and of each image the weight of its score."""
+        found = self._scores_and_factors(model, images, known, of_all_rows=False)
         rows = [highest_patch(images, found[:, 0], i) for i in range(images.n_images)]
         return found[:, 0], found[rows, 1]
 
@@ -187,10 +191,16 @@ class GrowingBanks(GrowingScorer):
     def _coreset_without(self, kept, layout):
         _check_groups(layout, "would be left with")
         model = coreset_without(self._model, self._layout, kept, layout, self.algorithm)
-        held_out = {number: self._held_out_rows(old) for number, old in enumerate(kept.tolist())}
+        # A fit to a stream calibrates on some of the images.
+        own = {i: old for i, old in enumerate(kept.tolist()) if old in self._held_out_scores}
+        if not own:
+            raise ValueError(
+                "none of the images that the threshold rests on would be left: fit again"
+            )
+        held_out = {number: self._held_out_rows(old) for number, old in own.items()}
         if self.reweighting is not None:
             factors = self._held_out_factors
-            self._held_out_factors = {i: factors[old] for i, old in enumerate(kept.tolist())}
+            self._held_out_factors = {i: factors[old] for i, old in own.items()}
         return model, held_out
 
     def _merged_coresets(self, others, layout):

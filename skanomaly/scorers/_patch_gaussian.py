@@ -15,6 +15,7 @@ from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import FloatArray, IntArray
+from skanomaly.core.calibration import calibration_folds
 from skanomaly.core.gaussian import (
     PatchGaussian,
     choose_components,
@@ -23,9 +24,10 @@ from skanomaly.core.gaussian import (
     mahalanobis,
     reduce_components,
 )
-from skanomaly.scorers._cross_fitted import CrossFittedScorer
+from skanomaly.core.gaussian_moments import GaussianMoments, join_moments
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import components_of
+from skanomaly.scorers._streamed import StreamedScorer, held_by_folds
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class _GaussianModel:
 
 
 @document(SCORER_DOCS)
-class PatchGaussianScorer(CrossFittedScorer):
+class PatchGaussianScorer(StreamedScorer):
     """Mahalanobis distance of each patch to a Gaussian of normal patches at its position.
 
     PaDiM [1]_, with the covariance of each position shrunk towards the one pooled over all
@@ -120,7 +122,7 @@ class PatchGaussianScorer(CrossFittedScorer):
     """
 
     _parameter_constraints: dict = {
-        **CrossFittedScorer._parameter_constraints,
+        **StreamedScorer._parameter_constraints,
         "covariance": [StrOptions({"position", "shared"})],
         "neighborhood": [Interval(Integral, 1, None, closed="left")],
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
@@ -166,13 +168,16 @@ class PatchGaussianScorer(CrossFittedScorer):
         return 3 if self._uses_positions else 1
 
     def _fit_model(self, tokens: PatchTokens) -> _GaussianModel:
-        components = None
-        if self.n_components is not None and self.n_components < tokens.dim:
-            rng = check_random_state(self.random_state)
-            components = choose_components(
-                tokens.values, tokens.valid, self.n_components, self.reduction, rng
-            )
-        return self._fit_gaussians(tokens, components)
+        return self._fit_gaussians(tokens, self._components(tokens))
+
+    def _components(self, tokens):
+        """Which components are kept; None for all."""
+        if self.n_components is None or self.n_components >= tokens.dim:
+            return None
+        rng = check_random_state(self.random_state)
+        return choose_components(
+            tokens.values, tokens.valid, self.n_components, self.reduction, rng
+        )
 
     def _fit_held_out_model(self, tokens):
         # Components drawn at random have to be those of the model; principal ones, which the
@@ -189,6 +194,17 @@ class PatchGaussianScorer(CrossFittedScorer):
         if not self._uses_positions:
             gaussian = fit_shared_gaussian(values, tokens.valid, self.regularization)
             return _GaussianModel(components, None, gaussian)
+        grid = self._checked_grid(tokens)
+        shape = (tokens.n_images * tokens.n_views, int(np.prod(grid)))
+        x, valid = values.reshape(*shape, -1), tokens.valid.reshape(shape)
+        return _GaussianModel(components, grid, fit_gaussians(x, valid, *self._settings(grid)))
+
+    def _settings(self, grid):
+        """What Gaussians of positions depend on but the tokens."""
+        sides = grid if len(grid) == 2 else (1, int(np.prod(grid)))
+        return sides, self.shrinkage, self.regularization, self.neighborhood
+
+    def _checked_grid(self, tokens):
         grid = self._one_grid(tokens)
         if self.neighborhood % 2 == 0:
             raise ValueError(f"neighborhood must be odd, got {self.neighborhood}")
@@ -196,16 +212,49 @@ class PatchGaussianScorer(CrossFittedScorer):
             raise ValueError(
                 "neighborhood > 1 needs the grid: tokens of shape (n_images, grid_h, grid_w, dim)"
             )
-        shape = (tokens.n_images * tokens.n_views, int(np.prod(grid)))
-        gaussian = fit_gaussians(
-            values.reshape(*shape, -1),
-            tokens.valid.reshape(shape),
-            grid if len(grid) == 2 else (1, shape[1]),
-            self.shrinkage,
-            self.regularization,
-            self.neighborhood,
-        )
-        return _GaussianModel(components, grid, gaussian)
+        return grid
+
+    @property
+    def _problem_of_streams(self):
+        if self.reduction == "pca" and self.n_components is not None:
+            return (
+                "the principal components of all tokens have to be known before the Gaussians; "
+                "take reduction='random', or n_components=None"
+            )
+        return None
+
+    def _learn_stream(self, source):
+        first = source.first()
+        components = self._components(first)
+        grid = self._checked_grid(first) if self._uses_positions else None
+        folds = calibration_folds(source.group_of_image, self._n_folds)
+        dim = first.dim if components is None else len(components)
+        shape = (-1, 1 if grid is None else int(np.prod(grid)))
+        parts = [GaussianMoments(shape[1], dim) for _ in range(folds.max() + 1)]
+        for images, tokens in source.parts():
+            if grid is not None and self._one_grid(tokens) != grid:
+                raise ValueError(
+                    f"per-position Gaussians need images of one grid: that of image {images[0]} is "
+                    f"{tokens.grids[0]}, that of the first one {grid}"
+                )
+            x = _finite(tokens, components)
+            for fold in np.unique(folds[images]).tolist():
+                rows = folds[images][tokens.image_of_row()] == fold
+                valid = tokens.valid[rows].reshape(shape)
+                parts[fold].add(x[rows].reshape(*valid.shape, dim), valid)
+
+        def model_of(moments):
+            if grid is None:
+                gaussian = moments.shared_gaussian(self.regularization)
+            else:
+                gaussian = moments.gaussians(*self._settings(grid))
+            return _GaussianModel(components, grid, gaussian)
+
+        def model_without(fold):
+            return model_of(join_moments(part for i, part in enumerate(parts) if i != fold))
+
+        plan = held_by_folds(source.group_of_image, self._n_folds, model_without)
+        return model_of(join_moments(parts)), plan
 
     def _score_model(self, model, tokens, known):
         values = _finite(tokens, model.components)

@@ -21,7 +21,7 @@ from skanomaly.scorers._approximation import approximation_error
 from skanomaly.scorers._cross_fitted import cross_fit
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import explain_by_neighbors, neighbors_of
-from skanomaly.scorers._growing_banks import GrowingBanks, highest_patch
+from skanomaly.scorers._growing_banks import highest_patch
 from skanomaly.scorers._memory_bank import (
     Coreset,
     MemoryBanks,
@@ -29,11 +29,12 @@ from skanomaly.scorers._memory_bank import (
     mean_distances,
     softmax_factors,
 )
+from skanomaly.scorers._streamed_banks import StreamedBanks
 from skanomaly.scorers._training_images import calibration_images
 
 
 @document(SCORER_DOCS)
-class PatchKNNScorer(GrowingBanks):
+class PatchKNNScorer(StreamedBanks):
     """Distance of each patch to its nearest patches in a memory bank of normal images.
 
     With the cosine distance and the mean of the top 1% this is AnomalyDINO [1]_; with the
@@ -143,7 +144,7 @@ class PatchKNNScorer(GrowingBanks):
     """
 
     _parameter_constraints: dict = {
-        **GrowingBanks._parameter_constraints,
+        **StreamedBanks._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions({"cosine", "euclidean"})],
         "coreset": [
@@ -236,12 +237,14 @@ class PatchKNNScorer(GrowingBanks):
         return self._fit_banks(tokens, size)
 
     def _fit_banks(self, tokens, size):
-        spaces = [
-            TokenSpace(part.start, part.stop, self.metric, float(self.position_weight))
-            for part in part_slices(tokens.dim, self.parts)
-        ]
         coreset = Coreset(size, self.coreset_method, self.random_state)
-        return fit_banks(tokens, spaces, coreset, self.algorithm)
+        return fit_banks(tokens, self._spaces(tokens.dim), coreset, self.algorithm)
+
+    def _spaces(self, dim):
+        return [
+            TokenSpace(part.start, part.stop, self.metric, float(self.position_weight))
+            for part in part_slices(dim, self.parts)
+        ]
 
     def _score_model(self, model, tokens, known):
         return mean_distances(model, tokens, known, np.flatnonzero(tokens.valid), self.n_neighbors)

@@ -10,18 +10,19 @@ from skanomaly._sklearn import Interval, RealNotInt
 from skanomaly.core.calibration import calibration_folds
 from skanomaly.core.subspace import (
     Subspace,
+    TokenStatistics,
     fit_subspace,
     measure_tokens,
     merge_statistics,
     squared_residuals,
 )
-from skanomaly.scorers._cross_fitted import CrossFittedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import residuals_of
+from skanomaly.scorers._streamed import StreamedScorer, held_by_folds
 
 
 @document(SCORER_DOCS)
-class PatchSubspaceScorer(CrossFittedScorer):
+class PatchSubspaceScorer(StreamedScorer):
     """Squared distance of each patch from the subspace in which normal patches vary.
 
     SubspaceAD [1]_: the principal components of all normal patches that explain a share of their
@@ -90,7 +91,7 @@ class PatchSubspaceScorer(CrossFittedScorer):
     """
 
     _parameter_constraints: dict = {
-        **CrossFittedScorer._parameter_constraints,
+        **StreamedScorer._parameter_constraints,
         "explained_variance": [Interval(RealNotInt, 0, 1, closed="neither")],
     }
 
@@ -142,6 +143,22 @@ class PatchSubspaceScorer(CrossFittedScorer):
             rows = fold_of_base_row == fold
             scores[rows] = squared_residuals(model, base.values[rows], base.valid[rows])
         return np.arange(tokens.n_images), scores
+
+    def _learn_stream(self, source):
+        folds = calibration_folds(source.group_of_image, self._n_folds)
+        parts: dict[int, TokenStatistics] = {}
+        for images, tokens in source.parts():
+            fold_of_row = np.where(tokens.valid, folds[images][tokens.image_of_row()], -1)
+            for fold in np.unique(folds[images]).tolist():
+                part = measure_tokens(tokens.values, np.flatnonzero(fold_of_row == fold))
+                parts[fold] = merge_statistics([parts[fold], part] if fold in parts else [part])
+
+        def model_without(fold):
+            others = merge_statistics(part for i, part in sorted(parts.items()) if i != fold)
+            return fit_subspace(others, self.explained_variance)
+
+        model = fit_subspace(merge_statistics(parts.values()), self.explained_variance)
+        return model, held_by_folds(source.group_of_image, self._n_folds, model_without)
 
     def _explain_row(self, tokens, row, n_neighbors):
         is_known = bool(self._fingerprints.match(tokens)[0] >= 0)
