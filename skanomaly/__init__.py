@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         RetrievalKNNScorer,
         ScoreUnion,
     )
-    from skanomaly.streaming import Failure, iter_scores
+    from skanomaly.streaming import Failure, iter_scores, score_files
 
 __all__ = [
     "AnomalibDetector",
@@ -128,6 +128,7 @@ __all__ = [
     "registry",
     "report",
     "save_model",
+    "score_files",
     "scorers",
     "streaming",
     "tune_threshold",
@@ -174,7 +175,7 @@ _EXPORTS = {
         "RetrievalKNNScorer",
         "ScoreUnion",
     ],
-    "skanomaly.streaming": ["Failure", "iter_scores"],
+    "skanomaly.streaming": ["Failure", "iter_scores", "score_files"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 
