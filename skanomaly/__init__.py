@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         embedders,
         estimator_checks,
         evaluation,
+        growth,
         inspection,
         metrics,
         model_selection,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         TinyPatches,
     )
     from skanomaly.evaluation import evaluate_split
+    from skanomaly.growth import fit_shard, forget_images, merge_models, update_model
     from skanomaly.inspection import (
         AnomalyMapDisplay,
         anomaly_maps,
@@ -113,10 +115,14 @@ __all__ = [
     "evaluate_split",
     "evaluation",
     "explain",
+    "fit_shard",
+    "forget_images",
+    "growth",
     "inspection",
     "iter_scores",
     "list_models",
     "load_model",
+    "merge_models",
     "metrics",
     "model_info",
     "model_manifest",
@@ -132,6 +138,7 @@ __all__ = [
     "scorers",
     "streaming",
     "tune_threshold",
+    "update_model",
     "write_report",
 ]
 
@@ -153,6 +160,7 @@ _EXPORTS = {
         "TinyPatches",
     ],
     "skanomaly.evaluation": ["evaluate_split"],
+    "skanomaly.growth": ["fit_shard", "forget_images", "merge_models", "update_model"],
     "skanomaly.inspection": [
         "AnomalyMapDisplay",
         "anomaly_maps",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -59,6 +60,51 @@ def group_numbers(groups: Groups, n_images: int) -> IntArray | None:
             )
         out[i] = numbers.setdefault(label, len(numbers))
     return out
+
+
+def group_names(groups: Groups) -> list[str] | None:
+    """By what the groups of :func:`group_numbers` are known again among other images.
+
+    Parameters
+    ----------
+    groups : iterable of hashable, or None
+        As they were given to it.
+
+    Returns
+    -------
+    list of str, or None
+        For each group a digest of its label, which does not tell what that was; ``""`` where a
+        label, such as an object with an address, says nothing by which it is known again. None
+        where there are no groups.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly._grouped_fit import group_names
+    >>> group_names(["a", 1, "a"]) == group_names(np.array(["a", "a", 1], dtype=object))
+    True
+    """
+    if groups is None:
+        return None
+    return [_name(label) for label in dict.fromkeys(groups)]
+
+
+def _name(label):
+    text = _plain(label)
+    return "" if text is None else hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plain(label):
+    """A text that equal labels have in common, and others have not; None where there is none."""
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, (bool, int, float)):  # equal numbers are one group
+        return f"number {int(label) if label == label // 1 else label!r}"
+    if isinstance(label, tuple):
+        parts = [_plain(part) for part in label]
+        return None if None in parts else f"tuple {parts}"
+    text = repr(label)
+    return None if " at 0x" in text else f"{type(label).__name__} {text}"
 
 
 def _is_missing(label):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -180,6 +180,16 @@ class PatchTokens:
         """
         return replace(self, valid=self.valid & ~masked)
 
+    def without_values(self) -> PatchTokens:
+        """The same patches, of no components: what there is to know of them but their tokens.
+
+        Returns
+        -------
+        PatchTokens
+            Some two bytes a patch at most.
+        """
+        return replace(self, values=np.empty((len(self.values), 0), dtype=np.float32), first=0)
+
     def parts(self, n_bytes: int) -> Iterator[PatchTokens]:
         """The same tokens, some images at a time, without a copy.
 
@@ -255,6 +265,40 @@ def fill_masked(scores: FloatArray) -> FloatArray:
     """
     masked = np.isnan(scores)
     return np.where(masked, np.min(scores, where=~masked, initial=0), scores)
+
+
+def join_tokens(parts: Sequence[PatchTokens]) -> PatchTokens:
+    """The tokens of the images of several parts, one after the other.
+
+    Parameters
+    ----------
+    parts : sequence of PatchTokens
+        Of as many components and views, all with groups or none.
+
+    Returns
+    -------
+    PatchTokens
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly._patch_tokens import join_tokens
+    >>> from skanomaly._tokens import check_tokens
+    >>> one, two = check_tokens(np.zeros((2, 3, 3, 5))), check_tokens(np.ones((1, 2, 3, 5)))
+    >>> join_tokens([one, two]).grids
+    [(3, 3), (3, 3), (2, 3)]
+    """
+    starts = np.cumsum([0, *(len(part.values) for part in parts)])
+    offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
+    groups = [part.groups for part in parts if part.groups is not None]
+    return PatchTokens(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.valid for part in parts]),
+        np.concatenate([[0], *offsets]),
+        [grid for part in parts for grid in part.grids],
+        parts[0].n_views,
+        np.concatenate(groups) if groups else None,
+    )
 
 
 def join_grids(parts: list[np.ndarray]) -> np.ndarray:

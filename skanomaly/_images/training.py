@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,30 @@ class TrainingImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def without(self, gone: Collection[int]) -> TrainingImages:
+        """All but those of some numbers."""
+        kept = [i for i in range(len(self)) if i not in gone]
+        return TrainingImages(
+            tuple(self.paths[i] for i in kept), tuple(self.digests[i] for i in kept)
+        )
+
+
+def join_training_images(parts: Sequence[TrainingImages]) -> TrainingImages:
+    """What is remembered of the images of several calls, one after the other.
+
+    Parameters
+    ----------
+    parts : sequence of TrainingImages
+
+    Returns
+    -------
+    TrainingImages
+    """
+    return TrainingImages(
+        tuple(path for part in parts for path in part.paths),
+        tuple(digest for part in parts for digest in part.digests),
+    )
 
 
 def training_images(items: Sequence[Any]) -> TrainingImages:

@@ -18,7 +18,9 @@ from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._explain import explain
 from skanomaly.cli._fit import fit
+from skanomaly.cli._forget import forget
 from skanomaly.cli._info import info
+from skanomaly.cli._merge import merge
 from skanomaly.cli._models import models
 from skanomaly.cli._report import report
 from skanomaly.cli._score import score
@@ -35,6 +37,7 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         (
             "skanomaly fit path/to/good -o parts.skan",
             "skanomaly fit path/to/good --model dinov2_vits14 --contamination 0.02 -o parts.skan",
+            "skanomaly fit path/to/more/good --update parts.skan -o parts-2.skan",
         ),
     ),
     (
@@ -80,6 +83,8 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly report parts.skan --data path/to/category -o report.html",
         ),
     ),
+    (forget, _EVERY_DAY, ("skanomaly forget parts.skan path/to/bad.png -o parts-2.skan",)),
+    (merge, _EVERY_DAY, ("skanomaly merge line-1.skan line-2.skan -o parts.skan",)),
     (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
     (
         evaluate,

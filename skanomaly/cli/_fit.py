@@ -30,6 +30,7 @@ from skanomaly.cli._options import (
     Plugin,
     Scorer,
     Settings,
+    Trust,
     Weights,
     home,
     import_plugins,
@@ -38,9 +39,11 @@ from skanomaly.cli._options import (
 )
 from skanomaly.cli._settings import check_caches, make_model, with_region
 from skanomaly.cli._summary import check_summary, give_summary
+from skanomaly.cli._typed import WrongUsage
 
 
 def fit(
+    context: typer.Context,
     images: ImageArguments,
     *,
     null: Null = False,
@@ -72,6 +75,19 @@ def fit(
             "shares of width and height.",
         ),
     ] = None,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            "--update",
+            metavar="MODEL",
+            callback=home,
+            rich_help_panel=TRAINING,
+            show_default=False,
+            help="Take the images into the trained model of this file, beside those that it knows, "
+            "in place of training a new one.",
+        ),
+    ] = None,
+    trust: Trust = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -109,7 +125,26 @@ def fit(
     with plain_errors(max_pixels):
         from skanomaly._grouped_fit import fit_with_groups, takes_groups
         from skanomaly.cli._training_set import training_set
+        from skanomaly.cli._update import check_update, fit_more
 
+        if update is not None:
+            check_update(context)
+            fit_more(
+                images,
+                update,
+                output,
+                null=null,
+                groups_by_folder=groups_by_folder,
+                plugin=plugin,
+                trust=trust,
+                include_weights=include_weights,
+                image_paths=not no_image_paths,
+                json_file=json_file,
+                overwrite=overwrite,
+            )
+            return
+        if trust:
+            raise WrongUsage("--trust is for the file of --update; a new model needs none")
         import_plugins(plugin)
         detector = make_model(
             model, scorer=scorer, weights=weights, contamination=contamination, settings=settings

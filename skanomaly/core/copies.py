@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -147,12 +149,54 @@ def copies_among(tokens: PatchTokens) -> list[tuple[int, int]]:
     >>> copies_among(check_tokens(images))
     [(1, 4)]
     """
+    return copies_by_features(image_features(tokens))
+
+
+def image_features(tokens: PatchTokens) -> list[FloatArray]:
+    """By what :func:`copies_among` tells images apart.
+
+    Parameters
+    ----------
+    tokens : PatchTokens
+        Of a view of each image.
+
+    Returns
+    -------
+    list of ndarray of shape (n_features,), float64
+        At most 264 numbers of each image, which depend on it alone; none of an image of fewer than
+        64 numbers. The first is its number of patches.
+    """
     lengths, dim = np.diff(tokens.offsets), tokens.dim
-    pairs = []
-    for length in np.unique(lengths):
+    found = [np.empty(0)] * tokens.n_images
+    for length in np.unique(lengths).tolist():
+        if length * dim < _LEAST_FEATURES:
+            continue
         images = np.flatnonzero(lengths == length)
-        if len(images) > 1 and length * dim >= _LEAST_FEATURES:
-            found = find_copies(_features(tokens, images, int(length)))
+        of_length = _features(tokens, images, length)
+        for image, features in zip(images.tolist(), of_length, strict=True):
+            found[image] = np.concatenate([[length], features])
+    return found
+
+
+def copies_by_features(features: Sequence[FloatArray]) -> list[tuple[int, int]]:
+    """Find the images that are copies of another one, by what was kept of them.
+
+    Parameters
+    ----------
+    features : sequence of ndarray
+        As from :func:`image_features`, of any images.
+
+    Returns
+    -------
+    list of (int, int)
+        As of :func:`copies_among`.
+    """
+    lengths = np.array([of_image[0] if len(of_image) else 0 for of_image in features])
+    pairs = []
+    for length in np.unique(lengths[lengths > 0]):
+        images = np.flatnonzero(lengths == length)
+        if len(images) > 1:
+            found = find_copies(np.stack([features[i][1:] for i in images]))
             pairs += [(int(images[i]), int(images[j])) for i, j in found]
     return sorted(pairs, key=lambda pair: pair[1])
 

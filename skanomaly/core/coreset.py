@@ -246,6 +246,46 @@ def merge_coresets(
     return indices, float(max(radii)) + added
 
 
+def extend_k_center(
+    tokens: FloatArray, n_kept: int, n_centers: int, *, sizes: Sizes = DEFAULT_SIZES
+) -> tuple[IntArray, float]:
+    """Farthest-first traversal that goes on from centres that were chosen before.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (n, dim), float32 or float64
+        Finite patch tokens; the first ones are the centres so far.
+    n_kept : int
+        How many these are, at least 1.
+    n_centers : int
+        Largest size of the subset, in [n_kept, n].
+    sizes : Sizes, optional
+        Of the steps; they do not change the result.
+
+    Returns
+    -------
+    indices : ndarray of shape (n_chosen,), int64
+        ``0`` to ``n_kept - 1``, and the rows that were added, in their order.
+    radius : float
+        Largest distance of a token to the nearest of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skanomaly.core.coreset import extend_k_center
+    >>> extend_k_center(np.array([[0.0], [1.0], [5.0], [6.0]]), 1, 2)
+    (array([0, 3]), 1.0)
+    """
+    distances = LazyDistances(_checked(tokens), n_centers, 0, sizes)
+    for row in range(1, n_kept):
+        distances.add(row)
+    while True:
+        row, distance = distances.farthest()
+        if len(distances.chosen) == n_centers or distance <= 0:
+            return distances.chosen.copy(), distance
+        distances.add(row)
+
+
 def coreset_size(coreset: float, n_tokens: int) -> int:
     """Number of tokens to keep for a ratio or a count.
 

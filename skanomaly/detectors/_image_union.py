@@ -179,17 +179,21 @@ class ImageUnion(ImageDetector, UnionEstimator):
         if labels is not None:
             labels[normal] = 1
         members = fit_members(self.detectors, items, labels, groups, self.contamination)
-        numbers, held_out = held_out_by_members(members, items, normal)
+        self._train_images, self._train_numbers = training_images(items), normal
+        self._join_members(members, items, of_group)
+        return self
+
+    def _join_members(self, members: dict[str, Any], items: Any, of_group: IntArray | None) -> None:
+        """Scales and threshold from what fitted members have held out of the training images."""
+        numbers, held_out = held_out_by_members(members, items, self._train_numbers)
         self.detectors_ = members
         self.location_ = np.array([one.location for one in held_out.values()])
         self.scale_ = np.array([one.scale for one in held_out.values()])
-        self._train_images, self._train_numbers = training_images(items), normal
         self._calibration_numbers = numbers
         maps = [one.maps for one in held_out.values()]
         self._keep_patches([self._joined_map(of_image) for of_image in zip(*maps, strict=True)])
         scores = self._joined_scores([one.scores for one in held_out.values()])
         self._calibrate(scores, None if of_group is None else of_group[numbers])
-        return self
 
     def fit_predict(self, X: Images, y: Labels = None, groups: Groups = None) -> IntArray:
         """Fit, and call each training image by its held-out score.

@@ -39,6 +39,7 @@ _OURS = {
     "embedders._timm": ["TimmPatches"],
     "embedders._tiny": ["TinyPatches"],
     "_images.training": ["TrainingImages"],
+    "_patch_tokens": ["PatchTokens"],
     "model_selection": ["OneClassSplit"],
     "persistence._tree": ["StoredArray", "StoredArrays", "StoredPath"],
     "preprocessing._pca_foreground": ["PCAForeground"],

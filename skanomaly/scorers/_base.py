@@ -11,13 +11,14 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from skanomaly._docstrings import document
-from skanomaly._grouped_fit import group_numbers
+from skanomaly._grouped_fit import group_names, group_numbers
 from skanomaly._labels import normal_images
 from skanomaly._patch_tokens import PatchTokens, join_grids
 from skanomaly._sklearn import _fit_context
 from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
 from skanomaly._warn import warn_user
 from skanomaly.core.calibration import conformal_p_values
+from skanomaly.core.copies import image_features
 from skanomaly.scorers._checked import PART_BYTES, CheckedScorer
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._groups import warn_of_copies
@@ -117,6 +118,10 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         base = base.select(calibration_images(base))
         return grids_of(base, self._score_tokens(base)[0])
 
+    def _features_of(self, tokens: PatchTokens) -> list[FloatArray]:
+        """By what copies are told among training images."""
+        return image_features(tokens.select_view(0))
+
     def _images_of_scores(self, tokens: PatchTokens, n_scores: int) -> IntArray | None:
         """Numbers of the images that the training scores are of; None where that is not known."""
         return images_of_scores(tokens, n_scores)
@@ -172,6 +177,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
             self.__dict__.pop(name, None)  # a fit that fails leaves no half of the one before
         tokens = self._check_tokens(X, reset=True)
         tokens = replace(tokens, groups=group_numbers(groups, tokens.n_images))
+        self._n_given, self._group_names = tokens.n_images, group_names(groups)
         normal = normal_images(y, tokens.n_images)
         tokens = tokens.select(normal)
         if tokens.n_groups < self._min_images:
@@ -197,7 +203,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         if problem is not None:
             warn_user(f"{SINGLE} {'image' if tokens.n_images == 1 else 'group'}: {problem}")
         if self._fixed_offset is None:
-            warn_of_copies(tokens, normal)
+            warn_of_copies(self._features_of(tokens), tokens.group_of_image, normal)
         return self
 
     @document(SCORER_DOCS)

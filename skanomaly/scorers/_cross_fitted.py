@@ -126,12 +126,18 @@ class CrossFittedScorer(BasePatchScorer):
         images, scores = self._fit_and_hold_out(tokens)
         base = tokens.select_view(0)
         self._fingerprints = ImageFingerprints(base, self._uses_positions)
-        base = base.select(images)
+        return self._keep_held_out(base.select(images), images, scores)
+
+    def _keep_held_out(self, base: PatchTokens, images: IntArray, scores: FloatArray) -> FloatArray:
+        """Keep the held-out scores of all rows of some images; the `score_samples` of these.
+
+        Of the tokens it asks for no values.
+        """
         # By the number of the image: scores of its valid patches, in the order that is the same
         # however its patches stand.
         self._held_out_scores = {
             int(image): scores[base.rows(i)][base.valid[base.rows(i)]][
-                self._fingerprints.order(base, i)
+                self._fingerprints.known_order(int(image))
             ]
             for i, image in enumerate(images)
         }
@@ -144,14 +150,19 @@ class CrossFittedScorer(BasePatchScorer):
         return super()._images_of_scores(tokens, n_scores)  # of a `_fit_tokens` of its own
 
     def _held_out_patches(self, tokens: PatchTokens) -> list[FloatArray]:
-        base = tokens.select_view(0).select(list(self._held_out_scores))
-        grids = []
-        for i, held_out in enumerate(self._held_out_scores.values()):
-            valid = base.valid[base.rows(i)]
-            scores = np.full(len(valid), np.nan)
-            scores[np.flatnonzero(valid)[self._fingerprints.order(base, i)]] = held_out
-            grids.append(scores.reshape(base.grids[i]))
+        base, grids = tokens.select_view(0), []
+        for image in self._held_out_scores:
+            scores = np.full(len(base.valid[base.rows(image)]), np.nan)
+            scores[base.valid[base.rows(image)]] = self._held_out_rows(image)
+            grids.append(scores.reshape(base.grids[image]))
         return grids
+
+    def _held_out_rows(self, image: int) -> FloatArray:
+        """Held-out scores of the valid patches of a training image, in the order of its rows."""
+        held_out = self._held_out_scores[image]
+        scores = np.empty(len(held_out))
+        scores[self._fingerprints.known_order(image)] = held_out
+        return scores
 
     def _score_tokens(self, tokens: PatchTokens) -> tuple[FloatArray, FloatArray]:
         scores = self._patch_scores(tokens, self._score_model)

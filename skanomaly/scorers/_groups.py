@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from skanomaly._patch_tokens import PatchTokens
-from skanomaly._typing import IntArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly._warn import warn_user
-from skanomaly.core.copies import copies_among
+from skanomaly.core.copies import copies_by_features
 
 _TOLD_ELSEWHERE = ContextVar("_TOLD_ELSEWHERE", default=False)
 _NAMED = 5  # pairs in the warning
@@ -25,15 +24,21 @@ def copies_told_elsewhere() -> Iterator[None]:
         _TOLD_ELSEWHERE.reset(token)
 
 
-def warn_of_copies(tokens: PatchTokens, images: IntArray) -> None:
+def warn_of_copies(
+    features: Sequence[FloatArray], groups: IntArray, images: IntArray, first: int = 0
+) -> None:
     """Warn where training images are copies of others that are not of their group.
 
     Parameters
     ----------
-    tokens : PatchTokens
-        Of the images that are trained on, views included.
+    features : sequence of ndarray
+        Of the images that are trained on: :func:`skanomaly.core.copies.image_features`.
+    groups : ndarray of shape (n_images,), int
+        The group of each.
     images : ndarray of shape (n_images,), int
         Their numbers among the images that the user passed.
+    first : int, default=0
+        Images before this one were looked at before: pairs of them are left out.
 
     Notes
     -----
@@ -42,11 +47,10 @@ def warn_of_copies(tokens: PatchTokens, images: IntArray) -> None:
     """
     if _TOLD_ELSEWHERE.get():
         return
-    group = tokens.group_of_image
     pairs = [
         f"{images[i]} and {images[j]}"
-        for i, j in copies_among(tokens.select_view(0))
-        if group[i] != group[j]
+        for i, j in copies_by_features(features)
+        if groups[i] != groups[j] and j >= first
     ]
     if pairs:
         more = len(pairs) - _NAMED

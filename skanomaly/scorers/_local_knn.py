@@ -20,17 +20,24 @@ from skanomaly.core.local_held_out import (
 )
 from skanomaly.core.local_places import nearest_places
 from skanomaly.core.local_search import local_distances
-from skanomaly.scorers._cross_fitted import CrossFittedScorer
+from skanomaly.core.products import squared_norms
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import LEFT_OUT
-from skanomaly.scorers._local_model import LocalModel, places_of, reference_of, rows_of_places
+from skanomaly.scorers._growing import GrowingScorer
+from skanomaly.scorers._local_model import (
+    LocalModel,
+    places_of,
+    reference_of,
+    rows_of_places,
+    values_of,
+)
 from skanomaly.scorers._training_images import calibration_images
 
 _WIDE = 12  # rows and columns around a place, where there are few images
 
 
 @document(SCORER_DOCS)
-class LocalKNNScorer(CrossFittedScorer):
+class LocalKNNScorer(GrowingScorer):
     """Distance of each patch to the nearest normal patch near its place, in the place's own metric.
 
     A patch is compared with the patches of the normal images that lie within `radius` rows and
@@ -142,7 +149,7 @@ class LocalKNNScorer(CrossFittedScorer):
     """
 
     _parameter_constraints: dict = {
-        **CrossFittedScorer._parameter_constraints,
+        **GrowingScorer._parameter_constraints,
         "radius": [Interval(Integral, 0, None, closed="left")],
         "whitening": [StrOptions({"local", "shared"}), None],
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
@@ -218,9 +225,35 @@ class LocalKNNScorer(CrossFittedScorer):
             n_components=None if few else self.n_components,
             n_kept=n_kept if self.coreset is not None else None,
         )
+        lengths = None
+        if few and not self.unit_length:
+            lengths = np.sqrt(squared_norms(np.where(tokens.valid[:, None], tokens.values, 0)))
+        sides_of_images = grid_sides(tokens.grids)
         return LocalModel(
-            bank, grid, tokens.group_of_image, tokens.n_views, grid_sides(tokens.grids)
+            bank, grid, tokens.group_of_image, tokens.n_views, sides_of_images, lengths
         )
+
+    @property
+    def _problem_of_growth(self):
+        for name in ("coreset", "n_components"):
+            if getattr(self, name) is not None:
+                return (
+                    f"with {name}={getattr(self, name)!r} it has not the tokens of its training "
+                    f"images; take {name}=None"
+                )
+        return None
+
+    def _kept_values(self):
+        self._check_growth(self._layout)
+        return values_of(self._model, self._layout)
+
+    def _check_growth(self, layout):
+        grids = sorted({*self._layout.grids, *layout.grids})
+        if len(grids) > 1:
+            raise ValueError(
+                f"places of more images go with those of the model where all have one grid, got "
+                f"images of the grids {grids}: make tokens by the same image_size, or fit again"
+            )
 
     def _score_model(self, model, tokens, known):
         scores = np.zeros(len(tokens.values))

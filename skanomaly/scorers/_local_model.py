@@ -8,7 +8,7 @@ import numpy as np
 
 from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
-from skanomaly._typing import IntArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.local_bank import LocalBank
 from skanomaly.core.local_places import nearest_places, reference_grid
 
@@ -29,6 +29,9 @@ class LocalModel:
         Images of the bank for each training image.
     sides : ndarray of shape (n_images, 2), int
         Rows and columns of each training image's patches.
+    lengths : ndarray of shape (n_rows,), float64, or None
+        Of the tokens of all training images and views, where the bank has them of unit length
+        though more images would be compared otherwise.
     """
 
     bank: LocalBank
@@ -36,6 +39,7 @@ class LocalModel:
     group_of_image: IntArray
     n_views: int
     sides: IntArray
+    lengths: FloatArray | None = None
 
 
 def reference_of(tokens: PatchTokens, radius: int) -> tuple:
@@ -66,6 +70,35 @@ def rows_of_places(tokens: PatchTokens, sides: tuple[int, int]) -> IntArray:
         first = tokens.offsets[i] + n_patches * np.arange(tokens.n_views)
         rows.append(first[:, None] + patches)
     return np.concatenate(rows)
+
+
+def values_of(model: LocalModel, layout: PatchTokens) -> FloatArray:
+    """The tokens of the training images, as far as a model of one grid has them.
+
+    Parameters
+    ----------
+    model : LocalModel
+        Of all components, not thinned.
+    layout : PatchTokens
+        The training images.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, dim), float32
+        Off by what the rounding of standardised components to float32 leaves; of unit length where
+        that is how they are compared. NaN for masked ones.
+    """
+    bank = model.bank
+    sides = model.grid if len(model.grid) == 2 else (1, model.grid[0])
+    rows = rows_of_places(layout, sides)[bank.sources[0]]
+    values = np.full((len(layout.valid), bank.units.dim), np.nan, dtype=np.float32)
+    for place, tokens in enumerate(bank.tokens):
+        valid, at = bank.valid[place], rows[:, place]
+        found = tokens[valid] * bank.units.scale + bank.units.centre
+        if model.lengths is not None:
+            found *= model.lengths[at[valid], None]
+        values[at[valid]] = found
+    return values
 
 
 def places_of(model: LocalModel, tokens: PatchTokens) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,18 +128,40 @@ def fit_banks(
             kept, radius = _choose(table, coreset)
             patches = table[kept]
             chosen = kept if rows is None else rows[kept]
-        if chosen is not None:
-            chosen = chosen.astype(np.int32 if len(tokens.values) < 2**31 else np.int64)
-        index = _index_of(patches, space.search_metric, algorithm)
+        index = index_of(patches, space, algorithm)
         banks.append(MemoryBank(space, index, chosen, radius))
-    groups = tokens.group_of_image
+    return banks_of_images(banks, tokens, coreset.size is None)
+
+
+def banks_of_images(
+    banks: Sequence[MemoryBank], images: PatchTokens, is_whole: bool
+) -> MemoryBanks:
+    """Memory banks with the images that they are made of.
+
+    Parameters
+    ----------
+    banks : sequence of MemoryBank
+    images : PatchTokens
+        All training images; of their tokens nothing is asked.
+    is_whole : bool
+        Whether the banks have all of their patches that are not masked.
+
+    Returns
+    -------
+    MemoryBanks
+    """
+    groups = images.group_of_image
+    dtype = np.int32 if len(images.valid) < 2**31 else np.int64
     return MemoryBanks(
-        tuple(banks),
-        groups[tokens.image_of_row()][tokens.valid] if coreset.size is None else None,
+        tuple(
+            bank if bank.rows is None else replace(bank, rows=bank.rows.astype(dtype))
+            for bank in banks
+        ),
+        groups[images.image_of_row()][images.valid] if is_whole else None,
         groups,
-        tokens.offsets,
-        grid_sides(tokens.grids),
-        tokens.grids[0] if len(set(tokens.grids)) == 1 else None,
+        images.offsets,
+        grid_sides(images.grids),
+        images.grids[0] if len(set(images.grids)) == 1 else None,
     )
 
 
@@ -155,10 +177,11 @@ def _choose(table, coreset):
     return greedy_k_center(table, size)
 
 
-def _index_of(bank, metric, algorithm):
+def index_of(patches: FloatArray, space: TokenSpace, algorithm: str) -> PatchIndex | FaissIndex:
+    """What finds the nearest of prepared patches, which it takes over."""
     if algorithm.startswith("faiss:"):
-        return FaissIndex(bank, metric, algorithm.removeprefix("faiss:"))
-    return PatchIndex(bank, metric, algorithm)
+        return FaissIndex(patches, space.search_metric, algorithm.removeprefix("faiss:"))
+    return PatchIndex(patches, space.search_metric, algorithm)
 
 
 def queries_of(

@@ -24,6 +24,7 @@ from skanomaly._token_stream import stack_tokens
 from skanomaly._typing import ArrayLike, FloatArray, Groups, IntArray, Labels
 from skanomaly.core.class_tokens import class_tokens, mean_over_alike
 from skanomaly.core.consistent import Blocks, consistent_patches
+from skanomaly.core.copies import image_features
 from skanomaly.core.fingerprints import ImageFingerprints
 from skanomaly.core.mutual import (
     mutual_blocks,
@@ -238,7 +239,8 @@ class MutualScorer(OutlierMixin, CheckedScorer):
         self._fingerprints = ImageFingerprints(tokens, ordered=True)
         self._calibrate(check_scores(-of_image, None, type(self).__name__), tokens.groups)
         self._keep_patches(grids_of(tokens, scores))
-        warn_of_copies(tokens, np.arange(tokens.n_images))
+        images = np.arange(tokens.n_images)
+        warn_of_copies(image_features(tokens.select_view(0)), tokens.group_of_image, images)
         return self
 
     def _mutual_scores(self, tokens: PatchTokens, parts: list[slice]) -> FloatArray:

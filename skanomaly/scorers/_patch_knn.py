@@ -16,12 +16,12 @@ from skanomaly._sklearn import Interval, RealNotInt, StrOptions
 from skanomaly._typing import FloatArray
 from skanomaly.core.aggregation import highest_scores, n_decisive
 from skanomaly.core.parts import part_slices
-from skanomaly.core.reweighting import highest_row
 from skanomaly.core.token_space import TokenSpace
 from skanomaly.scorers._approximation import approximation_error
-from skanomaly.scorers._cross_fitted import CrossFittedScorer, cross_fit
+from skanomaly.scorers._cross_fitted import cross_fit
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import explain_by_neighbors, neighbors_of
+from skanomaly.scorers._growing_banks import GrowingBanks, highest_patch
 from skanomaly.scorers._memory_bank import (
     Coreset,
     MemoryBanks,
@@ -33,7 +33,7 @@ from skanomaly.scorers._training_images import calibration_images
 
 
 @document(SCORER_DOCS)
-class PatchKNNScorer(CrossFittedScorer):
+class PatchKNNScorer(GrowingBanks):
     """Distance of each patch to its nearest patches in a memory bank of normal images.
 
     With the cosine distance and the mean of the top 1% this is AnomalyDINO [1]_; with the
@@ -143,7 +143,7 @@ class PatchKNNScorer(CrossFittedScorer):
     """
 
     _parameter_constraints: dict = {
-        **CrossFittedScorer._parameter_constraints,
+        **GrowingBanks._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions({"cosine", "euclidean"})],
         "coreset": [
@@ -205,10 +205,13 @@ class PatchKNNScorer(CrossFittedScorer):
 
     def _fit_tokens(self, tokens):
         self._check_reweighting()
-        scores = super()._fit_tokens(tokens)
+        return super()._fit_tokens(tokens)
+
+    def _keep_held_out(self, base, images, scores):
+        samples = super()._keep_held_out(base, images, scores)
         if self.reweighting is None:
-            return scores
-        return scores * np.array([self._held_out_factors[i] for i in self._held_out_scores])
+            return samples
+        return samples * np.array([self._held_out_factors[i] for i in self._held_out_scores])
 
     def _check_reweighting(self):
         if self.reweighting is None:
@@ -278,7 +281,7 @@ class PatchKNNScorer(CrossFittedScorer):
         factors = np.ones(tokens.n_images)
         factors[held_out] = [self._held_out_factors[image] for image in known[held_out].tolist()]
         new = np.flatnonzero(~held_out)
-        rows = np.array([_highest(tokens, scores, i) for i in new], dtype=np.int64)
+        rows = np.array([highest_patch(tokens, scores, i) for i in new], dtype=np.int64)
         factors[new] = softmax_factors(self._model, tokens, known, rows, self.reweighting)
         return factors
 
@@ -288,7 +291,7 @@ class PatchKNNScorer(CrossFittedScorer):
         if of_all_rows:
             rows = np.flatnonzero(tokens.valid)
         else:
-            rows = np.array([_highest(tokens, scores, i) for i in range(tokens.n_images)])
+            rows = np.array([highest_patch(tokens, scores, i) for i in range(tokens.n_images)])
         columns = np.stack([scores, np.ones(len(scores))], axis=1)
         columns[rows, 1] = softmax_factors(model, tokens, known, rows, self.reweighting)
         return columns
@@ -318,14 +321,8 @@ class PatchKNNScorer(CrossFittedScorer):
         if self.reweighting is not None:
             scores = found[:, 0]
             self._held_out_factors = {
-                int(image): found[_highest(base, scores, i), 1] for i, image in enumerate(images)
+                int(image): found[highest_patch(base, scores, i), 1]
+                for i, image in enumerate(images)
             }
             found = scores
         return images, found
-
-
-def _highest(tokens, scores, image):
-    """Row of the patch that has the highest score of an image."""
-    rows = np.arange(tokens.offsets[image], tokens.offsets[image + 1])
-    rows = rows[tokens.valid[rows]]
-    return rows[highest_row(scores[rows], tokens.values[rows])]

@@ -17,15 +17,16 @@ from skanomaly._transductive import check_scores_new_images
 from skanomaly._typing import ArrayLike
 from skanomaly._unions import UnionEstimator
 from skanomaly.core.unions import common_scale
-from skanomaly.scorers._base import SINGLE, BasePatchScorer
+from skanomaly.scorers._base import SINGLE
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import members_of, with_inner
 from skanomaly.scorers._groups import copies_told_elsewhere
+from skanomaly.scorers._growing_union import GrowingUnion
 from skanomaly.scorers._training_images import calibration_images
 
 
 @document(SCORER_DOCS)
-class ScoreUnion(BasePatchScorer, UnionEstimator):
+class ScoreUnion(GrowingUnion, UnionEstimator):
     """Combine scorers of the same tokens, on a common scale, with one threshold.
 
     Parameters
@@ -105,7 +106,7 @@ class ScoreUnion(BasePatchScorer, UnionEstimator):
     """
 
     _parameter_constraints: dict = {
-        **BasePatchScorer._parameter_constraints,
+        **GrowingUnion._parameter_constraints,
         "scorers": [list],
         "scorer_weights": [None, "array-like"],
         "normalization": [None, StrOptions({"quantile"})],
@@ -157,7 +158,9 @@ class ScoreUnion(BasePatchScorer, UnionEstimator):
             }
         base = tokens.select_view(0)
         base = base.select(calibration_images(base))
-        patch_scores, image_scores = self._member_scores(base)
+        return self._scaled_and_joined(base, *self._member_scores(base))[1]
+
+    def _scaled_and_joined(self, base, patch_scores, image_scores):
         if self.normalization is None:
             self.location_ = np.zeros(len(self.scorers))
             self.scale_ = np.ones(len(self.scorers))
@@ -165,7 +168,7 @@ class ScoreUnion(BasePatchScorer, UnionEstimator):
             self.location_, self.scale_ = np.transpose(
                 [common_scale(scores[base.valid]) for scores in patch_scores]
             )
-        return self._combined(base, patch_scores, image_scores)[1]
+        return self._combined(base, patch_scores, image_scores)
 
     def _unfitted(self, scorer):
         scorer = clone(scorer)

@@ -19,7 +19,7 @@ from skanomaly import (
 )
 from skanomaly.base import BasePatchScorer, CrossFittedScorer
 from skanomaly.core.aggregation import aggregate_patch_scores
-from skanomaly.core.copies import copies_among
+from skanomaly.core.copies import copies_by_features
 from skanomaly.scorers import _groups, _training_images
 
 KNN = PatchKNNScorer()
@@ -395,11 +395,11 @@ def test_copies_are_named_once_by_their_numbers(scorer):
 def test_a_union_looks_for_copies_once(monkeypatch):
     looked = []
 
-    def counted(tokens):
-        looked.append(tokens.n_images)
-        return copies_among(tokens)
+    def counted(features):
+        looked.append(len(features))
+        return copies_by_features(features)
 
-    monkeypatch.setattr(_groups, "copies_among", counted)
+    monkeypatch.setattr(_groups, "copies_by_features", counted)
     inner = ScoreUnion([("knn", KNN), ("gaussian", PatchGaussianScorer("shared"))])
     union = ScoreUnion([("inner", inner), ("gaussian", PatchGaussianScorer())])
     X = np.concatenate([tokens(), tokens()[:1]])
