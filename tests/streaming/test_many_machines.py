@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 import skanomaly
@@ -25,6 +26,7 @@ from skanomaly import (
     TimmPatches,
     TinyPatches,
     iter_scores,
+    load_model,
     save_model,
 )
 from skanomaly.datasets import make_surfaces
@@ -158,6 +160,23 @@ def test_a_search_on_dask(folder, capsys):
     exec(here, {"__name__": "__main__"})
     assert found == capsys.readouterr().out and "knn__topk" in found
     assert len(list((folder / "tokens").rglob("*.safetensors"))) == 16
+
+
+@needs_posix
+@pytest.mark.slow
+def test_training_on_dask(folder, material):
+    pytest.importorskip("distributed")
+    run(recipe("fit_shard(pipe"), folder)
+    merged, whole = (
+        load_model("merged.skan"),
+        clone(material[1]).fit(sorted(Path("good").iterdir())),
+    )
+    paths = [path for i, path in enumerate(sorted(Path("incoming").iterdir())) if i != DAMAGED]
+    np.testing.assert_allclose(
+        merged.score_samples(paths), whole.score_samples(paths), rtol=1e-6, atol=1e-6
+    )
+    assert merged[-1].offset_ == pytest.approx(whole[-1].offset_, rel=1e-6)
+    np.testing.assert_array_equal(merged.predict(paths), whole.predict(paths))
 
 
 KILLED = """
