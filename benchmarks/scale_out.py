@@ -8,9 +8,9 @@ processes, of Dask and of Ray, with one worker and with two, of one thread each;
 `map_batches` with a class. Engines are started, and workers have loaded the model, before the
 clock: what that takes is in a column of its own, and so is a call of a few images, which an engine
 takes however many there are. The others give images a second. The yardstick is `iter_scores` in
-this process, by turns with each contender; the least times count. Overhead is what an image takes
-of a worker beyond the yardstick: with two workers on two cores, which also have other work, most of
-it is that they share them.
+this process, by turns with each contender; the least times count. Overhead is the processor time
+that an image takes of workers, scheduler and this process, beyond that of the yardstick: other work
+on the machine moves it less than it moves images a second.
 
 Then the rates of what does not grow with the workers: going through the list, writing and checking
 files of results, loading a model, a scheduler's work. From them, and from nothing else, follows
@@ -161,12 +161,30 @@ ENGINES = {
 }
 
 
-def seconds_of(function):
-    """Wall-clock time of a call, of which the result has to be true."""
-    start = time.perf_counter()
+def times_of(function):
+    """Wall-clock and processor time of a call, this process and all below it, in seconds."""
+    processor, start = _processor_time(), time.perf_counter()
     if not function():
         raise AssertionError("not all images were judged")
-    return time.perf_counter() - start
+    return time.perf_counter() - start, _processor_time() - processor
+
+
+def _processor_time():
+    import psutil
+
+    this = psutil.Process()
+    total = 0.0
+    for process in (this, *this.children(recursive=True)):
+        try:
+            total += sum(process.cpu_times()[:2])
+        except psutil.NoSuchProcess:  # it has ended meanwhile
+            pass
+    return total
+
+
+def least(times):
+    """The least wall-clock and the least processor time of several calls."""
+    return [min(values) for values in zip(*times, strict=True)]
 
 
 def measure_engines(model, paths, folder, repeats):
@@ -181,25 +199,28 @@ def measure_engines(model, paths, folder, repeats):
         for n_workers in (1, 2):
             start = time.perf_counter()
             with engine(n_workers, model) as judge:
-                seconds_of(lambda: judge(paths[: 4 * few], next(outs)) == 4 * few)
+                times_of(lambda: judge(paths[: 4 * few], next(outs)) == 4 * few)
                 started = time.perf_counter() - start
                 alone, constant, all_of_it = [], [], []
                 for _ in range(repeats):
-                    alone.append(seconds_of(lambda: len(list(iter_scores(here, paths))) == n))
-                    constant.append(seconds_of(lambda: judge(paths[:few], next(outs)) == few))
-                    all_of_it.append(seconds_of(lambda: judge(paths, next(outs)) == n))
+                    alone.append(times_of(lambda: len(list(iter_scores(here, paths))) == n))
+                    constant.append(times_of(lambda: judge(paths[:few], next(outs)) == few))
+                    all_of_it.append(times_of(lambda: judge(paths, next(outs)) == n))
                 if name == "Dask, tasks":
                     per_task = time_of_a_task(judge.client)
-            yardstick = min(alone) / n
-            together = (min(all_of_it) - min(constant)) / (n - few)
+            (wall, processor), (few_wall, few_processor) = least(all_of_it), least(constant)
+            yardstick_wall, yardstick = (seconds / n for seconds in least(alone))
+            rate = (n - few) / (wall - few_wall)
             rows.append(
                 {
                     "engine": name,
                     "workers": n_workers,
-                    "images/s": 1 / together,
-                    "times iter_scores": yardstick / together,
-                    "overhead, ms an image": 1e3 * (n_workers * together - yardstick),
-                    "a call, s": min(constant),
+                    "images/s": rate,
+                    "times iter_scores": rate * yardstick_wall,
+                    "iter_scores, processor ms an image": 1e3 * yardstick,
+                    "overhead, processor ms an image": 1e3
+                    * ((processor - few_processor) / (n - few) - yardstick),
+                    "a call, s": few_wall,
                     "start, s": started,
                 }
             )

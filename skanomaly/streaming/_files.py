@@ -78,7 +78,7 @@ def score_files(
     TypeError
         When `paths` is a single one, or holds what is no path.
     ValueError
-        When a path is there twice, or a number is out of its range.
+        When a path of this shard is there twice, or a number is out of its range.
     FileExistsError
         When `out` holds other files than results, or those of another model, list, `n_shards`,
         `rows_per_file` or version of this package; or with ``resume=False`` those of this shard.
@@ -151,14 +151,14 @@ def score_files(
 def _loaded(path):
     """The model of a file and its digest; one is kept, so that it is loaded once a process."""
     with _LOADING:  # shards in threads of one process wait for the first of them
-        return _load(file_stamp(path))
+        return _load(os.fspath(path), file_stamp(path))
 
 
 @lru_cache(maxsize=1)
-def _load(stamp):
+def _load(path, stamp):
     from skanomaly.persistence import load_model
 
-    model = load_model(stamp[0])
+    model = load_model(path)
     return model, digest_of_fitted(model)
 
 
@@ -194,10 +194,7 @@ def _row(result, model):
     if isinstance(result, Failure):
         return {**row, "error": _as_utf8(result.error)}
     numbers = result.to_dict()
-    return {
-        **row,
-        **{name: numbers[name] for name in _JUDGED},
-    }
+    return {**row, **{name: numbers[name] for name in _JUDGED}}
 
 
 def _as_utf8(text):
