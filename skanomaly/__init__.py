@@ -72,7 +72,7 @@ if TYPE_CHECKING:
         RetrievalKNNScorer,
         ScoreUnion,
     )
-    from skanomaly.streaming import Failure, fit_stream, iter_scores
+    from skanomaly.streaming import Failure, fit_stream, iter_scores, score_files
 
 __all__ = [
     "AnomalibDetector",
@@ -135,6 +135,7 @@ __all__ = [
     "registry",
     "report",
     "save_model",
+    "score_files",
     "scorers",
     "streaming",
     "tune_threshold",
@@ -183,7 +184,7 @@ _EXPORTS = {
         "RetrievalKNNScorer",
         "ScoreUnion",
     ],
-    "skanomaly.streaming": ["Failure", "fit_stream", "iter_scores"],
+    "skanomaly.streaming": ["Failure", "fit_stream", "iter_scores", "score_files"],
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""What a model is before it is fitted, in words and digests that are the same everywhere."""
+"""What a model is, before `fit` and after, in words and digests that are the same everywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from skanomaly._parameters import NO_MATTER, without_addresses
 from skanomaly._stamps import file_digest
 
 # Packages whose code does not change within a version.
-_VERSIONED = {"builtins", "numpy", "scipy", "skanomaly", "sklearn", "torch"}
+_VERSIONED = {"builtins", "copyreg", "numpy", "scipy", "skanomaly", "sklearn", "torch"}
+# In the state of an estimator, but no part of what it says of an image.
+_NOT_LEARNED = NO_MATTER | {"trust", "_params_at_fit", "_sklearn_version", "_skanomaly_version"}
 
 
 def fingerprint_of(estimator: Any) -> str:
@@ -57,6 +59,86 @@ def fingerprint_of(estimator: Any) -> str:
     False
     """
     return cache_key(estimator=_described(estimator))
+
+
+def digest_of_fitted(estimator: Any) -> str:
+    """Digest of all that a fitted model is: by it one is known again after a journey.
+
+    What `fit` learned, to the bit, with classes and parameters, the fingerprint of the weights that
+    it was fitted with among them; of functions and classes of others as of :func:`fingerprint_of`.
+    What only says how and where results are computed does not count, nor does the version of this
+    package. Nothing is loaded for it.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted Pipeline, scorer, detector or search.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits, the same in every process, and of a model that was pickled, or kept
+        in a model file.
+
+    Raises
+    ------
+    TypeError
+        When it holds what cannot be pickled either.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from skanomaly import FilterBankPatches, PatchKNNScorer
+    >>> from skanomaly._recipes import digest_of_fitted
+    >>> from skanomaly.datasets import make_surfaces
+    >>> images = make_surfaces(9, image_size=64, random_state=0).images
+    >>> pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(images)
+    >>> digest_of_fitted(pickle.loads(pickle.dumps(pipe))) == digest_of_fitted(pipe)
+    True
+    """
+    return _digest_of(estimator, ()).hex()
+
+
+def _digest_of(value: Any, above: tuple[int, ...]) -> bytes:
+    """Digest of a value by its kind and what it holds; `above` are the objects that hold it."""
+    if id(value) in above:
+        return b"itself"
+    above = (*above, id(value))
+    parts: list[Any]
+    if type(value) in (np.ndarray, np.memmap) and not value.dtype.hasobject:
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        kind, parts = f"array {value.dtype.str} {value.shape}", [flat.data]
+    elif type(value) is np.ndarray:
+        kind, parts = f"objects {value.shape}", [_digest_of(item, above) for item in value.flat]
+    elif type(value) is dict:
+        items = [(name, item) for name, item in value.items() if name not in _NOT_LEARNED]
+        kind, parts = "dict", sorted(_digest_of(item, above) for item in items)
+    elif type(value) in (set, frozenset):
+        kind, parts = "set", sorted(_digest_of(item, above) for item in value)
+    elif type(value) in (list, tuple):
+        kind, parts = type(value).__name__, [_digest_of(item, above) for item in value]
+    elif isinstance(value, (np.generic, np.dtype)):
+        array = value if isinstance(value, np.generic) else np.empty(0, value)
+        kind, parts = f"{array.dtype.str}", [array.tobytes()]
+    elif isinstance(value, os.PathLike):  # whose class differs from system to system
+        kind, parts = "path", [os.fsencode(value)]
+    elif value is None or type(value) in (bool, int, float, complex, str, bytes):
+        kind, parts = type(value).__name__, [repr(value).encode()]
+    elif inspect.isclass(value) or inspect.isroutine(value):
+        kind, parts = "name", [f"{value_as_text(value)} {_source(value)}".encode()]
+    else:  # what pickle would write of it, as whoever made its class wants it kept
+        made = value.__reduce_ex__(2)
+        held = [made] if isinstance(made, str) else [*made[:3], *map(_listed, made[3:5])]
+        kind, parts = "object", [_digest_of(item, above) for item in held]
+    digest = hashlib.sha256(f"{kind} {len(parts)}".encode())
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _listed(items):
+    return items if items is None else list(items)
 
 
 def _described(value: Any) -> Any:

@@ -62,6 +62,7 @@ EXAMPLES_NEED = {
     "skanomaly.embedders._dinov2": ("torch", "timm"),
     "skanomaly.embedders._openclip": ("torch", "open_clip"),
     "skanomaly.embedders._timm": ("torch", "timm"),
+    "skanomaly.streaming._files": ("pyarrow",),
 }
 
 

@@ -16,7 +16,8 @@ estimator_checks
 base detectors
 scorers embedders preprocessing
 _networks benchmarking report
-evaluation persistence streaming
+evaluation streaming
+persistence
 _results
 decisions
 datasets inspection _unions

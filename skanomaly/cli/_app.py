@@ -24,6 +24,7 @@ from skanomaly.cli._merge import merge
 from skanomaly.cli._models import models
 from skanomaly.cli._report import report
 from skanomaly.cli._score import score
+from skanomaly.cli._score_files import score_files
 from skanomaly.cli._start import INTERRUPTED, check_streams, ignore_interrupts, interruptible, leave
 
 _EVERY_DAY, _MEASURE, _SET_UP = "Every day", "Measure", "Set up"
@@ -46,6 +47,14 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
             "skanomaly score parts.skan path/to/new --regions --maps heatmaps",
             "skanomaly score parts.skan path/to/new --csv scores.csv --on-error skip --resume",
             "find . -name '*.png' -print0 | skanomaly score parts.skan - -0 --fail-on-anomaly",
+        ),
+    ),
+    (
+        score_files,
+        _EVERY_DAY,
+        (
+            "skanomaly score-files parts.skan path/to/new -o scores",
+            "skanomaly score-files parts.skan path/to/new -o scores --shard 0/4",
         ),
     ),
     (

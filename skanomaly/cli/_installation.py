@@ -39,6 +39,7 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "openvino": {"openvino": "openvino"},
     "faiss": {"faiss-cpu": "faiss"},
     "plot": {"matplotlib": "matplotlib"},
+    "parquet": {"pyarrow": "pyarrow"},
 }
 # Of a processor, what our arithmetic makes use of where it is there.
 _FEATURES = (

@@ -135,14 +135,27 @@ def iter_scores(
     batch_size = check_integer(batch_size, "batch_size", 1)
     if on_error not in ("raise", "record"):
         raise ValueError(f"on_error must be 'raise' or 'record', got {on_error!r}")
+    split = split_fitted(estimator)
+    items = iterate_images(images)
+    if not isinstance(images, (list, tuple, np.ndarray)):  # which hold all images at once
+        items = map(_copied, items)
+    return _judge(split, _Pulled(enumerate(items)), batch_size, on_error == "record")
+
+
+def iter_numbered(
+    split: SplitPipeline, numbered: Iterable[tuple[int, ImageLike]], batch_size: int
+) -> Generator[Decision | Failure, None, None]:
+    """As :func:`iter_scores` that records failures, with numbers of a longer input, in order."""
+    return _judge(split, _Pulled(iter(numbered)), batch_size, record=True)
+
+
+def split_fitted(estimator: Any) -> SplitPipeline:
+    """The steps of a fitted detector that has a threshold; an error of any other."""
     split = split_pipeline(estimator)
     check_embedder(split)
     check_is_fitted(estimator)
     offset_of(split.scorer)
-    items = iterate_images(images)
-    if not isinstance(images, (list, tuple, np.ndarray)):  # which hold all images at once
-        items = map(_copied, items)
-    return _judge(split, _Pulled(items), batch_size, on_error == "record")
+    return split
 
 
 def _copied(item: Any) -> Any:
@@ -164,9 +177,9 @@ class _Pulled:
         By number, in order.
     """
 
-    def __init__(self, images: Iterator[Any]) -> None:
+    def __init__(self, numbered: Iterator[tuple[int, Any]]) -> None:
         self.waiting: dict[int, Any] = {}
-        self._images = enumerate(images)
+        self._images = numbered
         self._error: Exception | None = None
         self._ended = False
 

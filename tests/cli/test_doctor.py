@@ -29,6 +29,7 @@ FAKES = {
     "openvino": "",
     "faiss": "",
     "matplotlib": "",
+    "pyarrow": "",
 }
 
 

@@ -71,6 +71,7 @@ def words(day, tmp_path):
     return {
         "fit": ("fit", root, *SMALL, "-o", tmp_path / f"{ODD}.skan"),
         "score": ("score", model, images),
+        "score-files": ("score-files", model, images, "-o", tmp_path / ODD),
         "explain": ("explain", model, images / "0.png"),
         "calibrate": ("calibrate", model, "--contamination", "0.2", "-o", tmp_path / "x.skan"),
         "report": ("report", model, images, "-o", tmp_path / f"{ODD}.html"),
@@ -89,6 +90,7 @@ WITH_JSON = {
     "fit": {"threshold", "expected_share", "n_images", "bytes"},
     "calibrate": {"before", "after", "file"},
     "report": {"file", "n_images", "n_anomalous"},
+    "score-files": {"folder", "images", "kept", "failed"},
     "info": {"file", "estimator", "calibration", "versions"},
     "evaluate": {"name", "metrics", "threshold", "parameters"},
     "benchmark": {"name", "metrics", "threshold", "parameters"},

@@ -82,7 +82,7 @@ def test_help_of_each_command(name):
 
 def test_the_page_tells_of_all_commands():
     text = PAGE.read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE))
+    sections = dict(re.findall(r"^### ([\w-]+)\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE))
     assert set(sections) == {words[0] for words in COMMANDS}
     for name, section in sections.items():
         there = set().union(*(options_of(c) for words, c in COMMANDS.items() if words[0] == name))
