@@ -138,17 +138,18 @@ def local_scores(graph: Graph, scorer: Any, rows: Rows) -> str:
         tokens = product(tokens.reshape(-1, len(factor)), factor.astype(np.float64))
         tokens = tokens.reshape(bank.tokens.shape)
         x = graph.op("MatMul", x, floats(graph, factor))
+    # Expanded squares lose the fewer digits the shorter patches are.
+    centre = tokens[bank.valid].mean(axis=0)
+    kept = (tokens - centre).astype(np.float32)
+    x = minus(graph, x, centre)
     width = bank.grid[1]
     by_rows = width <= 2 * (2 * bank.radius + 1)  # most places of a row are in most windows
     windows = windows_of(bank.grid, bank.radius, by_rows)
-    kept = tokens.astype(np.float32)
-    norms = np.where(
-        bank.valid, squared_norms(kept.reshape(-1, kept.shape[2])).reshape(bank.valid.shape), np.inf
-    )
-    norms = norms.reshape(len(windows.queries), 1, 1, -1)
+    squared = squared_norms(kept.reshape(-1, kept.shape[2])).reshape(bank.valid.shape)
+    norms = np.where(bank.valid, squared, np.inf).reshape(len(windows.queries), 1, 1, -1)
     near, is_there = _nearest(graph, bank, kept, windows, norms, x)
-    squared = squared_length(graph, graph.op("Sub", x, near))
-    return _distances(graph, squared, is_there)
+    distances = squared_length(graph, graph.op("Sub", x, near))
+    return _distances(graph, distances, is_there)
 
 
 def _in_units(graph: Graph, x: str, units: Units) -> str:

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from skanomaly.deployment._graph import Graph
 from skanomaly.deployment._knn_graph import knn_scores
 from skanomaly.deployment._local_graph import local_scores
-from skanomaly.deployment._rows import Rows, as_double, floats, reshape, rows_of
-from skanomaly.deployment._verdict import aggregated, filled
-from skanomaly.scorers import LocalKNNScorer, PatchKNNScorer
+from skanomaly.deployment._model_graphs import gaussian_scores, prompt_scores, subspace_scores
+from skanomaly.deployment._rows import Rows, as_double, as_float, floats, reshape, rows_of
+from skanomaly.deployment._verdict import aggregated, filled, joined
+from skanomaly.scorers import (
+    LocalKNNScorer,
+    PatchGaussianScorer,
+    PatchKNNScorer,
+    PatchSubspaceScorer,
+    PromptScorer,
+    ScoreUnion,
+)
+
+# Scores of patches, float32 (batch, n_patches), of scorers that aggregate these and no more.
+_PATCHES: dict[type, Callable[[Graph, Any, Rows], str]] = {
+    LocalKNNScorer: local_scores,
+    PatchGaussianScorer: gaussian_scores,
+    PatchSubspaceScorer: subspace_scores,
+    PromptScorer: prompt_scores,
+}
+
+
+def check_scorer(scorer: Any) -> None:
+    """ValueError where a scorer is of a kind that no graph has, before any work is done."""
+    kind = type(scorer)
+    if kind is ScoreUnion:
+        for name, member in scorer.scorers_.items():
+            try:
+                check_scorer(member)
+            except ValueError as exc:
+                raise ValueError(f"scorer {name!r}: {exc}") from exc
+    elif kind is not PatchKNNScorer and kind not in _PATCHES:
+        known = sorted(one.__name__ for one in (PatchKNNScorer, ScoreUnion, *_PATCHES))
+        raise ValueError(f"{kind.__name__} has no form as a graph: {', '.join(known)} have one")
 
 
 def scores_graph(graph: Graph, scorer: Any, tokens: str, grid: tuple[int, int]) -> tuple[str, str]:
@@ -37,8 +68,9 @@ def scores_graph(graph: Graph, scorer: Any, tokens: str, grid: tuple[int, int]) 
     Raises
     ------
     ValueError
-        When the scorer, or one of its parameters, is none that a graph has; the message says why.
+        When the scorer, or one of its parameters, has no form as a graph; the message says why.
     """
+    check_scorer(scorer)
     rows = rows_of(graph, tokens, grid)
     patches, images = _scored(graph, scorer, rows)
     patches = filled(graph, patches, rows.valid)
@@ -47,18 +79,33 @@ def scores_graph(graph: Graph, scorer: Any, tokens: str, grid: tuple[int, int]) 
 
 def _scored(graph: Graph, scorer: Any, rows: Rows) -> tuple[str, str]:
     """Scores of patches, float32, and of images, float64; higher is more anomalous."""
-    if type(scorer) is PatchKNNScorer:
-        patches, factor = knn_scores(graph, scorer, rows)
-        images = _aggregated(graph, scorer, patches, rows)
-        if factor is not None:
-            kept = graph.op("Where", rows.valid, patches, floats(graph, -1.0))
-            highest = graph.op("ArgMax", kept, axis=1, keepdims=0)
-            images = graph.op("Mul", images, as_double(graph, factor(highest)))
-        return patches, images
-    if type(scorer) is LocalKNNScorer:
-        patches = local_scores(graph, scorer, rows)
+    if type(scorer) is ScoreUnion:
+        return _of_union(graph, scorer, rows)
+    if type(scorer) is not PatchKNNScorer:
+        patches = _PATCHES[type(scorer)](graph, scorer, rows)
         return patches, _aggregated(graph, scorer, patches, rows)
-    raise ValueError(f"{type(scorer).__name__} is none of the scorers that a graph has")
+    patches, factor = knn_scores(graph, scorer, rows)
+    images = _aggregated(graph, scorer, patches, rows)
+    if factor is not None:
+        kept = graph.op("Where", rows.valid, patches, floats(graph, -1.0))
+        highest = graph.op("ArgMax", kept, axis=1, keepdims=0)
+        images = graph.op("Mul", images, as_double(graph, factor(highest)))
+    return patches, images
+
+
+def _of_union(graph: Graph, union: ScoreUnion, rows: Rows) -> tuple[str, str]:
+    members = []
+    for name, scorer in union.scorers_.items():
+        try:
+            members.append(_scored(graph, scorer, rows))
+        except ValueError as exc:
+            raise ValueError(f"scorer {name!r}: {exc}") from exc
+    patches = joined(graph, union, [as_double(graph, patches) for patches, _ in members])
+    if union.aggregation == "members":
+        images = joined(graph, union, [images for _, images in members])
+    else:
+        images = _aggregated(graph, union, patches, rows)
+    return as_float(graph, patches), images
 
 
 def _aggregated(graph: Graph, scorer: Any, patches: str, rows: Rows) -> str:

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skanomaly._typing import FloatArray, IntArray
+from skanomaly._unions import UnionEstimator
 from skanomaly.deployment._graph import Graph
 from skanomaly.deployment._rows import as_double, doubles, floats, integers, unsqueeze
 
@@ -117,3 +118,18 @@ def conformal(graph: Graph, scores: str, train_scores: FloatArray, groups: IntAr
         "Div", graph.op("Add", count, doubles(graph, 1.0)), doubles(graph, n_groups + 1.0)
     )
     return graph.op("Min", share, doubles(graph, 1.0))
+
+
+def joined(graph: Graph, union: UnionEstimator, scores: list[str]) -> str:
+    """Scores of the members of a union as one, of float64; higher is more anomalous."""
+    scaled = []
+    for of_member, location, scale in zip(scores, union.location_, union.scale_, strict=True):
+        shifted = graph.op("Sub", of_member, doubles(graph, location))
+        scaled.append(graph.op("Div", shifted, doubles(graph, scale)))
+    if union.combination == "max":
+        return graph.op("Max", *scaled)
+    weighed = [
+        graph.op("Mul", of_member, doubles(graph, weight))
+        for of_member, weight in zip(scaled, union._weights(), strict=True)
+    ]
+    return graph.op("Sum", *weighed)
