@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from skanomaly.deployment._graph import Graph
@@ -29,15 +30,22 @@ _PATCHES: dict[type, Callable[[Graph, Any, Rows], str]] = {
 }
 
 
+@contextmanager
+def named(member: str) -> Iterator[None]:
+    """Let what is said of a member of a union name it."""
+    try:
+        yield
+    except ValueError as exc:
+        raise ValueError(f"{member}: {exc}") from exc
+
+
 def check_scorer(scorer: Any) -> None:
     """ValueError where a scorer is of a kind that no graph has, before any work is done."""
     kind = type(scorer)
     if kind is ScoreUnion:
         for name, member in scorer.scorers_.items():
-            try:
+            with named(f"scorer {name!r}"):
                 check_scorer(member)
-            except ValueError as exc:
-                raise ValueError(f"scorer {name!r}: {exc}") from exc
     elif kind is not PatchKNNScorer and kind not in _PATCHES:
         known = sorted(one.__name__ for one in (PatchKNNScorer, ScoreUnion, *_PATCHES))
         raise ValueError(f"{kind.__name__} has no form as a graph: {', '.join(known)} have one")
@@ -96,10 +104,8 @@ def _scored(graph: Graph, scorer: Any, rows: Rows) -> tuple[str, str]:
 def _of_union(graph: Graph, union: ScoreUnion, rows: Rows) -> tuple[str, str]:
     members = []
     for name, scorer in union.scorers_.items():
-        try:
+        with named(f"scorer {name!r}"):
             members.append(_scored(graph, scorer, rows))
-        except ValueError as exc:
-            raise ValueError(f"scorer {name!r}: {exc}") from exc
     patches = joined(graph, union, [as_double(graph, patches) for patches, _ in members])
     if union.aggregation == "members":
         images = joined(graph, union, [images for _, images in members])
