@@ -55,8 +55,9 @@ class DeployedDetector(ImageDetector):
     To a graph all images are new: a training image gets the score of any other image, not its
     held-out score.
 
-    Images have to be of the size of the graph, and of 8 bits. Pickles hold the path and the digest
-    of the file, not the model; where the file is no longer the same, an error says so.
+    Images have to be of the size of the graph, if it has one, and of 8 bits. Pickles hold the path
+    and the digest of the file, not the model; where the file is no longer the same, an error says
+    so.
 
     Examples
     --------
@@ -123,32 +124,34 @@ class DeployedDetector(ImageDetector):
 
     def score_maps(
         self, X: Images, *, size: Literal["image", "model"] = "image", return_scores: bool = False
-    ) -> FloatArray | tuple[FloatArray, FloatArray]:
+    ) -> FloatArray | list[FloatArray] | tuple[FloatArray | list[FloatArray], FloatArray]:
         """Heat map of each image: higher is more anomalous.
 
         Parameters
         ----------
         %(X)s
         size : {"image", "model"}, default="image"
-            The map of the file, at the size of the images; or the scores of patches of which it is
+            The map of the file, at the size of each image; or the scores of patches of which it is
             made.
         return_scores : bool, default=False
             Return `score_samples` too, from the same computation.
 
         Returns
         -------
-        maps : ndarray of shape (n_images, height, width), float32
+        maps : ndarray of shape (n_images, height, width), or list of ndarray of (height, width)
+            One float32 array where the sizes agree.
         scores : ndarray of shape (n_images,), float64
             Only with `return_scores`.
         """
         if size not in ("image", "model"):
             raise ValueError(f"size must be 'image' or 'model', got {size!r}")
         name = "anomaly_map" if size == "image" else "patch_scores"
-        maps, scores = [], []
+        each, scores = [], []
         for found in self._outputs(X):
-            maps.append(found[name][0])
+            each.append(found[name][0])
             scores.append(float(found["score"][0]))
-        return (np.stack(maps), np.array(scores)) if return_scores else np.stack(maps)
+        maps = np.stack(each) if len({heat.shape for heat in each}) == 1 else each
+        return (maps, np.array(scores)) if return_scores else maps
 
     def p_values(self, X: Images) -> FloatArray:
         """Conformal p-value of each image, as from the exported detector.
@@ -223,7 +226,7 @@ class DeployedDetector(ImageDetector):
                 raise of_an_image(
                     ValueError(f"image {i} has more than 8 bits, and {self.path} takes 8 bits")
                 )
-            if image.shape[:2] != size:
+            if size not in (image.shape[:2], ("any", "any")):
                 raise of_an_image(
                     ValueError(
                         f"image {i} is {image.shape[:2]}, and {self.path} takes images of {size} "

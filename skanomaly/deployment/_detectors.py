@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from skanomaly._pipelines import SplitPipeline, split_detector
-from skanomaly.core.maps import upsample_map
 from skanomaly.deployment._graph import Graph
-from skanomaly.deployment._images import tokens_graph
-from skanomaly.deployment._rows import as_double, as_float, floats, integers
+from skanomaly.deployment._images import tokens_graph, transformed_graph
+from skanomaly.deployment._maps import maps_graph
+from skanomaly.deployment._rows import as_double, as_float
 from skanomaly.deployment._scorers import check_scorer, named, scores_graph
 from skanomaly.deployment._verdict import joined
 from skanomaly.detectors import ImageUnion
-from skanomaly.preprocessing import RegionOfInterest
 
 
 @dataclass(frozen=True)
@@ -65,12 +64,6 @@ def check_detector(estimator: Any) -> None:
             "own: export it there"
         )
     _check_images_alone(split, 1)
-    for step in split.token_transformers:
-        if type(step) is not RegionOfInterest:
-            raise ValueError(
-                f"{type(step).__name__} has no form as a graph: of the steps between embedder and "
-                "scorer only RegionOfInterest, whose patches are the same in all images, has one"
-            )
     check_scorer(split.scorer)
 
 
@@ -115,10 +108,7 @@ def detector_graph(
     grid = tokens_of_probe.shape[0], tokens_of_probe.shape[1]
     tokens = tokens_graph(graph, embedder, image, size)
     for step in split.token_transformers:
-        masked = np.isnan(step.transform(tokens_of_probe[None])[0]).all(axis=-1)
-        tokens = graph.op(
-            "Where", graph.constant(masked[:, :, None]), floats(graph, np.nan), tokens
-        )
+        tokens = transformed_graph(graph, step, tokens, grid)
     patches, scores = scores_graph(graph, split.scorer, tokens, grid)
     return Scored(patches, grid, scores)
 
@@ -132,50 +122,12 @@ def _union_graph(
             members.append(detector_graph(graph, member, image, size, probe))
     finest = max(m.grid[0] for m in members), max(m.grid[1] for m in members)
     maps = [
-        as_double(graph, resampled(graph, member.patches, member.grid, finest, sigma=0.0))
+        member.patches
+        if member.grid == finest
+        else maps_graph(graph, member.patches, finest, sigma=0)
         for member in members
     ]
+    maps = [as_double(graph, of_member) for of_member in maps]
     scores = [graph.op("Neg", member.scores) for member in members]
     patches = as_float(graph, joined(graph, union, maps))
     return Scored(patches, finest, graph.op("Neg", joined(graph, union, scores)))
-
-
-def resampled(
-    graph: Graph,
-    patches: str,
-    grid: tuple[int, int],
-    size: tuple[int, int],
-    sigma: float,
-) -> str:
-    """Patch scores as maps, as :func:`skanomaly.core.maps.upsample_map` makes them.
-
-    Parameters
-    ----------
-    graph : Graph
-    patches : str
-        Of float32 (batch, grid_h, grid_w).
-    grid, size : tuple of int
-        Of the patches, and of the maps.
-    sigma : float
-        Of the Gaussian that smooths them, in pixels.
-
-    Returns
-    -------
-    str
-        Of float32 (batch, height, width).
-    """
-    if grid == size and not sigma:
-        return patches
-    rows, columns = (_operator(n, pixels, sigma) for n, pixels in zip(grid, size, strict=True))
-    maps = graph.op("MatMul", floats(graph, rows), patches)
-    maps = graph.op("MatMul", maps, floats(graph, np.ascontiguousarray(columns.T)))
-    both = integers(graph, [1, 2])
-    least = graph.op("ReduceMin", patches, both, keepdims=1)
-    return graph.op("Min", graph.op("Max", maps, least), graph.op("ReduceMax", patches, both))
-
-
-def _operator(n_cells: int, n_pixels: int, sigma: float) -> np.ndarray:
-    """What makes pixels of cells along one axis, (n_pixels, n_cells)."""
-    cells = np.eye(n_cells, dtype=np.float32)
-    columns = [upsample_map(cell[:, None], (n_pixels, 1), sigma)[:, 0] for cell in cells]
-    return np.stack(columns, axis=1)

@@ -15,9 +15,10 @@ from skanomaly._images import check_images, load_image
 from skanomaly._images.names import path_of
 from skanomaly._pipelines import offset_of, split_detector
 from skanomaly._typing import Images, PathLike
-from skanomaly.deployment._detectors import check_detector, detector_graph, resampled
+from skanomaly.deployment._detectors import check_detector, detector_graph
 from skanomaly.deployment._files import KEY, SUFFIXES, check_target, write_files
 from skanomaly.deployment._graph import OPSET, Graph
+from skanomaly.deployment._maps import maps_graph
 from skanomaly.deployment._running import (
     onnx_run,
     openvino_files,
@@ -39,6 +40,7 @@ def export_model(
     *,
     images: Images,
     format: Literal["onnx", "openvino"] = "onnx",
+    any_size: bool = False,
     sigma: float = 4.0,
 ) -> dict[str, Any]:
     """Write a fitted detector as one graph, from the pixels of an image to the verdict on it.
@@ -56,27 +58,30 @@ def export_model(
         expanded. An exported model that is there is replaced once the new one is whole; any other
         file, and a link, is an error.
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
-        The training images, or others of the line, all of one size, which becomes that of the
-        graph. Of copies of them, altered so that they are new to the model, graph and pipeline have
-        to say the same.
+        The training images, or others of the line. Of copies of them, altered so that they are new
+        to the model, graph and pipeline have to say the same. Their size becomes that of the graph.
     format : {"onnx", "openvino"}, default="onnx"
         The runtime.
+    any_size : bool, default=False
+        Whether the graph takes images of any size, and `images` may be of several. It is larger and
+        slower then, and the embedder needs ``resize="squash"``.
     sigma : float, default=4.0
         Of the heat maps: standard deviation, in pixels, of the Gaussian that smooths them.
 
     Returns
     -------
     dict of str to object
-        `file`, `bytes`, `height`, `width`, and `verified`: `n_images`, `n_anomalous`, how many
-        copies both call anomalous, and the largest `score_deviation` and `map_deviation`.
+        `file`, `bytes`, `height` and `width`, which may be ``"any"``, and `verified`: `n_images`,
+        `n_anomalous`, how many copies both call anomalous, and the largest `score_deviation` and
+        `map_deviation`.
 
     Raises
     ------
     ValueError
         When a step has no form as a graph, which the message names with the reason; when images
-        are of several sizes, or of more than 8 bits; or when graph and pipeline differ: in a score
-        by more than 1e-4 of it (or of the usual score of good images, if that is more), in a
-        decision, or in a map by more than 1e-3 of the range of all maps.
+        are of several sizes without `any_size`, or of more than 8 bits; or when graph and pipeline
+        differ: in a score by more than 1e-4 of it (or of the usual score of good images, if that is
+        more), in a decision, or in a map by more than 1e-3 of the range of all maps.
     NotFittedError
         When the detector is not fitted, or has no threshold.
     FileExistsError, OSError
@@ -129,9 +134,11 @@ def export_model(
     items = check_images(images)
     paths = [path_of(item) for item in items]
     check_target(place, [Path(path) for path in paths if path is not None])
-    arrays = _loaded(items)
+    arrays = _loaded(items, any_size)
+    height, width = arrays[0].shape[:2]
+    size = None if any_size else (height, width)
     names = [f"image {i}" + (f" ({p})" if p else "") for i, p in enumerate(paths)]
-    model = _model_of(estimator, arrays[0], sigma)
+    model = _model_of(estimator, size, arrays[0], sigma)
     content = model.SerializeToString()
     if format == "onnx":
         run = onnx_run(content)[0]
@@ -140,7 +147,7 @@ def export_model(
         run = openvino_run(converted)
     verified = verify(run, estimator, arrays, names, sigma)
     del run
-    manifest = json.dumps(_manifest(estimator, arrays[0].shape, sigma, verified), allow_nan=False)
+    manifest = json.dumps(_manifest(estimator, size, sigma, verified), allow_nan=False)
     if format == "onnx":
         model.metadata_props.add(key=KEY, value=manifest)
         contents = [model.SerializeToString()]
@@ -150,14 +157,18 @@ def export_model(
     return {
         "file": str(place),
         "bytes": sum(map(len, contents)),
-        "height": arrays[0].shape[0],
-        "width": arrays[0].shape[1],
+        **_sides(size),
         "verified": verified.to_dict(),
     }
 
 
-def _loaded(items: Sequence[Any]) -> list[NDArray[np.uint8]]:
-    """Images as arrays of one size."""
+def _sides(size: tuple[int, int] | None) -> dict[str, int | str]:
+    height, width = ("any", "any") if size is None else size
+    return {"height": height, "width": width}
+
+
+def _loaded(items: Sequence[Any], any_size: bool) -> list[NDArray[np.uint8]]:
+    """Images as arrays, of one size unless they may be of any."""
     arrays = []
     for i, item in enumerate(items):
         array = load_image(item, i)
@@ -166,23 +177,25 @@ def _loaded(items: Sequence[Any]) -> list[NDArray[np.uint8]]:
                 f"image {i} has more than 8 bits, and a graph takes those of 8 bits: bring images "
                 "to 8 bits before fitting"
             )
-        if arrays and array.shape != arrays[0].shape:
+        if arrays and not any_size and array.shape != arrays[0].shape:
             raise ValueError(
                 f"image {i} is {array.shape[:2]}, image 0 is {arrays[0].shape[:2]} (height, "
-                "width): a graph takes images of one size. Give images of that of the line, or "
-                "bring all to one size before fitting"
+                "width): a graph takes images of one size. Give images of that of the line, or set "
+                "any_size=True"
             )
         arrays.append(array)
     return arrays
 
 
-def _model_of(estimator: Any, probe: NDArray[np.uint8], sigma: float) -> Any:
-    """The graph of a detector, for images of the size of one of them."""
-    graph, (height, width) = Graph(), probe.shape[:2]
+def _model_of(
+    estimator: Any, size: tuple[int, int] | None, probe: NDArray[np.uint8], sigma: float
+) -> Any:
+    """The graph of a detector; `probe` is an image of the size, if there is one."""
+    graph, (height, width) = Graph(), size or ("height", "width")
     scorer = split_detector(estimator).scorer
     image = graph.input("image", np.uint8, ["batch", height, width, 3])
-    scored = detector_graph(graph, estimator, image, (height, width), probe)
-    maps = resampled(graph, scored.patches, scored.grid, (height, width), sigma)
+    scored = detector_graph(graph, estimator, image, size, probe)
+    maps = maps_graph(graph, scored.patches, size, image=image, sigma=sigma)
     graph.output(scored.scores, "score", np.float64, ["batch"])
     decision = decided(graph, scored.scores, offset_of(scorer))
     graph.output(decision, "decision", np.int64, ["batch"])
@@ -201,7 +214,7 @@ def _model_of(estimator: Any, probe: NDArray[np.uint8], sigma: float) -> Any:
 
 
 def _manifest(
-    estimator: Any, shape: tuple[int, ...], sigma: float, verified: Verified
+    estimator: Any, size: tuple[int, int] | None, sigma: float, verified: Verified
 ) -> dict[str, Any]:
     """What the file says of itself, in plain values."""
     scorer = split_detector(estimator).scorer
@@ -214,8 +227,7 @@ def _manifest(
         **known,
         "opset": OPSET,
         "batch": "any",
-        "height": shape[0],
-        "width": shape[1],
+        **_sides(size),
         "sigma": float(sigma),
         "verified": plain(verified.to_dict()),
         "threshold": plain(

@@ -91,7 +91,7 @@ def openvino_run(model: Any) -> Run:
 
     def run(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         found = compiled({"image": images})
-        return {output.any_name: found[output].copy() for output in compiled.outputs}
+        return {name: found[output].copy() for output in compiled.outputs for name in output.names}
 
     return run
 
