@@ -21,9 +21,11 @@ from skanomaly.deployment._graph import Graph
 # Pixels of a line that are computed by one product: few enough that most weights in it are not 0.
 _BLOCK = 32
 # Weights are split into two whole numbers, so that float32 holds every sum of products exactly.
-_LOW_BITS = 7
+LOW_BITS = 7
 _EXACT = 2**24
-_PROBED = 20_000  # pixels of noise, at least, by which the arithmetic is told
+# Pixels and images of noise by which the arithmetic is told; of small images there are more.
+_PROBED = 20_000
+_MOST_PROBES = 64
 
 Resize = Callable[[NDArray[np.uint8], tuple[int, int]], NDArray[np.uint8]]
 
@@ -102,7 +104,7 @@ def passes(
     Returns
     -------
     list of Pass
-        None for an axis that stays as it is.
+        Without the axis that stays as it is.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def passes(
     if size == new_size:
         return []
     random = np.random.default_rng(0)
-    n_probes = -(-_PROBED // (size[0] * size[1]))
+    n_probes = min(_MOST_PROBES, -(-_PROBED // (size[0] * size[1])))
     probes = random.integers(0, 2, (n_probes, *size, 3), dtype=np.uint8) * np.uint8(255)
     wanted = np.stack([resize(probe, new_size) for probe in probes])
     for candidate in _candidates(size, new_size, interpolation):
@@ -163,8 +165,8 @@ def _passed(graph: Graph, x: str, one: Pass) -> str:
 
 def _rounded_product(graph: Graph, x: str, weights: FloatArray, one: Pass) -> str:
     """Sums of pixels by their weights, rounded and cut to 0..255."""
-    high = np.round(weights / 2**_LOW_BITS)
-    low = weights - high * 2**_LOW_BITS
+    high = np.round(weights / 2**LOW_BITS)
+    low = weights - high * 2**LOW_BITS
     for part in (high, low):
         if 255 * np.abs(part).sum(axis=1).max() >= _EXACT:
             raise ValueError(
@@ -172,20 +174,43 @@ def _rounded_product(graph: Graph, x: str, weights: FloatArray, one: Pass) -> st
                 f"{one.weights.shape[0]}, by more than the sums in a graph can hold; raise "
                 "image_size, or make images smaller before"
             )
-    sums = []
     # Powers of two are taken out where nothing is rounded.
-    for part, scale in ((high, 2.0 ** (_LOW_BITS - one.bits)), (low, 2.0**-_LOW_BITS)):
-        matrix = (part * scale).astype(np.float32)
-        if one.axis == 1:
-            sums.append(graph.op("MatMul", x, graph.constant(np.ascontiguousarray(matrix.T))))
-        else:
-            sums.append(graph.op("MatMul", graph.constant(matrix), x))
-    carried = graph.op("Floor", sums[1])  # without it, the sum would be rounded before its time
-    carried = graph.op(
-        "Mul", carried, graph.constant(np.float32(2.0 ** (_LOW_BITS - one.bits)))
-    )
-    total = graph.op("Add", sums[0], carried)
-    total = graph.op("Floor", graph.op("Add", total, graph.constant(np.float32(0.5))))
-    return graph.op(
-        "Clip", total, graph.constant(np.float32(0)), graph.constant(np.float32(255))
-    )
+    matrices = [
+        graph.constant((part * 2.0**power).astype(np.float32))
+        for part, power in ((high, LOW_BITS - one.bits), (low, -LOW_BITS))
+    ]
+    share = graph.constant(np.float32(2.0 ** (LOW_BITS - one.bits)))
+    return rounded_sums(graph, x, *matrices, share, one.axis)
+
+
+def rounded_sums(graph: Graph, x: str, high: str, low: str, share: str, axis: int) -> str:
+    """Add the nodes that weigh pixels by whole weights in two parts.
+
+    Parameters
+    ----------
+    graph : Graph
+    x : str
+        Of float32 (batch, 3, height, width), whole.
+    high, low : str
+        Of float32 (n_out, n_in): the parts of the weights, that of the low bits over
+        ``2 ** LOW_BITS``.
+    share : str
+        Of float32: what a one of the low part's sum is of a grey level.
+    axis : int
+        0 for the height, 1 for the width.
+
+    Returns
+    -------
+    str
+        Of float32, `n_out` long along the axis: rounded, halves up, and cut to 0..255.
+    """
+    if axis == 1:
+        high, low = (graph.op("Transpose", part, perm=[1, 0]) for part in (high, low))
+        sums = [graph.op("MatMul", x, part) for part in (high, low)]
+    else:
+        sums = [graph.op("MatMul", part, x) for part in (high, low)]
+    # Cut to whole numbers, or the sum with the high part would be rounded before its time.
+    carried = graph.op("Mul", graph.op("Floor", sums[1]), share)
+    total = graph.op("Add", graph.op("Add", sums[0], carried), graph.constant(np.float32(0.5)))
+    black, white = (graph.constant(np.float32(level)) for level in (0, 255))
+    return graph.op("Clip", graph.op("Floor", total), black, white)
