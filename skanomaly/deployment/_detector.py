@@ -15,6 +15,7 @@ from skanomaly._images import check_images, load_image
 from skanomaly._stamps import file_digest, file_stamp
 from skanomaly._typing import FloatArray, Images, IntArray, Labels, PathLike
 from skanomaly.core.calibration import conformal_p_values
+from skanomaly.deployment._files import files_of
 from skanomaly.deployment._running import Run, open_exported
 from skanomaly.detectors._base import ImageDetector
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -49,8 +50,8 @@ class DeployedDetector(ImageDetector):
 
     Notes
     -----
-    `fit` learns nothing: whatever it is given, the model is the one in the file. Attributes are
-    known after `fit`, or after the first image was scored.
+    `fit` learns nothing: whatever it is given, the model is the one in the file. Other attributes
+    are known after `fit`, or after the first image was scored.
 
     To a graph all images are new: a training image gets the score of any other image, not its
     held-out score.
@@ -69,11 +70,15 @@ class DeployedDetector(ImageDetector):
 
     _parameter_constraints: dict = {"path": [str, os.PathLike]}
 
-    manifest_: dict[str, Any]
     patch_limits_: tuple[float, float]
 
     def __init__(self, path: PathLike) -> None:
         self.path = path
+
+    @property
+    def manifest_(self) -> dict[str, Any]:
+        """All that the file says of itself."""
+        return self._open()[1]
 
     def fit(self, X: Any = None, y: Labels = None) -> DeployedDetector:
         """Open the file; nothing is learned.
@@ -185,11 +190,12 @@ class DeployedDetector(ImageDetector):
         self._open()
         return super()._p_values_of(scores)
 
-    def _open(self) -> Run:
-        """What runs the file; its attributes are set when it is first opened."""
+    def _open(self) -> tuple[Run, dict[str, Any]]:
+        """What runs the file, and what it says; attributes are set when it is first opened."""
         self._validate_params()
         path = Path(self.path).expanduser()
-        run, manifest, digest = _opened(str(path), file_stamp(path))
+        stamps = tuple(file_stamp(file) for file in files_of(path) if file.exists())
+        run, manifest, digest = _opened(str(path), stamps)
         known, before = self.__dict__.get("_file", (None, None))
         if known == self.path and before != digest:
             raise ValueError(
@@ -199,13 +205,13 @@ class DeployedDetector(ImageDetector):
         if known != self.path:
             self._take(manifest)
             self._file = self.path, digest
-        return run
+        return run, manifest
 
     def _take(self, manifest: dict[str, Any]) -> None:
         for name in ("train_scores_", "patch_limits_", "_train_groups"):
             self.__dict__.pop(name, None)
         threshold = manifest["threshold"]
-        self.manifest_, self.offset_ = manifest, float(threshold["offset"])
+        self.offset_ = float(threshold["offset"])
         self.calibration_ = dict(threshold["calibration"])
         self.contamination = self.calibration_.get("contamination")
         if threshold["train_scores"] is not None:
@@ -218,8 +224,8 @@ class DeployedDetector(ImageDetector):
 
     def _outputs(self, X: Images) -> Any:
         """Outputs of the graph for each image."""
-        run = self._open()
-        size = self.manifest_["height"], self.manifest_["width"]
+        run, manifest = self._open()
+        size = manifest["height"], manifest["width"]
         for i, item in enumerate(check_images(X)):
             image = load_image(item, i)
             if image.dtype != np.uint8:
@@ -249,7 +255,7 @@ class DeployedDetector(ImageDetector):
 
 
 @lru_cache(maxsize=4)
-def _opened(path: str, stamp: object) -> tuple[Run, dict[str, Any], str]:
+def _opened(path: str, stamps: object) -> tuple[Run, dict[str, Any], str]:
     """A model in its runtime, for all detectors of the process."""
     run, manifest = open_exported(Path(path))
     return run, manifest, file_digest(path)

@@ -16,7 +16,7 @@ from skanomaly._images.names import path_of
 from skanomaly._pipelines import offset_of, split_detector
 from skanomaly._typing import Images, PathLike
 from skanomaly.deployment._detectors import check_detector, detector_graph
-from skanomaly.deployment._files import KEY, SUFFIXES, check_target, write_files
+from skanomaly.deployment._files import FORMAT, KEY, NAME, SUFFIXES, check_target, write_files
 from skanomaly.deployment._graph import OPSET, Graph
 from skanomaly.deployment._maps import maps_graph
 from skanomaly.deployment._running import (
@@ -30,7 +30,6 @@ from skanomaly.deployment._verification import Verified, verify
 from skanomaly.inspection._maps import check_sigma
 from skanomaly.persistence._manifest import describe, plain
 
-FORMAT = 1
 _MOST_BYTES = 2**31 - 2**20  # of a protobuf message
 
 
@@ -222,7 +221,7 @@ def _manifest(
     limits = getattr(scorer, "patch_limits_", None)
     known: dict[str, Any] = plain(describe(estimator, image_paths=False))
     return {
-        "format": "skanomaly graph",
+        "format": NAME,
         "format_version": FORMAT,
         **known,
         "opset": OPSET,

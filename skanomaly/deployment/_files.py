@@ -15,6 +15,8 @@ from skanomaly._output import Guard, check_folder, written_beside
 from skanomaly._stamps import is_special
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+FORMAT = 1
+NAME = "skanomaly graph"
 KEY = "skanomaly"  # of the manifest, in the metadata
 
 # As protobuf has one more entry of the metadata of a model: its fields may come in any order.

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skanomaly._optional import import_optional
-from skanomaly.deployment._files import KEY, read_sealed
+from skanomaly._parameters import is_finite
+from skanomaly.deployment._files import FORMAT, KEY, NAME, read_sealed
 
 _USER = "an exported model"
 
@@ -42,12 +43,40 @@ def open_exported(path: Path) -> tuple[Run, dict[str, Any]]:
         When its runtime is missing.
     """
     contents = read_sealed(path)
-    run, text = onnx_run(contents[0]) if len(contents) == 1 else _openvino_run_of(contents)
+    try:
+        run, text = onnx_run(contents[0]) if len(contents) == 1 else _openvino_run_of(contents)
+    except ImportError:
+        raise
+    except Exception as exc:  # each runtime has kinds of its own
+        raise ValueError(f"{path} holds no model that can be run: {exc}") from exc
+    return run, _manifest_of(path, text)
+
+
+def _manifest_of(path: Path, text: str | None) -> dict[str, Any]:
+    """What a file says of itself, as far as it is needed to run it, checked."""
     try:
         manifest = json.loads(text or "")
-    except ValueError as exc:
-        raise ValueError(f"{path} says nothing of the model in it: export the model again") from exc
-    return run, manifest
+        if manifest["format"] != NAME:
+            raise ValueError(manifest["format"])
+        newer = manifest["format_version"] > FORMAT
+        sides = [manifest["height"], manifest["width"]]
+        if not newer and not all(side == "any" or isinstance(side, int) for side in sides):
+            raise ValueError(sides)
+        known = manifest["threshold"]
+        if not newer and not (
+            isinstance(known["calibration"], dict) and is_finite(known["offset"])
+        ):
+            raise ValueError(known)
+    except (ValueError, TypeError, LookupError, RecursionError) as exc:
+        raise ValueError(
+            f"{path} does not say what it is, as those of skanomaly.export_model do"
+        ) from exc
+    if newer:
+        raise ValueError(
+            f"{path} has the format {manifest['format_version']}, of a newer skanomaly than this; "
+            f"{FORMAT} is the newest that is known here"
+        )
+    return manifest
 
 
 def onnx_run(model: bytes) -> tuple[Run, str | None]:

@@ -185,7 +185,10 @@ def test_windows(grid, radius, by_rows):
     ("scorer", "reason"),
     [
         (RetrievalKNNScorer(), "RetrievalKNNScorer has no form as a graph"),
-        (PatchwiseScorer(IsolationForest(n_estimators=5)), "PatchwiseScorer has no form as a graph"),
+        (
+            PatchwiseScorer(IsolationForest(n_estimators=5)),
+            "PatchwiseScorer has no form as a graph",
+        ),
         (MutualScorer(), "MutualScorer has no form as a graph"),
         (AxisPrompts(), "AxisPrompts has no form as a graph"),
         (PromptScorer(**TEXTS, windows=(2,)), "windows"),
