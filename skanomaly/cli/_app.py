@@ -17,6 +17,7 @@ from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._explain import explain
+from skanomaly.cli._export import export
 from skanomaly.cli._fit import fit
 from skanomaly.cli._info import info
 from skanomaly.cli._models import models
@@ -72,6 +73,14 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
         ),
     ),
     (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
+    (
+        export,
+        _EVERY_DAY,
+        (
+            "skanomaly export parts.skan path/to/good -o parts.onnx",
+            "skanomaly export parts.skan path/to/good -o parts.xml",
+        ),
+    ),
     (
         evaluate,
         _MEASURE,

@@ -180,7 +180,7 @@ def _loaded(items: Sequence[Any], any_size: bool) -> list[NDArray[np.uint8]]:
             raise ValueError(
                 f"image {i} is {array.shape[:2]}, image 0 is {arrays[0].shape[:2]} (height, "
                 "width): a graph takes images of one size. Give images of that of the line, or set "
-                "any_size=True"
+                "any_size=True (--any-size)"
             )
         arrays.append(array)
     return arrays

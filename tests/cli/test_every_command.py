@@ -75,6 +75,7 @@ def words(day, tmp_path):
         "calibrate": ("calibrate", model, "--contamination", "0.2", "-o", tmp_path / "x.skan"),
         "report": ("report", model, images, "-o", tmp_path / f"{ODD}.html"),
         "info": ("info", model),
+        "export": ("export", model, root / "train" / "good", "-o", tmp_path / f"{ODD}.onnx"),
         "evaluate": ("evaluate", root, *SMALL),
         "benchmark": ("benchmark", root, "--models", "filterbank", "--set", "image_size=32"),
         "datasets": ("datasets", root),
@@ -89,6 +90,7 @@ WITH_JSON = {
     "fit": {"threshold", "expected_share", "n_images", "bytes"},
     "calibrate": {"before", "after", "file"},
     "report": {"file", "n_images", "n_anomalous"},
+    "export": {"file", "bytes", "verified", "height"},
     "info": {"file", "estimator", "calibration", "versions"},
     "evaluate": {"name", "metrics", "threshold", "parameters"},
     "benchmark": {"name", "metrics", "threshold", "parameters"},
@@ -144,6 +146,8 @@ def test_a_reader_that_goes_away(day, tmp_path, name):
         lambda model, no: ("report", model, "--data", no, "-o", "x.html"),
         lambda model, no: ("report", no, model, "-o", "x.html"),
         lambda model, no: ("info", no),
+        lambda model, no: ("export", no, model, "-o", "x.onnx"),
+        lambda model, no: ("export", model, no, "-o", "x.onnx"),
         lambda model, no: ("evaluate", no),
         lambda model, no: ("benchmark", no, "--models", "filterbank"),
         lambda model, no: ("datasets", no),
@@ -176,6 +180,7 @@ def interrupt(process):
         lambda model: ("score", model, "-"),
         lambda model: ("calibrate", model, "-", "-o", "x.skan"),
         lambda model: ("report", model, "-", "-o", "x.html"),
+        lambda model: ("export", model, "-", "-o", "x.onnx"),
     ],
 )
 def test_interrupted_while_it_waits_for_more_images(day, tmp_path, words_of):
