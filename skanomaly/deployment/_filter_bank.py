@@ -167,8 +167,7 @@ def _pooled(
 ) -> str:
     """Gaussian means around the centres of the cells."""
     rows, columns = (
-        pooling_matrix(*sides, window, level)
-        for sides in zip(level_size, size, grid, strict=True)
+        pooling_matrix(*sides, window, level) for sides in zip(level_size, size, grid, strict=True)
     )
     # A copy: the function hands out the same array again, the transpose of which is another.
     across = graph.op("MatMul", channels, graph.constant(np.ascontiguousarray(columns.T)))

@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from skanomaly.core import filter_bank
 from skanomaly.core.filter_bank import (
-    pooling_matrix,
     filter_bank_features,
     filter_bank_names,
+    pooling_matrix,
 )
 
 DIM = 102
