@@ -65,7 +65,9 @@ def check(embedder, size, tolerance=1e-5):
 @pytest.mark.parametrize("embedder", NUMPY, ids=str)
 @pytest.mark.parametrize("size", [(97, 130), (200, 151), (64, 64), (1, 1), (3, 70)], ids=str)
 def test_tokens_without_torch(embedder, size):
-    check(embedder, size)
+    # Where an image is flat, roots of what rounding leaves of differences are a part of the tokens.
+    flat = min(size) < 5 and isinstance(embedder, FilterBankPatches)
+    check(embedder, size, 1e-3 if flat else 1e-5)
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -88,8 +90,8 @@ def small(kind, *args, **params):
     return kind(*args, weights="random", dtype="float32", **params)
 
 
-TORCH = {
-    "resnet18": lambda: small(TimmPatches, "resnet18", image_size=64),
+TORCH = {"resnet18": lambda: small(TimmPatches, "resnet18", image_size=64)}
+SLOW = {
     "three stages": lambda: small(
         TimmPatches, "resnet18", image_size=64, layers=(0, 1, 2), resize="shortest_edge"
     ),
@@ -105,8 +107,6 @@ TORCH = {
         TimmPatches, "vit_tiny_patch16_224", image_size=64, class_token=True
     ),
     "dinov2": lambda: small(DinoV2Patches, image_size=56, layers=(0, 3)),
-}
-SLOW = {
     "convnext": lambda: small(TimmPatches, "convnext_atto", image_size=64),
     "swin": lambda: small(TimmPatches, "swin_tiny_patch4_window7_224"),
     "registers": lambda: small(DinoV2Patches, "dinov2_vits14_reg", image_size=56),
@@ -130,6 +130,13 @@ def test_tokens_of_more_networks(name):
     check(SLOW[name](), (97, 130))
 
 
+def test_tokens_of_clip(tiny_clip):
+    pytest.importorskip("onnxscript")
+    embedder = OpenClipPatches(tiny_clip, weights="random", image_size=40, project=True)
+    check(embedder, (97, 130))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
@@ -141,11 +148,12 @@ def test_tokens_of_more_networks(name):
     ],
     ids=str,
 )
-def test_tokens_of_clip(tiny_clip, params):
+def test_tokens_of_clip_with_more(tiny_clip, params):
     pytest.importorskip("onnxscript")
     check(OpenClipPatches(tiny_clip, weights="random", image_size=40, **params), (97, 130))
 
 
+@pytest.mark.slow
 def test_tokens_of_a_network_for_images_of_any_size():
     pytest.importorskip("timm")
     pytest.importorskip("onnxscript")
@@ -167,13 +175,14 @@ def test_tokens_of_photographs(shared, item):
             assert_same_tokens(found, embedder, [image])
 
 
+@pytest.mark.slow
 def test_tokens_of_trained_weights(shared):
     pytest.importorskip("timm")
     pytest.importorskip("onnxscript")
     weights = shared / "weights" / "vit_tiny_patch16_224.safetensors"
     if not weights.is_file():
         pytest.skip(f"{weights} is not there")
-    check(TimmPatches("vit_tiny_patch16_224", weights=weights, dtype="float32"), (97, 130))
+    check(TimmPatches("vit_tiny_patch16_224", weights=weights, dtype="float32"), (97, 130), 3e-5)
 
 
 def test_a_region_masks_the_same_patches():
