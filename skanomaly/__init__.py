@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         benchmarking,
         datasets,
         decisions,
+        deployment,
         detectors,
         embedders,
         estimator_checks,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from skanomaly.anomalib import AnomalibDetector
     from skanomaly.benchmarking import benchmark
     from skanomaly.decisions import decide, recalibrate, tune_threshold
+    from skanomaly.deployment import DeployedDetector, export_model
     from skanomaly.detectors import ImageUnion
     from skanomaly.embedders import (
         DinoV2Patches,
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnomalibDetector",
     "AnomalyMapDisplay",
+    "DeployedDetector",
     "DinoV2Patches",
     "Failure",
     "FilterBankPatches",
@@ -109,12 +112,14 @@ __all__ = [
     "datasets",
     "decide",
     "decisions",
+    "deployment",
     "detectors",
     "embedders",
     "estimator_checks",
     "evaluate_split",
     "evaluation",
     "explain",
+    "export_model",
     "fit_shard",
     "fit_stream",
     "forget_images",
@@ -150,6 +155,7 @@ _EXPORTS = {
     "skanomaly.anomalib": ["AnomalibDetector"],
     "skanomaly.benchmarking": ["benchmark"],
     "skanomaly.decisions": ["decide", "recalibrate", "tune_threshold"],
+    "skanomaly.deployment": ["DeployedDetector", "export_model"],
     "skanomaly.detectors": ["ImageUnion"],
     "skanomaly.embedders": [
         "DinoV2Patches",

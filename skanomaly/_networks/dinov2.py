@@ -137,7 +137,7 @@ def embed_patches(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int
     torch = import_optional("torch", "torch", _USER)
     tokens = module.patch_embed(x)  # (B, grid_h, grid_w, dim)
     grid = tokens.shape[1:3]
-    tokens = torch.cat([module.cls_token.expand(len(x), -1, -1), tokens.flatten(1, 2)], dim=1)
+    tokens = torch.cat([module.cls_token.expand(x.shape[0], -1, -1), tokens.flatten(1, 2)], dim=1)
     return module.norm_pre(tokens + interpolate_position_embedding(module.pos_embed, grid)), grid
 
 

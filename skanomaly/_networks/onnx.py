@@ -94,18 +94,42 @@ def _file(ort: Any, parts: dict[str, object], convert: Callable[[], bytes]) -> b
 
 def _export(network: Network, shape: Sequence[int]) -> bytes:
     """The network as the bytes of an ONNX file."""
-    exporter = import_optional("torch.onnx", "torch", _USER)
-    for needed in ("onnx", "onnxscript"):
-        import_optional(needed, "onnx", _USER)
     file = io.BytesIO()
-    with (
-        converting(network, shape, "onnx") as (module, example),
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        exporter.export(module, (example,), dynamo=True, verbose=False).save(file)
+    with converting(network, shape, "onnx") as (module, example):
+        export_program(module, example, _USER).save(file)
     return file.getvalue()
+
+
+def export_program(module: Any, example: Any, user: str, **options: Any) -> Any:
+    """A module of torch as a program of ONNX.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What to convert.
+    example : torch.Tensor
+        An input of it.
+    user : str
+        What needs it, for the error where a library is missing.
+    **options
+        More arguments of :func:`torch.onnx.export`.
+
+    Returns
+    -------
+    torch.onnx.ONNXProgram
+    """
+    exporter = import_optional("torch.onnx", "torch", user)
+    for needed in ("onnx", "onnxscript"):
+        import_optional(needed, "onnx", user)
+    logger = logging.getLogger("onnxscript")  # which warns of constants that it does not fold
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            return exporter.export(module, (example,), dynamo=True, verbose=False, **options)
+    finally:
+        logger.setLevel(level)
 
 
 def _quantize(data: bytes, name: str) -> bytes:

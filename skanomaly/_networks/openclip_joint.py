@@ -201,11 +201,14 @@ def window_embeddings(visual: Any, x: torch.Tensor, sizes: Sequence[int]) -> lis
 def _encode_windows(visual, tokens, members):
     """(B, windows, joint_dim) pooled features of subsets of the tokens."""
     torch = import_optional("torch", "clip", "windows")
-    per_pass = max(1, _WINDOW_TOKENS // (len(tokens) * int(members.shape[1])))
+    if torch.compiler.is_compiling():  # for batches of any length: all of them at once
+        per_pass = len(members)
+    else:
+        per_pass = max(1, _WINDOW_TOKENS // (len(tokens) * int(members.shape[1])))
     pooled = []
     for part in members.split(per_pass):
         chosen = tokens[:, part].flatten(0, 1)  # (B * windows, 1 + size * size, dim)
         # `_pool` is private: the final normalisation, and the pooled token.
         feature = visual._pool(visual.transformer(chosen))[0] @ visual.proj
-        pooled.append(feature.unflatten(0, (len(tokens), len(part))))
+        pooled.append(feature.unflatten(0, (-1, len(part))))
     return torch.cat(pooled, dim=1)

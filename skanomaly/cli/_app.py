@@ -17,6 +17,7 @@ from skanomaly.cli._demo import demo
 from skanomaly.cli._doctor import doctor
 from skanomaly.cli._evaluate import evaluate
 from skanomaly.cli._explain import explain
+from skanomaly.cli._export import export
 from skanomaly.cli._fit import fit
 from skanomaly.cli._forget import forget
 from skanomaly.cli._info import info
@@ -86,6 +87,14 @@ _COMMANDS: tuple[tuple[Callable[..., None], str, tuple[str, ...]], ...] = (
     (forget, _EVERY_DAY, ("skanomaly forget parts.skan path/to/bad.png -o parts-2.skan",)),
     (merge, _EVERY_DAY, ("skanomaly merge line-1.skan line-2.skan -o parts.skan",)),
     (info, _EVERY_DAY, ("skanomaly info parts.skan",)),
+    (
+        export,
+        _EVERY_DAY,
+        (
+            "skanomaly export parts.skan path/to/good -o parts.onnx",
+            "skanomaly export parts.skan path/to/good -o parts.xml",
+        ),
+    ),
     (
         evaluate,
         _MEASURE,

@@ -11,35 +11,35 @@ from skanomaly.core.products import product
 
 # Products of (1 + z) and (1 - z): binomial smoothing with a standard deviation of one pixel and
 # its first two derivatives, normalised to answer 1 to x and to x**2 / 2.
-_SMOOTH = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
-_FIRST = np.array([-1, -2, 0, 2, 1], dtype=np.float32) / 8
-_SECOND = np.array([1, 0, -2, 0, 1], dtype=np.float32) / 4
+SMOOTH = np.array([1, 4, 6, 4, 1], dtype=np.float32) / 16
+FIRST = np.array([-1, -2, 0, 2, 1], dtype=np.float32) / 8
+SECOND = np.array([1, 0, -2, 0, 1], dtype=np.float32) / 4
 # Of even length: a pixel of the next level lies midway between two of this one, so that cells stay
 # where they are and the pyramid of a flipped image is the flipped pyramid.
-_HALVE = np.array([1, 3, 3, 1], dtype=np.float32) / 8
+HALVE = np.array([1, 3, 3, 1], dtype=np.float32) / 8
 
 # Standard deviations of the pooling windows in pixels of the image: of the energies per level of
 # the pyramid, and of colour and contrast.
-_ENERGY_WINDOWS = (5.0, 6.0, 8.0)
-_COLOUR_WINDOWS = (3.0, 6.0, 12.0)
+ENERGY_WINDOWS = (5.0, 6.0, 8.0)
+COLOUR_WINDOWS = (3.0, 6.0, 12.0)
 
 # Of a sample in a window. The fourth root of a mean square hardly moves by less.
 _LEAST_WEIGHT = 1e-30
 
 _EDGE_ANGLES = {"luma": 2 * np.pi * np.arange(8) / 8, "chroma": 2 * np.pi * np.arange(4) / 4}
 _LINE_ANGLES = np.pi * np.arange(4) / 4
-_EDGE_STEERING = {
+EDGE_STEERING = {
     plane: np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     for plane, angles in _EDGE_ANGLES.items()
 }
-_LINE_STEERING = np.stack(
+LINE_STEERING = np.stack(
     [np.cos(_LINE_ANGLES) ** 2, np.sin(2 * _LINE_ANGLES), np.sin(_LINE_ANGLES) ** 2], axis=1
 ).astype(np.float32)
 
 # (centre, scale) of each group of channels: mean and standard deviation over photographs and
 # procedural textures, rounded; they hardly depend on the window and the level. Constants, not
 # statistics of the training images, so that the descriptor needs no fit.
-_CALIBRATION = {
+CALIBRATION = {
     "luma": (0.45, 0.1),
     "chroma": (0.0, 0.04),
     "luma contrast": (0.25, 0.06),
@@ -132,7 +132,7 @@ def filter_bank_features(image: ArrayLike, stride: int = 8) -> NDArray[np.float3
     size = planes.shape[1:]
     grid = tuple(-(-side // stride) for side in size)
     groups = _colour_statistics(planes, grid)
-    for level, window in enumerate(_ENERGY_WINDOWS):
+    for level, window in enumerate(ENERGY_WINDOWS):
         if level:
             planes = _halve(planes)
         for name, responses in _rectified_responses(planes):
@@ -158,10 +158,10 @@ def filter_bank_names() -> list[str]:
     names = [
         f"{what} {plane} in {window:g} px"
         for what in ("mean", "contrast of")
-        for window in _COLOUR_WINDOWS
+        for window in COLOUR_WINDOWS
         for plane in _PLANES
     ]
-    for level in range(len(_ENERGY_WINDOWS)):
+    for level in range(len(ENERGY_WINDOWS)):
         scale = f"of {2**level} px"
         for plane, more in _PLANES.items():
             n = len(_EDGE_ANGLES["luma" if plane == "luma" else "chroma"])
@@ -191,7 +191,7 @@ def _colour_statistics(planes, grid):
     # image of one colour has none.
     offset = planes.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
     moments = np.concatenate([planes - offset, np.square(planes - offset)])
-    for window in _COLOUR_WINDOWS:
+    for window in COLOUR_WINDOWS:
         mean, square = np.split(_pool(moments, size, grid, window), 2)
         contrast = np.sqrt(np.sqrt(np.maximum(square - mean * mean, 0)))
         mean += offset
@@ -206,24 +206,24 @@ def _colour_statistics(planes, grid):
 def _rectified_responses(planes):
     """Yield the name of each group and its half-wave rectified responses, (n, height, width)."""
     n_planes, height, width = planes.shape
-    smooth_y, smooth_x = _filter(planes, _SMOOTH, 1), _filter(planes, _SMOOTH, 2)
-    d_x, d_y = _filter(smooth_y, _FIRST, 2), _filter(smooth_x, _FIRST, 1)
+    smooth_y, smooth_x = _filter(planes, SMOOTH, 1), _filter(planes, SMOOTH, 2)
+    d_x, d_y = _filter(smooth_y, FIRST, 2), _filter(smooth_x, FIRST, 1)
     for index in range(n_planes):
         name = "chroma" if index else "luma"
         gradient = np.stack([d_x[index], d_y[index]]).reshape(2, -1)
-        responses = product(_EDGE_STEERING[name], gradient).reshape(-1, height, width)
+        responses = product(EDGE_STEERING[name], gradient).reshape(-1, height, width)
         yield f"{name} edges", np.maximum(responses, 0, out=responses)
-    d_xx, d_yy = _filter(smooth_y, _SECOND, 2), _filter(smooth_x, _SECOND, 1)
-    d_xy = _filter(_filter(planes[:1], _FIRST, 1), _FIRST, 2)
+    d_xx, d_yy = _filter(smooth_y, SECOND, 2), _filter(smooth_x, SECOND, 1)
+    d_xy = _filter(_filter(planes[:1], FIRST, 1), FIRST, 2)
     hessian = np.stack([d_xx[0], d_xy[0], d_yy[0]]).reshape(3, -1)
-    lines = product(_LINE_STEERING, hessian).reshape(-1, height, width)
+    lines = product(LINE_STEERING, hessian).reshape(-1, height, width)
     yield "luma lines", np.concatenate([np.maximum(lines, 0), np.maximum(-lines, 0)])
     blobs = d_xx[1:] + d_yy[1:]
     yield "chroma blobs", np.concatenate([np.maximum(blobs, 0), np.maximum(-blobs, 0)])
 
 
 def _calibrate(channels, name):
-    centre, scale = _CALIBRATION[name]
+    centre, scale = CALIBRATION[name]
     return (channels - np.float32(centre)) / np.float32(scale)
 
 
@@ -241,7 +241,7 @@ def _halve(planes):
         half = -(-n // 2)
         padded = _reflect(planes, 1, 1 + n % 2, axis)
         planes = sum(
-            _HALVE[k] * _slice(padded, slice(k, k + 2 * half - 1, 2), axis) for k in range(4)
+            HALVE[k] * _slice(padded, slice(k, k + 2 * half - 1, 2), axis) for k in range(4)
         )
     return planes
 
@@ -258,14 +258,37 @@ def _slice(planes, part, axis):
 
 def _pool(channels, size, grid, window, level=0):
     """Gaussian means of (n, height, width) channels around the centres of the cells."""
-    rows = _pooling_matrix(channels.shape[1], size[0], grid[0], window, level)
-    columns = _pooling_matrix(channels.shape[2], size[1], grid[1], window, level)
+    rows = pooling_matrix(channels.shape[1], size[0], grid[0], window, level)
+    columns = pooling_matrix(channels.shape[2], size[1], grid[1], window, level)
     return product(rows, product(channels, columns.T))
 
 
 @lru_cache(maxsize=128)
-def _pooling_matrix(n_samples, n_pixels, n_cells, window, level):
-    """(n_cells, n_samples) float32 matrix of normalised Gaussian weights along one axis."""
+def pooling_matrix(
+    n_samples: int, n_pixels: int, n_cells: int, window: float, level: int = 0
+) -> NDArray[np.float32]:
+    """Gaussian weights of the samples along one axis around the centre of each cell.
+
+    Parameters
+    ----------
+    n_samples, n_pixels, n_cells : int
+        Length of a level of the pyramid, of the image, and of the grid.
+    window : float
+        Standard deviation in pixels of the image.
+    level : int, default=0
+        Of the pyramid; 0 is the image itself.
+
+    Returns
+    -------
+    ndarray of shape (n_cells, n_samples), float32
+        Read-only; rows sum to 1.
+
+    Examples
+    --------
+    >>> from skanomaly.core.filter_bank import pooling_matrix
+    >>> pooling_matrix(16, 16, 2, window=3.0).shape
+    (2, 16)
+    """
     sigma = window / 2**level
     centres = (np.arange(n_cells) + 0.5) * (n_pixels / n_cells) / 2**level - 0.5
     reach = int(np.ceil(3 * sigma)) + 1

@@ -1,3 +1,6 @@
 """Detectors outside Python: one graph from the image to the verdict."""
 
-__all__: list[str] = []
+from skanomaly.deployment._detector import DeployedDetector
+from skanomaly.deployment._export import export_model
+
+__all__ = ["DeployedDetector", "export_model"]

@@ -104,6 +104,11 @@ class Graph:
         self._onnx.checker.check_model(model)
         return model
 
+    @property
+    def n_bytes(self) -> int:
+        """What the constants take, of which a file is made for the most part."""
+        return sum(tensor.ByteSize() for tensor, _ in self._constants.values())
+
     def _value(self, name, dtype, shape):
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return self._onnx.helper.make_tensor_value_info(name, kind, shape)

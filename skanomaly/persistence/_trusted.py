@@ -28,6 +28,7 @@ _OURS = {
     "core.search.index": ["PatchIndex"],
     "core.search.sorting": ["Part"],
     "core.search.tuning": ["Tuning"],
+    "deployment._detector": ["DeployedDetector"],
     "detectors._image_union": ["ImageUnion"],
     "core.subspace": ["Subspace"],
     "core.token_space": ["TokenSpace"],

@@ -236,10 +236,10 @@ class PromptScorer(TextScorer):
 
     def _score_tokens(self, tokens):
         self._validate_params()
-        return self._score_by_texts(tokens, *self._texts_of(tokens))
+        return self._score_by_texts(tokens, *self._texts_of(tokens.dim))
 
     def _explain_row(self, tokens, row, n_neighbors):
-        directions, scale = self._texts_of(tokens)
+        directions, scale = self._texts_of(tokens.dim)
         embedding, note = tokens.values[row], ""
         if (windows := self._checked_windows()) is not None:
             embedding, note = most_anomalous_window(

@@ -80,11 +80,11 @@ class TextScorer(BasePatchScorer):
         """Whether the texts of `fit` are still those of the parameters."""
         return hasattr(self, "text_features_") and not _TEXT_PARAMS & set(self._changed_params())
 
-    def _texts_of(self, tokens):
+    def _texts_of(self, token_dim):
         """Directions and scale: those of `fit`, where the texts are still the same."""
         if self._texts_are_kept():
             return self.text_features_, self.logit_scale_
-        return self._texts(tokens.dim)
+        return self._texts(token_dim)
 
     def _texts(self, token_dim):
         """Directions of the texts, and the scale of the softmax."""

@@ -76,6 +76,7 @@ def words(day, tmp_path):
         "calibrate": ("calibrate", model, "--contamination", "0.2", "-o", tmp_path / "x.skan"),
         "report": ("report", model, images, "-o", tmp_path / f"{ODD}.html"),
         "info": ("info", model),
+        "export": ("export", model, root / "train" / "good", "-o", tmp_path / f"{ODD}.onnx"),
         "evaluate": ("evaluate", root, *SMALL),
         "benchmark": ("benchmark", root, "--models", "filterbank", "--set", "image_size=32"),
         "datasets": ("datasets", root),
@@ -91,6 +92,7 @@ WITH_JSON = {
     "calibrate": {"before", "after", "file"},
     "report": {"file", "n_images", "n_anomalous"},
     "score-files": {"folder", "images", "kept", "failed"},
+    "export": {"file", "bytes", "verified", "height"},
     "info": {"file", "estimator", "calibration", "versions"},
     "evaluate": {"name", "metrics", "threshold", "parameters"},
     "benchmark": {"name", "metrics", "threshold", "parameters"},
@@ -146,6 +148,8 @@ def test_a_reader_that_goes_away(day, tmp_path, name):
         lambda model, no: ("report", model, "--data", no, "-o", "x.html"),
         lambda model, no: ("report", no, model, "-o", "x.html"),
         lambda model, no: ("info", no),
+        lambda model, no: ("export", no, model, "-o", "x.onnx"),
+        lambda model, no: ("export", model, no, "-o", "x.onnx"),
         lambda model, no: ("evaluate", no),
         lambda model, no: ("benchmark", no, "--models", "filterbank"),
         lambda model, no: ("datasets", no),
@@ -178,6 +182,7 @@ def interrupt(process):
         lambda model: ("score", model, "-"),
         lambda model: ("calibrate", model, "-", "-o", "x.skan"),
         lambda model: ("report", model, "-", "-o", "x.html"),
+        lambda model: ("export", model, "-", "-o", "x.onnx"),
     ],
 )
 def test_interrupted_while_it_waits_for_more_images(day, tmp_path, words_of):

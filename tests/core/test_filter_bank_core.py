@@ -9,9 +9,9 @@ from scipy import ndimage
 
 from skanomaly.core import filter_bank
 from skanomaly.core.filter_bank import (
-    _pooling_matrix,
     filter_bank_features,
     filter_bank_names,
+    pooling_matrix,
 )
 
 DIM = 102
@@ -29,7 +29,7 @@ def textured(height, width, seed=0):
 
 
 def uncalibrated(channels, name):
-    centre, scale = filter_bank._CALIBRATION[name]
+    centre, scale = filter_bank.CALIBRATION[name]
     return channels.astype(float) * scale + centre
 
 
@@ -200,7 +200,7 @@ def test_finest_level_against_dense_filters_in_float64(size):
     smooth = np.array([1, 4, 6, 4, 1]) / 16
     first = np.array([-1, -2, 0, 2, 1]) / 8
     second = np.array([1, 0, -2, 0, 1]) / 4
-    sigma = filter_bank._ENERGY_WINDOWS[0]
+    sigma = filter_bank.ENERGY_WINDOWS[0]
 
     def filtered(plane, kernel_y, kernel_x):
         return ndimage.correlate(plane, np.outer(kernel_y, kernel_x), mode="reflect")
@@ -237,7 +237,7 @@ def test_derivatives_approximate_those_of_a_gaussian():
     image = textured(96, 96)
     luma = image.mean(axis=2) / 255
     response = ndimage.gaussian_filter(luma, 1.0, order=(0, 1))
-    square = slow_pooling(np.maximum(response, 0) ** 2, 12, 12, filter_bank._ENERGY_WINDOWS[0])
+    square = slow_pooling(np.maximum(response, 0) ** 2, 12, 12, filter_bank.ENERGY_WINDOWS[0])
     actual = uncalibrated(filter_bank_features(image)[..., 18], "luma edges")
     np.testing.assert_allclose(actual, square**0.25, rtol=0.1)
 
@@ -259,7 +259,7 @@ def test_rejects_what_is_not_an_image(image):
 @pytest.mark.parametrize("window, level", [(5.0, 0), (6.0, 1), (8.0, 2), (3.0, 0), (12.0, 0)])
 def test_windows_have_no_tails_that_processors_are_slow_at(window, level):
     """Products with weights near the end of float32 made an image take six times as long."""
-    weights = _pooling_matrix(256 >> level, 256, 32, window, level)
+    weights = pooling_matrix(256 >> level, 256, 32, window, level)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
     smallest = np.float32(1e-3) ** 2  # the square of a faint response
     assert weights[weights > 0].min() * smallest > np.finfo(np.float32).tiny
