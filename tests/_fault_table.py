@@ -126,10 +126,10 @@ Each line is a test of its own. It holds what is given, what happens, and the na
 `python -m pytest "tests/faults/test_fault_images.py::test_row[missing]"` runs the line `missing`.
 There are {total} lines.
 
-- An error names the image by its number and its path, the parameter or the option as it was typed, and says
-  what was expected. The words in quotation marks are in the message.
-- In no line is there a result that is wrong and silent: each test looks for the result that one would get by
-  mistake, such as a picture that is lying on its side, and fails where it is there.
+- An error names the image by its number and its path, the parameter or the option as it was typed,
+  and says what was expected. The words in quotation marks are in the message.
+- In no line is there a result that is wrong and silent: each test looks for the result that one
+  would get by mistake, such as a picture that is lying on its side, and fails where it is there.
 
 The page is written by `python tests/_fault_table.py`; a test holds it equal to the tests.
 """

@@ -20,8 +20,9 @@ ORDER = 0
 TABLE = Table(
     "images",
     "Image files",
-    "Each file that is refused is tried by reading it, by `transform`, by `score_samples` of a pipeline and by\n"
-    "`iter_scores`, which goes on behind it: the images beside it keep their scores to the bit.",
+    "Each file that is refused is tried by reading it, by `transform`, by `score_samples` of a\n"
+    "pipeline and by `iter_scores`, which goes on behind it: the images beside it keep their\n"
+    "scores to the bit.",
 )
 PICTURE = picture()
 TELLS = "`ImageReadError`, with number and path: "
@@ -139,7 +140,8 @@ PLACES = {"at the start": (0.02, 0.1), "in the middle": (0.35, 0.65), "at the en
 @TABLE.row(
     "cut-{format}-{place}",
     "a {format} file that ends {place}",
-    f"{TELLS}“truncated”, or “not an image” where its header is cut; never a picture that is grey below",
+    f"{TELLS}“truncated”, or “not an image” where its header is cut; never a picture that is grey "
+    "below",
     format=list(FORMATS),
     place=list(PLACES),
 )
@@ -238,7 +240,8 @@ def _(here):
 @TABLE.row(
     "bomb-{band}-warnings-{action}",
     "a file of {band} `PIL.Image.MAX_IMAGE_PIXELS` pixels, where warnings are {action}",
-    f"{TELLS}“more than the limit”, `PIL.Image.MAX_IMAGE_PIXELS` and `--max-pixels`; nothing is decoded",
+    f"{TELLS}“more than the limit”, `PIL.Image.MAX_IMAGE_PIXELS` and `--max-pixels`; nothing is "
+    "decoded",
     band={1.5: "more than", 3: "more than twice"},
     action={"error": "errors", "ignore": "ignored"},
 )

@@ -61,7 +61,8 @@ def turned(orientation, array):
 @TABLE.row(
     "exif-{orientation}-{format}",
     "a {format} file of EXIF orientation {orientation}",
-    "it is turned upright: tokens, map and size are those of the upright picture, and not of the stored one",
+    "it is turned upright: tokens, map and size are those of the upright picture, and not of the "
+    "stored one",
     orientation=list(range(1, 9)),
     format=["PNG", "TIFF"],
 )

@@ -326,6 +326,12 @@ def measure(
     rank = np.arange(len(q)) - np.searchsorted(q, q, side="left")
     kept = rank < n_neighbors
     if kept.sum() != len(queries) * n_neighbors:
+        largest = float(max(np.abs(queries).max(), np.abs(bank).max()))
+        if largest**2 * queries.shape[1] > np.finfo(queries.dtype).max:
+            raise ValueError(
+                f"patch tokens as large as {largest:.3g} have no distances in {queries.dtype}: "
+                "multiply all tokens by a number that brings them near 1"
+            )
         fewest = np.bincount(q, minlength=len(queries)).min()
         raise ValueError(_too_few(n_neighbors, fewest))
     shape = (len(queries), n_neighbors)
