@@ -14,7 +14,7 @@ from _fault_models import (
 )
 from _fault_table import Table
 from _image_files import encode
-from PIL import Image, features
+from PIL import Image
 
 from skanomaly import anomaly_maps, iter_scores
 from skanomaly._images import image_size
@@ -126,7 +126,7 @@ def pages(format):
     "several-{format}",
     "a {format} file of several pictures",
     f"{TELLS}“animated or has several pages”; not its first picture",
-    format=["GIF", "PNG", "TIFF", *["WEBP"] * features.check("webp")],
+    format=["GIF", "PNG", "TIFF"],
 )
 def _(here, format):
     path = here / "several"
