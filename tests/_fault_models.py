@@ -94,3 +94,20 @@ def row_marks(*libraries: str):
 
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     return (pytest.mark.skip(reason=f"needs {missing[0]}"),) if missing else ()
+
+
+HEADER = "image,split,y,mask"
+ROWS = ["train0.png,train,1,", "train1.png,train,1,", "good.png,test,1,", "cut.png,test,-1,m.png"]
+
+
+def folder_of_parts(here, extra=(), header=HEADER, rows=ROWS):
+    """A data set of four pictures and a mask, with further rows in its list, `manifest.csv`."""
+    root = here / "parts"
+    root.mkdir()
+    for seed, name in enumerate(("train0", "train1", "good", "cut")):
+        saved(root, picture(seed), f"{name}.png")
+    marked = np.zeros((32, 32), np.uint8)
+    marked[4:9, 4:9] = 255
+    saved(root, marked, "m.png")
+    (root / "manifest.csv").write_text("\n".join([header, *rows, *extra]) + "\n", encoding="utf-8")
+    return root
