@@ -189,4 +189,10 @@ class MappedEstimator(CalibratedEstimator):
     def _keep_patches(self, grids: list[FloatArray]) -> None:
         """Keep held-out patch scores, and set the limits of colours by them."""
         self._patch_limits = patch_score_limits([grid[~np.isnan(grid)] for grid in grids])
-        self._held_out_grids = [grid.astype(np.float32) for grid in grids]
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            self._held_out_grids = [grid.astype(np.float32) for grid in grids]
+        if any(np.isinf(grid).any() for grid in self._held_out_grids):
+            raise ValueError(
+                "patch scores of the training images are beyond float32: multiply all tokens by a "
+                "number that brings them near 1"
+            )

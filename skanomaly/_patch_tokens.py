@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from skanomaly._faults import of_an_image
 from skanomaly._token_stream import stack_tokens
 from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
@@ -231,8 +232,24 @@ class PatchTokens:
         ndarray of shape (n_images, *grid), float32
             Masked patches as from :func:`fill_masked`. A 1-D object array of such grids where
             they differ.
+
+        Raises
+        ------
+        ValueError
+            When a number is beyond float32.
         """
-        scores = np.where(self.valid, scores, np.nan).astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            single = np.where(self.valid, scores, np.nan).astype(np.float32)
+        beyond = np.flatnonzero(np.isinf(single))
+        if beyond.size and np.isfinite(scores[beyond[0]]):
+            image = int(np.searchsorted(self.offsets, beyond[0], side="right")) - 1
+            raise of_an_image(
+                ValueError(
+                    f"the patch score {scores[beyond[0]]:.3g} of image {self.first + image} is "
+                    "beyond float32: multiply all tokens by a number that brings them near 1"
+                )
+            )
+        scores = single
         for i in np.flatnonzero(~np.logical_and.reduceat(self.valid, self.offsets[:-1])).tolist():
             scores[self.rows(i)] = fill_masked(scores[self.rows(i)])
         if len(set(self.grids)) == 1:

@@ -40,12 +40,18 @@ def check_tokens(
     ------
     ValueError
         For another shape, an infinite or partly NaN token (naming image and patch), an image
-        whose patches are all masked, no image, or mixed dimensions.
+        whose patches are all masked, no image, mixed dimensions, masked arrays, text or dates,
+        and float64 beyond float32, in which patch scores are.
+    TypeError
+        For a tensor that NumPy cannot read, and what scikit-learn refuses so.
     """
     if isinstance(X, TokenStream):
         X = np.asarray(X)
     elif isinstance(X, (list, tuple)):
         X = _from_list(X)
+    elif hasattr(X, "detach"):
+        X = _from_tensor(X)
+    _check_kind(X)
     mixed = _as_mixed(X, views)
     if mixed is not None:
         values, lengths, grids, n_views = mixed
@@ -72,6 +78,8 @@ def check_tokens(
         lengths = np.full(len(array), len(values) // len(array))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     valid = _valid_rows(values, offsets, first)
+    if values.dtype == np.float64:
+        _check_magnitude(values)
     tokens = PatchTokens(values, valid, offsets, grids, n_views, first=first)
     empty = np.flatnonzero(np.add.reduceat(tokens.valid, offsets[:-1], dtype=int) == 0)
     if empty.size:
@@ -82,6 +90,29 @@ def check_tokens(
             )
         )
     return tokens
+
+
+def _from_tensor(X):
+    """A tensor of torch as an array."""
+    try:
+        return np.asarray(X)
+    except (TypeError, RuntimeError) as exc:  # bfloat16, a graph of gradients, another device
+        raise TypeError(
+            f"X is a tensor that NumPy cannot read ({exc}); pass X.detach().float().cpu().numpy()"
+        ) from exc
+
+
+def _check_kind(X):
+    """Raise for arrays that NumPy would make numbers of that nobody meant."""
+    if np.ma.is_masked(X):
+        raise ValueError(
+            "X is a masked array, and what stands below its mask is no token; pass "
+            "X.filled(np.nan): a token that is NaN in all its components is a masked patch"
+        )
+    kind = getattr(getattr(X, "dtype", None), "kind", "")
+    if kind in ("M", "m", "V") or (kind in ("U", "S") and X.ndim > 1):
+        what = "strings" if kind in ("U", "S") else "no numbers"
+        raise ValueError(f"X of dtype {X.dtype} holds {what}. Patch tokens are {_FORMS}")
 
 
 def _from_list(X):
@@ -152,3 +183,15 @@ def _valid_rows(values, offsets, first):
             )
         valid[suspect[masked]] = False
     return valid
+
+
+def _check_magnitude(values):
+    """Raise where squares would overflow, or vanish so that all tokens seemed the same."""
+    # Without a copy, and past masked tokens.
+    most = max(np.fmax.reduce(values, axis=None), -np.fmin.reduce(values, axis=None))
+    info = np.finfo(np.float32)
+    if most > info.max or 0 < most < info.tiny:
+        raise ValueError(
+            f"the patch tokens of X reach {most:.3g}, and are beyond float32, in which patch "
+            "scores are: multiply all tokens by a number that brings them near 1"
+        )

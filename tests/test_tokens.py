@@ -146,10 +146,10 @@ def test_masked_patches(form):
 
 
 @pytest.mark.parametrize("dim", [1, 4])
-def test_huge_tokens_are_finite(dim):
-    """Their sum is not."""
-    tokens = check_tokens(np.full((3, dim), 1.7e308))
-    assert tokens.valid.all()
+def test_huge_tokens_are_told_as_huge(dim):
+    """Though their sum is infinite."""
+    with pytest.raises(ValueError, match=r"reach 1.7e\+308, and are beyond float32"):
+        check_tokens(np.full((3, dim), 1.7e308))
 
 
 @pytest.mark.parametrize("form", ["array", "mixed", "views"])

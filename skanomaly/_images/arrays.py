@@ -112,8 +112,8 @@ def array_to_rgb(
     ImageReadError
         For another shape or dtype, and values out of range.
     """
+    check_layout(np.asanyarray(array), where)
     pixels = np.asarray(array)
-    check_layout(pixels, where)
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
     if pixels.dtype == bool:
@@ -140,9 +140,14 @@ def check_layout(array: NDArray[Any], where: str) -> None:
     Raises
     ------
     ImageReadError
-        For a dtype or a shape that is not accepted.
+        For a dtype or a shape that is not accepted, and where pixels are masked.
     """
     dtype, shape = array.dtype, array.shape
+    if np.ma.is_masked(array):  # NumPy would give the numbers that are hidden below the mask
+        raise ImageReadError(
+            f"{where}: it is a masked array, and what stands below its mask is no picture; fill "
+            "it, such as by x.filled(0), and leave patches out with RegionOfInterest."
+        )
     if dtype.kind not in "bfiu":
         raise ImageReadError(f"{where}: dtype {dtype} is not supported; accepted: {DTYPES}.")
     if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)):

@@ -155,8 +155,9 @@ def opened(item: Any, where: str) -> Iterator[Image.Image]:
                     raise ImageReadError(f"{where}: {_too_many_pixels(pixels)}")
                 yield im
     else:
+        hint = " Make an array of it, with the channels last." * hasattr(item, "__array__")
         raise ImageReadError(
-            f"{where}: {type(item).__name__} is not an image; accepted are {ACCEPTED}."
+            f"{where}: {type(item).__name__} is not an image; accepted are {ACCEPTED}.{hint}"
         )
 
 

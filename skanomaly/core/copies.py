@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.neighbors import NearestNeighbors
 
 from skanomaly._patch_tokens import PatchTokens
-from skanomaly._typing import ArrayLike, FloatArray
+from skanomaly._typing import ArrayLike, FloatArray, IntArray
 from skanomaly.core.products import product
+from skanomaly.core.standardisation import row_blocks
 
 # What float32 leaves between two runs of one model on one image, relative to the features; and
 # how small that has to be beside their spread to tell images apart.
@@ -77,8 +77,7 @@ def find_copies(features: ArrayLike) -> list[tuple[int, int]]:
     if n < 2:
         return []
     n_neighbors = min(_BURST, n // 2 + 1, n - 1)
-    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute")
-    neighbors = search.fit(features - features.mean(axis=0)).kneighbors(return_distance=False)
+    neighbors = _nearest_others(features - features.mean(axis=0), n_neighbors)
     # The search finds them by products, which leave equal images at a distance.
     distances = np.stack(
         [np.linalg.norm(features - features[column], axis=1) for column in neighbors.T], axis=1
@@ -94,6 +93,21 @@ def find_copies(features: ArrayLike) -> list[tuple[int, int]]:
     _, part = connected_components(edges, directed=False)
     _, first = np.unique(part, return_index=True)
     return [(int(first[p]), j) for j, p in enumerate(part) if first[p] < j]
+
+
+def _nearest_others(features: FloatArray, n_neighbors: int) -> IntArray:
+    """Numbers of the nearest other rows of each, in no order.
+
+    Not by scikit-learn, whose search waits for ever in a process that was forked after another
+    search: the threads of OpenMP are missing there.
+    """
+    n, half = len(features), 0.5 * np.square(features).sum(axis=1)
+    out = np.empty((n, n_neighbors), dtype=np.int64)
+    for rows in row_blocks(n, n):
+        far = half - product(features[rows], features.T)  # but for what is the same in a row
+        far[np.arange(len(far)), np.arange(n)[rows]] = np.inf
+        out[rows] = np.argpartition(far, n_neighbors - 1, axis=1)[:, :n_neighbors]
+    return out
 
 
 def _noise(features: FloatArray) -> FloatArray:

@@ -265,13 +265,16 @@ class PatchGaussianScorer(StreamedScorer):
         return mahalanobis(model.gaussian, values).ravel()
 
     def _check_grid(self, model, tokens):
-        if self._one_grid(tokens) not in _same_positions(model.grid):
-            raise of_an_image(
-                ValueError(
-                    f"the grid of the images is {tokens.grids[0]}, that of the training images was "
-                    f"{model.grid}: per-position Gaussians need one grid"
+        right = _same_positions(model.grid)
+        for number, grid in enumerate(tokens.grids):
+            if grid not in right:
+                raise of_an_image(
+                    ValueError(
+                        f"the grid of image {tokens.first + number} is {grid}, that of the "
+                        f"training images was {model.grid}: per-position Gaussians need one grid; "
+                        "use resize='squash' in the embedder, or covariance='shared'"
+                    )
                 )
-            )
 
     def _explain_row(self, tokens, row, n_neighbors):
         if self._model.grid is not None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import pickle
 import subprocess
@@ -13,6 +12,7 @@ import joblib
 import numpy as np
 import pytest
 import skops.io
+from _model_files import changed_manifest, members_of, write_signed
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -34,28 +34,6 @@ def scorer():
 def path(scorer, tmp_path):
     save_model(scorer, tmp_path / "model.skan")
     return tmp_path / "model.skan"
-
-
-def members_of(path):
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def write_signed(path, members, compression=zipfile.ZIP_STORED):
-    """A zip archive whose digest is right, as whoever makes a file up can make it."""
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.comment = b"0" * 64
-        for name, data in members:
-            archive.writestr(name, data)
-    data = path.read_bytes()[:-64]
-    path.write_bytes(data + hashlib.sha256(data).hexdigest().encode())
-
-
-def changed_manifest(path, **changes):
-    members = members_of(path)
-    manifest = {**json.loads(members["manifest.json"]), **changes}
-    members["manifest.json"] = json.dumps(manifest, indent=2).encode()
-    write_signed(path, members.items())
 
 
 def test_a_changed_byte_anywhere(path):

@@ -93,7 +93,8 @@ def nearest_patches(
     Raises
     ------
     ValueError
-        When a query is left with fewer than `n_neighbors` rows.
+        When a query is left with fewer than `n_neighbors` rows, and for rows whose squares are
+        beyond their dtype, under "euclidean".
 
     Notes
     -----
@@ -114,6 +115,13 @@ def nearest_patches(
     if n_neighbors > len(bank):
         raise ValueError(_too_few(n_neighbors, len(bank)))
     half_norms = None if metric == "cosine" else 0.5 * squared_norms(bank)
+    if half_norms is not None:
+        for squares in (half_norms, 0.5 * squared_norms(queries)):
+            if squares.max(initial=0) > np.finfo(bank.dtype).max / 4:
+                raise ValueError(
+                    f"these patch tokens are too large for distances in {bank.dtype}: multiply all "
+                    "tokens by a number that brings them near 1"
+                )
     query_block = max(1, min(2048, block_bytes // (tuning.rows_per_product * bank.itemsize)))
     distances = np.empty((len(queries), n_neighbors))
     indices = np.empty((len(queries), n_neighbors), dtype=np.int64)
