@@ -53,6 +53,20 @@ class Blocks:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def rows(self, blocks: slice) -> IntArray:
+        """Rows of some blocks; a short block is filled up with its last row.
+
+        Parameters
+        ----------
+        blocks : slice
+
+        Returns
+        -------
+        ndarray of shape (n_blocks, size), int64
+        """
+        rows = self.starts[blocks, None] + np.arange(self.size)
+        return np.minimum(rows, self.stops[blocks, None] - 1)
+
     def similarities(
         self,
         queries: FloatArray,
