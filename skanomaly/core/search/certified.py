@@ -82,7 +82,7 @@ class CertifiedSearch:
         """The search with all coordinates, made when it is first asked for."""
         with self._lock:
             if self._wide is None:
-                self._wide = WideSearch(self.blocks)
+                self._wide = WideSearch(self.bank, self.metric, self.tuning)
             return self._wide
 
     def candidates(

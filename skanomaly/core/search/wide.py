@@ -8,14 +8,11 @@ of them.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import product, squared_norms
-from skanomaly.core.search.blocks import Blocks, concatenate_columns, within_slack_of_best
+from skanomaly.core.search.blocks import concatenate_columns, has_too_many, within_slack_of_best
 from skanomaly.core.search.brute_force import pairs_of, rounding_bound
 from skanomaly.core.search.low_precision import (
     pack,
@@ -25,7 +22,10 @@ from skanomaly.core.search.low_precision import (
     torch_products,
     two_terms_above,
 )
+from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
 
+_BLOCK = 8  # rows that are compared together ...
+_RUN = 16  # ... and blocks of which a minimum tells whether to look at each of them
 _COLUMNS = 5  # of a row, beside g: its norm, and half its square, and twice 1
 _NEVER = 0x7FFF  # as int16 above all of the numbers ...
 _INFINITE = 0x7F80  # ... and this is infinity in bfloat16
@@ -36,12 +36,15 @@ class WideSearch:
 
     Parameters
     ----------
-    blocks : skanomaly.core.search.blocks.Blocks
-        Of a bank whose largest norm is between 1e-15 and 1e15.
+    bank : ndarray of shape (n, dim)
+        Prepared, in any order; its largest norm is between 1e-15 and 1e15.
+    metric : {"cosine", "euclidean"}
+    tuning : Tuning, optional
     """
 
-    def __init__(self, blocks: Blocks) -> None:
-        self.blocks, self.tuning, bank = blocks, blocks.tuning, blocks.bank
+    def __init__(self, bank: FloatArray, metric: str, tuning: Tuning = DEFAULT_TUNING) -> None:
+        self.bank, self.metric, self.tuning = bank, metric, tuning
+        self.half_norms = None if metric == "cosine" else 0.5 * squared_norms(bank)
         steps = [slice(start, start + 4096) for start in range(0, len(bank), 4096)]
         total = np.asarray(sum(bank[step].sum(axis=0, dtype=np.float64) for step in steps))
         self.center = (total / len(bank)).astype(bank.dtype)
@@ -52,32 +55,25 @@ class WideSearch:
         self.scale = float(2.0 ** np.ceil(np.log2(widest))) if widest > 0 else 1.0
         squared /= self.scale**2
         half = 0.5 * squared
-        if blocks.metric == "cosine":
+        if metric == "cosine":
             # A zero vector counts as a unit vector that is orthogonal to every query.
             half[np.concatenate([~bank[step].any(axis=1) for step in steps])] += 0.5 / self.scale**2
         self.widest, self.largest_half = float(np.sqrt(squared.max())), float(half.max())
-        self._rows = self._pack(np.sqrt(squared), half)
-
-    def _pack(self, norms, half):
-        """Columns of the rows, padded to whole blocks by the last row of each."""
-        blocks, dim = self.blocks, len(self.center)
-        width = -(-(dim + _COLUMNS) // 16) * 16  # rows that begin at whole units of the product
-        packed = np.zeros((len(blocks) * blocks.size, width), dtype=np.uint16)
+        n_rows, dim = -(-len(bank) // (_BLOCK * _RUN)) * _BLOCK * _RUN, bank.shape[1]
+        width = -(-(dim + _COLUMNS) // 16) * 16  # whole units of the product
+        self.rows = np.zeros((n_rows, width), dtype=np.uint16)
         columns = [
-            to_above(norms, "bfloat16")[:, None],
+            to_above(np.sqrt(squared), "bfloat16")[:, None],
             two_terms_above(-half, "bfloat16"),
-            np.ones((len(half), 2), dtype=np.float32),
+            np.ones((len(bank), 2), dtype=np.float32),
         ]
         bounds = pack(np.concatenate(columns, axis=1), "bfloat16")
-        for start in range(0, len(blocks), 128):
-            rows = blocks.rows(slice(start, start + 128)).ravel()
-            tokens = blocks.bank[rows]
-            tokens -= self.center
+        self.rows[: len(bank), dim : dim + _COLUMNS] = bounds
+        for step in steps:
+            tokens = bank[step] - self.center
             tokens *= 1 / self.scale  # a power of two
-            part = packed[start * blocks.size :][: len(rows)]
-            part[:, :dim] = round_and_pack(tokens)
-            part[:, dim : dim + _COLUMNS] = bounds[rows]
-        return packed
+            self.rows[step][: len(tokens), :dim] = round_and_pack(tokens)
+        self.rows[len(bank) :, dim + 1] = pack(np.array([-(2.0**100)]), "bfloat16")  # far away
 
     def candidates(
         self,
@@ -102,44 +98,43 @@ class WideSearch:
         Returns
         -------
         q, rows : ndarray of int64
-            The pairs.
+            The pairs, in no order.
         left_over : ndarray of int64
             Queries without pairs, for which brute force is cheaper.
         """
-        bank = self.blocks.bank
-        slack = np.broadcast_to(
-            rounding_bound(queries, self.blocks.half_norms, bank), len(queries)
-        )
-        least = float(np.finfo(bank.dtype).min)
+        slack = np.broadcast_to(rounding_bound(queries, self.half_norms, self.bank), len(queries))
+        least = float(np.finfo(self.bank.dtype).min)
         wanted = np.full(len(queries), least) if wanted is None else np.maximum(wanted, least)
         columns, limit_of, left = self._columns_of(queries)
-        if self.blocks.metric == "cosine":
+        if self.metric == "cosine":
             left |= ~queries.any(axis=1)
         best = np.full((len(queries), n_neighbors), -np.inf)
         found = [(np.empty(0, dtype=np.int64),) * 2 + (np.empty(0, dtype=queries.dtype),)]
-        step = max(1, self.tuning.pairs_of_bounds // len(queries))
-        for first in range(0, len(self.blocks), step):
-            last = min(first + step, len(self.blocks))
-            lowest = self._lowest(first, last, columns, groups)
+        unit = _BLOCK * _RUN
+        step = max(1, self.tuning.pairs_of_bounds // (_RUN * len(queries))) * unit
+        for start in range(0, len(self.rows), step):
+            rows = self.rows[start : start + step]
+            lowest = self._lowest(rows, start, columns, groups)
+            runs = lowest.min(axis=1)
             # The blocks that look nearest show what is wanted, which leaves few of the others.
-            for turn in range(2):
-                limit = limit_of(wanted)
-                if turn == 0:
-                    np.minimum(limit, _low_values(lowest, n_neighbors), out=limit)
-                block, q = self._reached(lowest, limit, left, n_neighbors)
-                lowest[block, q] = _NEVER
-                q, rows, similarity, given_up = self.blocks.compare(
-                    queries, q, block + first, wanted, groups
-                )
-                best = _best(best, q, similarity)
-                wanted = np.maximum(wanted, best[:, 0] - slack)
-                q, rows, similarity = concatenate_columns([*found, (q, rows, similarity)])
-                left |= given_up | self.blocks.has_too_many(q, len(queries))
-                kept = (similarity >= wanted[q]) & ~left[q]
-                found = [(q[kept], rows[kept], similarity[kept])]
-        q, rows, similarity = found[0]
+            for limit in (_low_values(runs, n_neighbors), np.int16(_INFINITE)):
+                block, q = self._reached(lowest, runs, np.minimum(limit, limit_of(wanted)), left)
+                for first in range(0, len(q), self.tuning.pairs_at_once):
+                    part = slice(first, first + self.tuning.pairs_at_once)
+                    row = start + block[part, None] * _BLOCK + np.arange(_BLOCK)
+                    similarity = self._similarities(queries, q[part], row, groups)
+                    best = _best(best, q[part], similarity)
+                    wanted = np.maximum(wanted, best[:, 0] - slack)
+                    pair, column = pairs_of(similarity >= wanted[q[part], None])
+                    found.append((q[part][pair], row[pair, column], similarity[pair, column]))
+            found = [concatenate_columns(found)]
+            q, _, similarity = found[0]
+            left |= has_too_many(q, len(queries), self.tuning)
+            kept = (similarity >= wanted[q]) & ~left[q]
+            found = [tuple(values[kept] for values in found[0])]
+        q, row, similarity = found[0]
         kept = within_slack_of_best(q, similarity, n_neighbors, slack)
-        return q[kept], rows[kept], np.flatnonzero(left)
+        return q[kept], row[kept], np.flatnonzero(left)
 
     def _columns_of(self, queries):
         """Columns of the queries, a function from what is wanted to limits, and who is left over.
@@ -155,29 +150,26 @@ class WideSearch:
         out_of_range = size > 2.0**40
         size = np.where(out_of_range, 0, size)
         y = queries - self.center
-        y *= 1 / scale
         y[out_of_range] = 0
+        y *= 1 / scale
         h = to_nearest(y, "bfloat16")
-        h_norm = np.sqrt(squared_norms(h))
+        h_norm = _norms(h)
         # |y - h| + 2^-8 |h|, and what float32 and float64 may have taken from y and z.
-        rounding = np.sqrt(squared_norms(y - h)) * 1.001 + 1.01 * 2.0**-8 * h_norm
-        rounding += (2.0**-22 + error) * size
-        columns = np.zeros((self._rows.shape[1], len(y)), dtype=np.float32)
+        rounding = 1.001 * _norms(y - h) + 1.01 * 2.0**-8 * h_norm + (2.0**-22 + error) * size
+        columns = np.zeros((self.rows.shape[1], len(y)), dtype=np.float32)
         np.negative(h.T, out=columns[:dim])
         columns[dim] = -to_above(rounding, "bfloat16")
         columns[dim + 1 : dim + 3] = -1
-        # Any constant will do: with this one the products are positive, and small where it matters.
-        constant = two_terms_above(
-            0.5 * h_norm**2 + 2.5 * rounding * self.widest + 2.0**-60, "bfloat16"
-        )
-        columns[dim + 3 : dim + 5] = constant.T
-        constant = constant.astype(np.float64).sum(axis=1)
+        # Any constant will do; with this one products are positive, and small where it matters.
+        constant = 0.5 * h_norm**2 + 2.5 * rounding * self.widest + 2.0**-60
+        columns[dim + 3 : dim + 5] = two_terms_above(constant, "bfloat16").T
+        constant = columns[dim + 3 : dim + 5].sum(axis=0, dtype=np.float64)
         # The error of the product itself: summed in float32, in any order.
         terms = (h_norm + rounding) * self.widest + self.largest_half + constant
         product_error = len(columns) * 2.0**-22 * 1.02 * terms + 2.0**-80
 
         def limit_of(wanted):
-            target = wanted - 0.5 if self.blocks.metric == "cosine" else wanted
+            target = wanted - 0.5 if self.metric == "cosine" else wanted
             t = np.where(out_of_range, 0, (target - offset) / scale**2)
             t -= 2 * error * (size**2 + np.abs(t))
             # Above this lies no row that is wanted. Read as integers, negative numbers lie below 0.
@@ -186,73 +178,93 @@ class WideSearch:
 
         return pack(columns, "bfloat16"), limit_of, out_of_range
 
-    def _lowest(self, first, last, columns, groups):
-        """The lowest product of each block and query: (n_blocks, n_queries), bfloat16 as int16."""
-        size, n_queries = self.blocks.size, columns.shape[1]
-        rows = self._rows[first * size : last * size]
-        excluded = None if groups is None else _Excluded(self.blocks, first, last, groups)
-        lowest = np.empty((last - first, n_queries), dtype=np.int16)
-        for start, values in torch_products(rows, columns, self.tuning.rows_per_sign):
-            if excluded is not None:
-                excluded.fill(values, start)
-            out = lowest[start // size : (start + len(values)) // size]
-            np.minimum.reduce(values.reshape(-1, size, n_queries), axis=1, out=out)
-        return lowest
+    def _lowest(self, rows, start, columns, groups):
+        """The lowest product of each block: (n_runs, 16, n_queries), bfloat16 read as int16."""
+        n_queries = columns.shape[1]
+        lowest = np.empty((len(rows) // _BLOCK, n_queries), dtype=np.int16)
+        excluded = [] if groups is None else _excluded(groups, start, start + len(rows))
+        for first, values in torch_products(rows, columns, self.tuning.rows_per_wide_product):
+            for row, q in excluded:
+                i, j = np.searchsorted(row, (first, first + len(values)))
+                if i < j:
+                    values[np.ix_(row[i:j] - first, q)] = _NEVER
+            out = lowest[first // _BLOCK : (first + len(values)) // _BLOCK]
+            np.minimum.reduce(values.reshape(-1, _BLOCK, n_queries), axis=1, out=out)
+        return lowest.reshape(-1, _RUN, n_queries)
 
-    def _reached(self, lowest, limit, left, n_neighbors):
-        """Blocks and queries below the limits; queries with too many of them are left over."""
-        possible = lowest <= limit
-        if left.any():
+    def _reached(self, lowest, runs, limit, left):
+        """Blocks and queries within the limits, which are then taken for compared.
+
+        Queries with too many of them are left over.
+        """
+        possible = runs <= limit
+        possible[:, left] = False
+        if np.count_nonzero(possible) > 8 * possible.shape[1]:
+            left |= self._too_many(possible.sum(axis=0), len(runs))
             possible[:, left] = False
-        n_blocks, n_queries = lowest.shape
-        if np.count_nonzero(possible) > 4 * n_neighbors * n_queries:
-            count = possible.sum(axis=0)
-            pays = self.tuning.comparing_pays(count, n_blocks) | (count <= 2 * n_neighbors)
-            left |= ~pays
-            possible[:, ~pays] = False
-        return pairs_of(possible)
+        run, q = pairs_of(possible)
+        pair, place = np.nonzero(lowest[run, :, q] <= limit[q, None])
+        run, q = run[pair], q[pair]
+        left |= self._too_many(np.bincount(q, minlength=len(left)), len(runs) * _RUN)
+        kept = ~left[q]
+        run, place, q = run[kept], place[kept], q[kept]
+        lowest[run, place, q] = _NEVER
+        return run * _RUN + place, q
+
+    def _too_many(self, count, n_all):
+        """To compare rows that lie here and there costs more than blocks with many queries."""
+        return ~self.tuning.comparing_pays(4 * count, n_all) & (count > 16)
+
+    def _similarities(self, queries, q, rows, groups):
+        """Of queries to eight rows each, -inf where a row does not count."""
+        beyond = rows >= len(self.bank)
+        rows = np.minimum(rows, len(self.bank) - 1)
+        similarity = product(self.bank[rows], queries[q][:, :, None])[:, :, 0]
+        if self.half_norms is not None:
+            similarity -= self.half_norms[rows].astype(similarity.dtype)
+        if groups is not None:
+            own = groups[0][q, None]
+            beyond |= (groups[1][rows] == own) & (own >= 0)
+        similarity[beyond] = -np.inf
+        return similarity
 
 
-class _Excluded:
-    """Rows of some blocks that queries of their own group must not find."""
-
-    def __init__(self, blocks, first, last, groups):
-        own, of_row = groups
-        of_row = of_row[blocks.rows(slice(first, last)).ravel()]
-        order = np.argsort(of_row, kind="stable")
-        bounds = np.unique(own[own >= 0])
-        starts = np.searchsorted(of_row, bounds, "left", order)
-        stops = np.searchsorted(of_row, bounds, "right", order)
-        self._pairs: list[tuple[Any, ...]] = [
-            (order[start:stop], np.flatnonzero(own == group))
-            for group, start, stop in zip(bounds, starts, stops, strict=True)
-            if start < stop
-        ]
-
-    def fill(self, values, start):
-        """Set the products of excluded pairs, with rows from `start` on, above all others."""
-        for rows, queries in self._pairs:
-            first, last = np.searchsorted(rows, (start, start + len(values)))
-            if first < last:
-                values[np.ix_(rows[first:last] - start, queries)] = _NEVER
+def _excluded(groups, start, stop):
+    """Rows from `start` to `stop`, counted from there, and queries of the same group."""
+    own, of_row = groups[0], groups[1][start:stop]
+    order = np.argsort(of_row, kind="stable")
+    numbers = np.unique(own[own >= 0])
+    first, last = (np.searchsorted(of_row, numbers, side, order) for side in ("left", "right"))
+    return [
+        (order[i:j], np.flatnonzero(own == number))
+        for number, i, j in zip(numbers, first, last, strict=True)
+        if i < j
+    ]
 
 
-def _low_values(lowest: NDArray[np.int16], count: int) -> NDArray[np.int16]:
-    """Of each column a value that `count` of its entries do not exceed, hardly above the lowest."""
-    n_blocks = len(lowest)
-    if count > 1:
-        runs = min(n_blocks, 32 * count)
-        lowest = lowest[: n_blocks // runs * runs].reshape(-1, runs, lowest.shape[1]).min(axis=0)
-        lowest = np.partition(lowest, min(count, runs) - 1, axis=0)[min(count, runs) - 1][None]
-    return np.minimum(lowest.min(axis=0), np.int16(_INFINITE))
+def _low_values(runs, count):
+    """Of each column a value that `count` of the entries, or all, do not exceed."""
+    if count == 1:
+        return runs.min(axis=0)
+    kept = min(len(runs), 32 * count)
+    runs = runs[: len(runs) // kept * kept].reshape(-1, kept, runs.shape[1]).min(axis=0)
+    return np.partition(runs, min(count, kept) - 1, axis=0)[min(count, kept) - 1]
 
 
 def _best(best, q, similarity):
-    """The best similarities of each query, in ascending order, together with further ones."""
-    n_queries, count = best.shape
-    order = np.lexsort((-similarity, q))
-    q, similarity = q[order], similarity[order]
+    """The best similarities of each query in ascending order, with further rows of values."""
+    count = best.shape[1]
+    if similarity.shape[1] > count:
+        similarity = np.partition(similarity, -count, axis=1)[:, -count:]
+    q, values = np.repeat(q, similarity.shape[1]), similarity.ravel()
+    order = np.lexsort((-values, q))
+    q, values = q[order], values[order]
     rank = np.arange(len(q)) - np.searchsorted(q, q)
-    new = np.full((n_queries, count), -np.inf)
-    new[q[rank < count], rank[rank < count]] = similarity[rank < count]
+    new = np.full(best.shape, -np.inf)
+    new[q[rank < count], rank[rank < count]] = values[rank < count]
     return np.sort(np.concatenate([best, new], axis=1), axis=1)[:, count:]
+
+
+def _norms(vectors):
+    """Summed in the precision of the vectors."""
+    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors)).astype(np.float64)
