@@ -85,6 +85,11 @@ class CertifiedSearch:
                 self._wide = WideSearch(self.bank, self.metric, self.tuning)
             return self._wide
 
+    def release_wide(self) -> None:
+        """Give back the memory of :attr:`wide` until it is asked for again."""
+        with self._lock:
+            self._wide = None
+
     def candidates(
         self,
         queries: FloatArray,

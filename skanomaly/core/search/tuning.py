@@ -55,7 +55,7 @@ class Tuning:
         sample.
     queries_for_all_coordinates : int, default=64
         As many queries have to be left over before all coordinates are multiplied for them.
-    rows_per_wide_product : int, default=1024
+    rows_per_wide_product : int, default=2048
         Rows that are multiplied with all coordinates at a time, a multiple of 128.
     pairs_at_once : int, default=2**14
         Pairs of a query and a block that are compared at a time.
@@ -93,7 +93,7 @@ class Tuning:
     least_sample: int = 16
     hopeless_share: float = 0.7
     queries_for_all_coordinates: int = 64
-    rows_per_wide_product: int = 1024
+    rows_per_wide_product: int = 2048
     pairs_at_once: int = 2**14
     candidates_at_once: int = 2**22
     candidates_per_query: int = 4096

@@ -26,6 +26,7 @@ from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
 
 _BLOCK = 8  # rows that are compared together ...
 _RUN = 16  # ... and blocks of which a minimum tells whether to look at each of them
+_PAIRS = 64  # of a query and a block that are compared at a time: their rows stay in the cache
 _COLUMNS = 5  # of a row, beside g: its norm, and half its square, and twice 1
 _NEVER = 0x7FFF  # as int16 above all of the numbers ...
 _INFINITE = 0x7F80  # ... and this is infinity in bfloat16
@@ -110,8 +111,9 @@ class WideSearch:
             left |= ~queries.any(axis=1)
         best = np.full((len(queries), n_neighbors), -np.inf)
         found = [(np.empty(0, dtype=np.int64),) * 2 + (np.empty(0, dtype=queries.dtype),)]
-        unit = _BLOCK * _RUN
-        step = max(1, self.tuning.pairs_of_bounds // (_RUN * len(queries))) * unit
+        at_once = self.tuning.rows_per_wide_product
+        products = self.tuning.pairs_of_bounds * _BLOCK // (at_once * max(1, len(queries)))
+        step = max(1, products) * at_once
         for start in range(0, len(self.rows), step):
             rows = self.rows[start : start + step]
             lowest = self._lowest(rows, start, columns, groups)
@@ -121,7 +123,7 @@ class WideSearch:
                 block, q = self._reached(lowest, runs, np.minimum(limit, limit_of(wanted)), left)
                 for first in range(0, len(q), self.tuning.pairs_at_once):
                     part = slice(first, first + self.tuning.pairs_at_once)
-                    row = start + block[part, None] * _BLOCK + np.arange(_BLOCK)
+                    row = start + _rows_of(block[part], len(rows), at_once)
                     similarity = self._similarities(queries, q[part], row, groups)
                     best = _best(best, q[part], similarity)
                     wanted = np.maximum(wanted, best[:, 0] - slack)
@@ -189,7 +191,7 @@ class WideSearch:
                 if i < j:
                     values[np.ix_(row[i:j] - first, q)] = _NEVER
             out = lowest[first // _BLOCK : (first + len(values)) // _BLOCK]
-            np.minimum.reduce(values.reshape(-1, _BLOCK, n_queries), axis=1, out=out)
+            np.minimum.reduce(values.reshape(_BLOCK, -1, n_queries), axis=0, out=out)
         return lowest.reshape(-1, _RUN, n_queries)
 
     def _reached(self, lowest, runs, limit, left):
@@ -219,7 +221,11 @@ class WideSearch:
         """Of queries to eight rows each, -inf where a row does not count."""
         beyond = rows >= len(self.bank)
         rows = np.minimum(rows, len(self.bank) - 1)
-        similarity = product(self.bank[rows], queries[q][:, :, None])[:, :, 0]
+        similarity = np.empty(rows.shape, dtype=queries.dtype)
+        for start in range(0, len(q), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            tokens, own = self.bank[rows[part]], queries[q[part], :, None]
+            product(tokens, own, out=similarity[part, :, None])
         if self.half_norms is not None:
             similarity -= self.half_norms[rows].astype(similarity.dtype)
         if groups is not None:
@@ -227,6 +233,14 @@ class WideSearch:
             beyond |= (groups[1][rows] == own) & (own >= 0)
         similarity[beyond] = -np.inf
         return similarity
+
+
+def _rows_of(blocks, n_rows, at_once):
+    """Rows of blocks, (n_blocks, 8): every so manieth one of those in the same product."""
+    first = blocks * _BLOCK // at_once * at_once
+    stride = np.minimum(n_rows - first, at_once) // _BLOCK
+    first += blocks - first // _BLOCK
+    return first[:, None] + stride[:, None] * np.arange(_BLOCK)
 
 
 def _excluded(groups, start, stop):
