@@ -104,7 +104,7 @@ class WideSearch:
             Queries without pairs, for which brute force is cheaper.
         """
         slack = np.broadcast_to(rounding_bound(queries, self.half_norms, self.bank), len(queries))
-        least = float(np.finfo(self.bank.dtype).min)
+        least = max(float(np.finfo(self.bank.dtype).min), -1e60)  # whose square units are finite
         wanted = np.full(len(queries), least) if wanted is None else np.maximum(wanted, least)
         columns, limit_of, left = self._columns_of(queries)
         if self.metric == "cosine":
