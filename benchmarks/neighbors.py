@@ -3,9 +3,9 @@
 Run ``python -m benchmarks.neighbors`` (``--bank 10000 100000 1000000 --tokens mixture vit noise
 --dim 384 192 --queries 1024 784 --threads 1 --json FILE``). Before anything is timed, every
 contender is compared with float64 distances of a sample of the queries, and the searches of this
-package with each other, to the last bit. With one thread, times are of the processor. Contenders that
-build the whole matrix of distances stop at 200,000 rows. The image score alone is the mean of the
-top 1%, for which most patches need no exact distance. Memory: ``python -m benchmarks.memory``.
+package with each other, to the last bit. With one thread, times are of the processor. Contenders
+that build the whole matrix of distances stop at 200,000 rows. The image score alone is the mean of
+the top 1%, for which most patches need no exact distance. Memory: ``python -m benchmarks.memory``.
 """
 
 import argparse

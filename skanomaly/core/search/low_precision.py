@@ -182,14 +182,14 @@ def torch_products(
     """
     import torch
 
-    rows = torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16)
-    columns = torch.from_numpy(columns.view(np.int16)).view(torch.bfloat16)
-    result = torch.empty(step, columns.shape[1], dtype=torch.bfloat16)
+    left = torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16)
+    right = torch.from_numpy(columns.view(np.int16)).view(torch.bfloat16)
+    result = torch.empty(min(step, len(rows)), columns.shape[1], dtype=torch.bfloat16)
     signs = result.view(torch.int16).numpy()
     for start in range(0, len(rows), step):
-        left = rows[start : start + step]
-        torch.mm(left, columns, out=result[: len(left)])
-        yield start, signs[: len(left)]
+        n_rows = min(step, len(rows) - start)
+        torch.mm(left[start : start + n_rows], right, out=result[:n_rows])
+        yield start, signs[:n_rows]
 
 
 @functools.cache
