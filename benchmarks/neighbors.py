@@ -1,14 +1,16 @@
 """Exact nearest patches of one image: this package and others, in turn, on the same tokens.
 
 Run ``python -m benchmarks.neighbors`` (``--bank 10000 100000 1000000 --tokens mixture vit noise
---threads 1 --json FILE``). Before anything is timed, every contender is compared with float64
-distances of a sample of the queries. With one thread, times are of the processor. Contenders that
-build the whole matrix of distances stop at 200,000 rows. The image score alone is the mean of the
-top 1%, for which most patches need no exact distance. Memory: ``python -m benchmarks.memory``.
+--dim 384 192 --queries 1024 784 --threads 1 --json FILE``). Before anything is timed, every
+contender is compared with float64 distances of a sample of the queries, and the searches of this
+package with each other, to the last bit. With one thread, times are of the processor. Contenders
+that build the whole matrix of distances stop at 200,000 rows. The image score alone is the mean of
+the top 1%, for which most patches need no exact distance. Memory: ``python -m benchmarks.memory``.
 """
 
 import argparse
 import importlib.util
+import itertools
 import os
 import sys
 import time
@@ -33,7 +35,7 @@ from skanomaly.core.aggregation import highest_scores  # noqa: E402
 from skanomaly.core.search.brute_force import nearest_patches  # noqa: E402
 from skanomaly.core.search.index import PatchIndex  # noqa: E402
 
-QUERIES = 1024  # one image of 448 x 448 pixels in patches of 14
+QUERIES = 1024  # one image of 512 x 512 pixels in patches of 16, or of 448 in patches of 14
 LARGEST_MATRIX = 200_000
 IMAGE_SCORE = "skanomaly, image score alone"
 
@@ -48,6 +50,9 @@ def contenders(bank, queries, clock):
         "skanomaly": lambda: index.search(queries)[0][:, 0],
         "skanomaly, brute force": lambda: nearest_patches(queries, bank)[0][:, 0],
     }
+    for name in ("certified", "wide") if importlib.util.find_spec("torch") else ("certified",):
+        forced = PatchIndex(bank.copy(), algorithm=name)
+        functions[f"skanomaly, {name}"] = lambda forced=forced: forced.search(queries)[0][:, 0]
     if index.has_bounds:  # not that of a small bank
         functions[IMAGE_SCORE] = lambda: highest_scores(
             index.upper_bounds(queries)[:, 0],
@@ -67,7 +72,7 @@ def contenders(bank, queries, clock):
     if len(bank) <= LARGEST_MATRIX:
         functions["published loop"] = lambda: published_loop(queries, bank)
         functions |= torch_contenders(bank, queries)
-    return functions, built
+    return functions, built, index
 
 
 def torch_contenders(bank, queries):
@@ -126,6 +131,9 @@ def check(functions, bank, queries):
             np.sort(found[name])[-(len(queries) // 100) :] for name in (IMAGE_SCORE, "skanomaly")
         ]
         errors[IMAGE_SCORE] = float(np.abs(top[0] - top[1]).max())
+    for name in found:
+        if name.startswith("skanomaly,") and name != IMAGE_SCORE and "skanomaly" in found:
+            np.testing.assert_array_equal(found[name], found["skanomaly"])
     for name, error in errors.items():
         # The root of a small number in float32 is what torch.cdist and scikit-learn return.
         assert error < (1e-6 if name.startswith("skanomaly") else 1e-3), (name, error)
@@ -146,18 +154,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bank", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--tokens", nargs="+", choices=KINDS, default=["mixture"])
+    parser.add_argument("--dim", type=int, nargs="+", default=[384], help="not of vit tokens: 192")
+    parser.add_argument("--queries", type=int, nargs="+", default=[QUERIES])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="beginnings of the contenders' names")
     parser.add_argument("--json")
     args = parser.parse_args()
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    result = {"threads": args.threads, "queries": QUERIES, "runs": []}
+    result = {"threads": args.threads, "runs": []}
     with threadpool_limits(args.threads):
         result["machine"] = machine(["faiss-cpu", "scikit-learn", "torch", "anomalib"])
-        for kind in args.tokens:
+        for kind, dim, n_queries in itertools.product(args.tokens, args.dim, args.queries):
+            if kind == "vit" and dim != args.dim[0]:
+                continue
             for n_bank in args.bank:
-                result["runs"].append(run(kind, n_bank, args, clock))
+                result["runs"].append(run(kind, n_bank, dim, n_queries, args, clock))
         result["machine"]["bfloat16_gflops"] = bfloat16_gflops()
     print(f"\n{result['machine']}")
     result["slopes"] = slopes(result["runs"])
@@ -166,44 +178,45 @@ def main():
     write_json(args.json, result)
 
 
-def run(kind, n_bank, args, clock):
-    bank, queries = make_tokens(kind, n_bank, 0), make_tokens(kind, QUERIES, 1)
-    functions, built = contenders(bank, queries, clock)
+def run(kind, n_bank, dim, n_queries, args, clock):
+    bank, queries = make_tokens(kind, n_bank, 0, dim), make_tokens(kind, n_queries, 1, dim)
+    functions, built, searched = contenders(bank, queries, clock)
     index = functions.pop("skanomaly")
     functions = {"skanomaly": index, **functions}
     if args.only:
         functions = {name: f for name, f in functions.items() if name.startswith(tuple(args.only))}
     errors = check(functions, bank, queries)
-    repeats = 1 if n_bank > LARGEST_MATRIX else args.repeats
+    repeats = min(args.repeats, 3) if n_bank > LARGEST_MATRIX else args.repeats
     times = interleave(functions, repeats, warm_up=0, clock=clock)
     rows = [
         {
             "search": name,
             "ms": 1000 * times[name]["median"],
             "min ms": 1000 * times[name]["min"],
-            "skanomaly is faster by": times[name]["min"] / times["skanomaly"]["min"],
+            "skanomaly is faster by": times[name]["median"] / times["skanomaly"]["median"],
             "error": errors[name],
         }
         for name in functions
     ]
-    print_table(f"{QUERIES} queries, bank of {n_bank} x {bank.shape[1]}, {kind} tokens", rows)
-    print(f"built in {built['skanomaly']:.2f} s", flush=True)
-    return {"tokens": kind, "bank": n_bank, "dim": bank.shape[1], "built": built, "rows": rows}
+    shape = {"tokens": kind, "bank": n_bank, "dim": bank.shape[1], "queries": n_queries}
+    print_table(f"{n_queries} queries, bank of {n_bank} x {bank.shape[1]}, {kind} tokens", rows)
+    print(f"built in {built['skanomaly']:.2f} s, searched by {searched.chosen!r}", flush=True)
+    return {**shape, "built": built, "chosen": searched.chosen, "rows": rows}
 
 
 def slopes(runs):
+    curves = {}
+    for run in runs:
+        for row in run["rows"]:
+            key = (run["tokens"], run["dim"], run["queries"], row["search"])
+            curves.setdefault(key, []).append((run["bank"], row["ms"]))
     rows = []
-    for kind in {run["tokens"]: None for run in runs}:
-        curves = {}
-        for run in runs:
-            if run["tokens"] == kind:
-                for row in run["rows"]:
-                    curves.setdefault(row["search"], []).append((run["bank"], row["min ms"]))
-        for name, points in curves.items():
-            if len(points) > 1:
-                x, y = np.log(np.array(points)).T
-                slope = float(np.polyfit(x, y, 1)[0])
-                rows.append({"tokens": kind, "search": name, "slope": slope})
+    for (kind, dim, n_queries, name), points in curves.items():
+        if len(points) > 1:
+            x, y = np.log(np.array(points)).T
+            slope = float(np.polyfit(x, y, 1)[0])
+            shape = {"tokens": kind, "dim": dim, "queries": n_queries}
+            rows.append({**shape, "search": name, "slope": slope})
     return rows
 
 

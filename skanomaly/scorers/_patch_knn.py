@@ -60,8 +60,10 @@ class PatchKNNScorer(StreamedBanks):
         Only for the other methods than ``"k_center"``. None draws anew at each fit.
     algorithm : str, default="auto"
         How the nearest patches are found. ``"brute"`` compares to the whole bank; ``"certified"``
-        rules out most of it by bounds that hold whatever is rounded, with the same results;
-        ``"torch:cuda"`` compares to the whole bank on the GPU; ``"auto"`` is the fastest of these.
+        rules out most of it by bounds that hold whatever is rounded; ``"wide"`` does so by bounds
+        from one product in bfloat16, for which it needs the extra ``torch``; ``"torch:cuda"``
+        compares to the whole bank on the GPU. All have the same results. ``"auto"`` is the fastest
+        of these, as measured on the first patches of each kind of search.
         ``"faiss:"`` with the description of an index of the faiss library [3]_, such as
         ``"faiss:HNSW32"`` or ``"faiss:IVF256,Flat"``, is approximate: see
         `approximation_error_`. It needs the extra ``faiss``.
@@ -106,12 +108,13 @@ class PatchKNNScorer(StreamedBanks):
     The search is exact but for ``"faiss:"``, in blocks. An approximate search tends to miss the
     neighbours of unusual patches, which decide the image score: the share of neighbours it finds
     says little, `approximation_error_` what it costs. Beyond the tokens that are passed in, `fit`
-    takes memory for 1.3 times the bank, for the patches it calibrates on (2**17 tokens at most)
-    and some 300 MB for blocks; where torch is installed, its bfloat16 products are used, and it is
-    loaded. With a coreset more than 64 MB of tokens are read where they lie, and neither copied
-    nor normalised as a whole: `fit` takes some 600 bytes a token, whatever `dim` is, and the same
-    for blocks. A projection to 128 components is 512 bytes more. With `position_weight` they are
-    copied, with their places beside them: that takes their memory once more.
+    takes memory for 1.3 times the bank, for the patches it calibrates on (2**17 tokens at most) and
+    some 300 MB for blocks; where torch is installed, its bfloat16 products are used, which take
+    half of the bank more where they are the fastest, and it is loaded. With a coreset more than 64
+    MB of tokens are read where they lie, and neither copied nor normalised as a whole: `fit` takes
+    some 600 bytes a token, whatever `dim` is, and the same for blocks. A projection to 128
+    components is 512 bytes more. With `position_weight` they are copied, with their places beside
+    them: that takes their memory once more.
 
     Scores do not depend on the other images of a call, nor on their order, to the last bit, but
     for ``"faiss:"``. Images are scored some at a time, so that beyond their tokens scoring takes

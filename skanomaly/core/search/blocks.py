@@ -128,26 +128,28 @@ class Blocks:
             rows = self.starts[block[pairs][pair]] + row
             found.append((q[pairs][pair], rows, similarity[pair, row]))
             if sum(len(part[0]) for part in found) > tuning.candidates_at_once:
-                given_up |= self.has_too_many(concatenate_columns(found)[0], len(queries))
+                given_up |= has_too_many(concatenate_columns(found)[0], len(queries), tuning)
                 found = [tuple(x[~given_up[part[0]]] for x in part) for part in found]
         q, rows, similarity = concatenate_columns(found)
         kept = ~given_up[q]
         return q[kept], rows[kept], similarity[kept], given_up
 
-    def has_too_many(self, q: IntArray, n_queries: int) -> NDArray[np.bool_]:
-        """Which queries have more candidates than are kept.
 
-        Parameters
-        ----------
-        q : ndarray of int64
-            The query of each candidate.
-        n_queries : int
+def has_too_many(q: IntArray, n_queries: int, tuning: Tuning) -> NDArray[np.bool_]:
+    """Which queries have more candidates than are kept.
 
-        Returns
-        -------
-        ndarray of shape (n_queries,), bool
-        """
-        return np.bincount(q, minlength=n_queries) > self.tuning.candidates_per_query
+    Parameters
+    ----------
+    q : ndarray of int64
+        The query of each candidate.
+    n_queries : int
+    tuning : Tuning
+
+    Returns
+    -------
+    ndarray of shape (n_queries,), bool
+    """
+    return np.bincount(q, minlength=n_queries) > tuning.candidates_per_query
 
 
 def concatenate_columns(tables: list[tuple[Any, ...]]) -> tuple[Any, ...]:

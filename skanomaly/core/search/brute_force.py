@@ -313,7 +313,7 @@ def measure(
     """
     q, r = pairs
     distances = np.empty(len(q))
-    step = max(1, 2**22 // bank.shape[1])
+    step = max(1, 2**17 // bank.shape[1])  # what stays in the cache
     for start in range(0, len(q), step):
         part = slice(start, start + step)
         difference = queries[q[part]].astype(np.float64) - bank[r[part]]

@@ -77,6 +77,19 @@ class CertifiedSearch:
         self._means = product(means, self._guide)
         self._half_mean_norms = (0.5 * squared_norms(self._means)).astype(bank.dtype)
 
+    @property
+    def wide(self) -> WideSearch:
+        """The search with all coordinates, made when it is first asked for."""
+        with self._lock:
+            if self._wide is None:
+                self._wide = WideSearch(self.bank, self.metric, self.tuning)
+            return self._wide
+
+    def release_wide(self) -> None:
+        """Give back the memory of :attr:`wide` until it is asked for again."""
+        with self._lock:
+            self._wide = None
+
     def candidates(
         self,
         queries: FloatArray,
@@ -123,15 +136,10 @@ class CertifiedSearch:
             left_over[given_up] = True
         hard = active[left_over[active]]
         if self.dtype == "bfloat16" and len(hard) >= tuning.queries_for_all_coordinates:
-            with self._lock:
-                if self._wide is None:
-                    self._wide = WideSearch(self.blocks)
             own = None if groups is None else (groups[0][hard], groups[1])
-            q, rows, left = self._wide.candidates(
-                queries[hard], n_neighbors, wanted[hard], slack[hard], own
-            )
+            q, rows, left = self.wide.candidates(queries[hard], n_neighbors, own, wanted[hard])
             found.append((hard[q], rows))
-            left_over[hard[~left]] = False
+            left_over[np.delete(hard, left)] = False
         q, rows = (
             np.concatenate([part[i] for part in [(active[:0],) * 2, *found]]) for i in range(2)
         )

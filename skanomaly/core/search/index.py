@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import sys
 from typing import Any
 
 import numpy as np
 
+from skanomaly._optional import import_optional
 from skanomaly._typing import FloatArray, IntArray
 from skanomaly.core.products import squared_norms
 from skanomaly.core.search.brute_force import measure, nearest_patches
 from skanomaly.core.search.certified import CertifiedSearch
+from skanomaly.core.search.choice import Situation, fastest
+from skanomaly.core.search.low_precision import bfloat16_is_summed_in_float32, fastest_dtype
 from skanomaly.core.search.sorting import sort_bank
 from skanomaly.core.search.torch_device import DeviceSearch
 from skanomaly.core.search.tuning import DEFAULT_TUNING, Tuning
+from skanomaly.core.search.wide import WideSearch
 from skanomaly.core.threads import blas_threads, map_products
 
 
@@ -26,12 +32,14 @@ class PatchIndex:
         As from :func:`skanomaly.core.search.brute_force.prepare_bank`. The index takes it over,
         and may sort its rows.
     metric : {"cosine", "euclidean"}, default="cosine"
-    algorithm : {"auto", "brute", "certified"} or str, default="auto"
+    algorithm : {"auto", "brute", "certified", "wide"} or str, default="auto"
         ``"brute"`` compares each query to every row. ``"certified"`` rules out most rows by bounds
         that hold whatever is rounded, so that it finds the same rows; queries for which it rules
-        out too little go to brute force. ``"torch:"`` with a device, such as ``"torch:cuda"``, is
-        brute force there, with the same results. ``"auto"`` is ``"brute"`` for less than 4,096
-        rows; else ``"torch:cuda"`` where torch sees such a device, and ``"certified"`` elsewhere.
+        out too little go to brute force. ``"wide"`` takes such bounds of one product with all
+        coordinates in bfloat16; it needs torch. ``"torch:"`` with a device, such as
+        ``"torch:cuda"``, is brute force there. All have the same results. ``"auto"`` is
+        ``"torch:cuda"`` where torch sees such a device and the bank has 4,096 rows or more; else
+        the fastest of the others, as measured on the first queries.
     tuning : Tuning, optional
         Sizes and thresholds, which change how fast the search is and not what it finds.
 
@@ -39,6 +47,13 @@ class PatchIndex:
     ------
     ValueError
         For an unknown algorithm.
+    ImportError
+        For ``"wide"`` or a device without torch.
+
+    Attributes
+    ----------
+    chosen : str or None
+        The algorithm that the last search took.
 
     Examples
     --------
@@ -50,6 +65,8 @@ class PatchIndex:
     (array([[0.]]), array([[1]]))
     """
 
+    chosen: str | None = None
+
     def __init__(
         self,
         bank: FloatArray,
@@ -58,27 +75,30 @@ class PatchIndex:
         *,
         tuning: Tuning = DEFAULT_TUNING,
     ) -> None:
-        if algorithm not in ("auto", "brute", "certified") and not algorithm.startswith("torch:"):
+        if algorithm not in ("auto", "brute", "certified", "wide") and not algorithm.startswith(
+            "torch:"
+        ):
             raise ValueError(
-                "algorithm must be 'auto', 'brute', 'certified', 'torch:' with a device, or "
-                f"'faiss:' with the description of a faiss index, got {algorithm!r}"
+                "algorithm must be 'auto', 'brute', 'certified', 'wide', 'torch:' with a device, "
+                f"or 'faiss:' with the description of a faiss index, got {algorithm!r}"
             )
+        if algorithm == "wide":
+            import_optional("torch", "torch", "algorithm='wide'")
         self.metric, self.tuning, self._algorithm = metric, tuning, algorithm
         self._bank, self._order, self._parts = bank, None, None
-        self._search = None
+        self._search: dict[str, Any] | None = None
         self._places: IntArray | None = None
-        if algorithm == "auto" and len(bank) < tuning.small_bank:
-            self._algorithm = "brute"
-        elif algorithm == "auto":
-            self._algorithm = "torch:cuda" if _has_cuda() else "certified"
-        if self._algorithm == "certified":
+        large = len(bank) >= tuning.small_bank
+        if algorithm == "auto" and large and _has_cuda():
+            self._algorithm = "torch:cuda"
+        elif algorithm != "brute" and not algorithm.startswith("torch:"):
             # Beyond these norms squares of float32 over- or underflow, and no bound would tell.
-            if 1e-15 < np.sqrt(squared_norms(bank).max()) < 1e15:
+            if not 1e-15 < np.sqrt(squared_norms(bank).max()) < 1e15:
+                self._algorithm = "brute"
+            elif algorithm == "certified" or (algorithm == "auto" and large):
                 self._order, self._parts = sort_bank(
                     bank, tuning.rows_per_block, tuning.rows_per_part
                 )
-            else:
-                self._algorithm = "brute"
 
     def __len__(self) -> int:
         return len(self._bank)
@@ -160,15 +180,9 @@ class PatchIndex:
                 tuning=self.tuning,
             )
 
-        per_thread = self.tuning.queries_per_thread_by_brute_force
-        if self._algorithm == "brute" or n_neighbors > len(self):
-            self._map(by_brute_force, np.arange(len(queries)), per_thread)
-            return distances, indices
-        prepared = self._prepared()
-
-        def search(rows):
+        def by_candidates(name, rows):
             groups = None if query_groups is None else (query_groups[rows], bank_groups)
-            q, r, left = prepared.candidates(queries[rows], n_neighbors, groups)
+            q, r, left = self._prepared(name).candidates(queries[rows], n_neighbors, groups)
             done = np.setdiff1d(np.arange(len(rows)), left)
             pairs = np.searchsorted(done, q), r
             distances[rows[done]], indices[rows[done]] = self._measure(
@@ -176,10 +190,54 @@ class PatchIndex:
             )
             return rows[left]
 
-        left = self._map(search, np.arange(len(queries)))
-        left = np.concatenate([np.empty(0, dtype=np.int64), *left])
-        self._map(by_brute_force, left, per_thread)
+        def run(name, rows):
+            if name != "brute":
+                left = self._map(name, functools.partial(by_candidates, name), rows)
+                rows = np.concatenate([np.empty(0, dtype=np.int64), *left])
+            self._map("brute", by_brute_force, rows)
+
+        rows = np.arange(len(queries))
+        name = "brute"
+        if n_neighbors <= len(self) and rows.size:
+            name = self._choose(run, rows, n_neighbors, query_groups is not None)
+        self.chosen = name
+        run(name, rows)
         return distances, indices
+
+    def _choose(self, run, rows, n_neighbors, grouped):
+        """The algorithm, which is measured on some of the queries where it is left open."""
+        names = self._candidates()
+        if len(names) == 1:
+            return names[0]
+        rows = rows[: self.tuning.queries_at_once]
+        situation = Situation(
+            rows=len(self).bit_length(),
+            queries=len(rows).bit_length() // 4,
+            dim=self._bank.shape[1],
+            n_neighbors=n_neighbors,
+            threads=blas_threads(),
+            kind=(self.metric, str(self.dtype), "grouped" if grouped else "all", *names),
+        )
+        searches = {name: functools.partial(run, name) for name in names}
+        name = fastest(situation, searches, rows)
+        if name != "wide" and self._search is not None and self._search.pop("wide", None):
+            if self._parts is not None:
+                self._prepared("certified").release_wide()
+        return name
+
+    def _candidates(self):
+        """Algorithms that may be the fastest one."""
+        if self._algorithm == "wide" and not bfloat16_is_summed_in_float32():
+            return ["brute"]
+        if self._algorithm != "auto":
+            return [self._algorithm]
+        small = self._parts is None
+        names = ["brute"] if len(self) <= 4 * self.tuning.small_bank else []
+        names += [] if small else ["certified"]
+        # Torch takes seconds to load: not for a small bank.
+        if (not small or "torch" in sys.modules) and fastest_dtype() == "bfloat16":
+            names.append("wide")
+        return names
 
     @property
     def has_bounds(self) -> bool:
@@ -208,7 +266,7 @@ class PatchIndex:
         bounds = np.full((len(queries), n_neighbors), np.inf)
         if bank_groups is not None:
             bank_groups = bank_groups[self._order]
-        prepared = self._prepared()
+        prepared = self._prepared("certified")
 
         def search(rows):
             groups = None if query_groups is None else (query_groups[rows], bank_groups)
@@ -216,37 +274,54 @@ class PatchIndex:
             found, q = np.unique(q, return_inverse=True)
             bounds[rows[found]], _ = self._measure(queries[rows[found]], (q, r), n_neighbors)
 
-        self._map(search, np.arange(len(queries)))
+        self._map("certified", search, np.arange(len(queries)))
         return bounds
 
-    def _map(self, function, rows, per_thread=None):
+    def _map(self, name, function, rows):
         """Call a function with some queries at a time, until all were there; list the results."""
         if not rows.size:
             return []
         tuning = self.tuning
-        per_thread = tuning.queries_per_thread if per_thread is None else per_thread
+        per_thread = (
+            tuning.queries_per_thread_by_brute_force
+            if name == "brute"
+            else tuning.queries_per_thread
+        )
         n_threads, size = 1, tuning.queries_at_once
-        if not self._algorithm.startswith("torch:"):
+        if not name.startswith("torch:"):
+            n_threads = blas_threads()
+        if name == "certified":
             in_memory = tuning.pairs_of_bounds * tuning.rows_per_block // len(self)
-            n_threads, size = blas_threads(), min(size, max(per_thread, in_memory))
+            size = min(size, max(per_thread, in_memory))
         n_parts = max(1, -(-len(rows) // size), min(n_threads, len(rows) // per_thread))
         return map_products(function, np.array_split(rows, n_parts), n_threads)
 
     def _measure(self, queries, pairs, n_neighbors):
         return measure(queries, self._bank, pairs, n_neighbors, self.metric, self._order)
 
-    def _prepared(self):
-        if self._search is None:
-            if self._algorithm == "certified":
-                self._search = CertifiedSearch(self._bank, self._parts, self.metric, self.tuning)
+    def _prepared(self, name):
+        """What an algorithm needs beyond the bank, made at its first search."""
+        searches = self._search
+        if searches is None:
+            searches = self._search = {}
+        if name not in searches:
+            if name == "certified":
+                search = CertifiedSearch(self._bank, self._parts, self.metric, self.tuning)
+            elif name == "wide" and self._parts is not None:
+                search = self._prepared("certified").wide
+            elif name == "wide":
+                search = WideSearch(self._bank, self.metric, self.tuning)
             else:
-                device = self._algorithm.removeprefix("torch:")
-                self._search = DeviceSearch(self._bank, self.metric, device, self.tuning)
-        return self._search
+                device = name.removeprefix("torch:")
+                search = DeviceSearch(self._bank, self.metric, device, self.tuning)
+            searches.setdefault(name, search)
+        return searches[name]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made again from the bank at the first search."""
-        return {**self.__dict__, "_search": None, "_places": None}
+        state = {**self.__dict__, "_search": None, "_places": None}
+        state.pop("chosen", None)
+        return state
 
 
 def _has_cuda():

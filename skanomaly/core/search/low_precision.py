@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import time
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -141,7 +142,7 @@ def blocks_reaching_zero(
     """
     n_columns = columns.shape[1]
     out = np.empty((len(rows) // block, n_columns), dtype=bool)
-    multiply = _torch_products if rows.dtype == np.uint16 else _numpy_products
+    multiply = torch_products if rows.dtype == np.uint16 else _numpy_products
     for start, signs in multiply(rows, columns, rows_per_product):
         signs = signs.reshape(-1, block, n_columns)
         first = start // block
@@ -158,17 +159,37 @@ def _numpy_products(rows, columns, step):
         yield start, result[: len(left)].view(np.int32)
 
 
-def _torch_products(rows, columns, step):
+def torch_products(
+    rows: _PACKED, columns: _PACKED, step: int
+) -> Iterator[tuple[int, NDArray[np.int16]]]:
+    """Products in bfloat16, so many rows at a time.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, dim), uint16
+        As from :func:`pack`; finite.
+    columns : ndarray of shape (dim, n_columns), uint16
+    step : int
+        Rows in one matrix product.
+
+    Yields
+    ------
+    start : int
+        The first row.
+    values : ndarray of shape (step or less, n_columns), int16
+        The products in bfloat16, read as integers: those of numbers that are not negative have
+        the order of the numbers. The next product overwrites them.
+    """
     import torch
 
-    rows = torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16)
-    columns = torch.from_numpy(columns.view(np.int16)).view(torch.bfloat16)
-    result = torch.empty(step, columns.shape[1], dtype=torch.bfloat16)
+    left = torch.from_numpy(rows.view(np.int16)).view(torch.bfloat16)
+    right = torch.from_numpy(columns.view(np.int16)).view(torch.bfloat16)
+    result = torch.empty(min(step, len(rows)), columns.shape[1], dtype=torch.bfloat16)
     signs = result.view(torch.int16).numpy()
     for start in range(0, len(rows), step):
-        left = rows[start : start + step]
-        torch.mm(left, columns, out=result[: len(left)])
-        yield start, signs[: len(left)]
+        n_rows = min(step, len(rows) - start)
+        torch.mm(left[start : start + n_rows], right, out=result[:n_rows])
+        yield start, signs[:n_rows]
 
 
 @functools.cache
@@ -180,19 +201,32 @@ def fastest_dtype() -> Literal["bfloat16", "float32"]:
     {"bfloat16", "float32"}
         ``"bfloat16"`` only if torch is installed and sums the products in float32.
     """
-    if importlib.util.find_spec("torch") is None:
+    if not bfloat16_is_summed_in_float32():
         return "float32"
     rows, columns = _cancelling_products(1024, 64)
     left, right = pack(rows, "bfloat16"), pack(columns, "bfloat16")
-    if not _are_zero(_torch_products(left, right, DEFAULT_TUNING.rows_per_sign), rows):
-        return "float32"
     slow = _seconds(rows, columns)
-    if _seconds(left, right) >= slow:
-        return "float32"
+    return "bfloat16" if _seconds(left, right) < slow else "float32"
+
+
+@functools.cache
+def bfloat16_is_summed_in_float32() -> bool:
+    """Whether torch is installed and sums products of bfloat16 in float32 on this machine.
+
+    Returns
+    -------
+    bool
+        The bounds in bfloat16 hold only where it does.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return False
     # Products of all coordinates are of more terms, for which a library may sum in several steps.
-    rows, columns = _cancelling_products(256, 1024)
-    left, right = pack(rows, "bfloat16"), pack(columns, "bfloat16")
-    return "bfloat16" if _are_zero(_torch_products(left, right, 256), rows) else "float32"
+    for n_rows, n_terms, step in ((1024, 64, DEFAULT_TUNING.rows_per_sign), (256, 1024, 256)):
+        rows, columns = _cancelling_products(n_rows, n_terms)
+        left, right = pack(rows, "bfloat16"), pack(columns, "bfloat16")
+        if not _are_zero(torch_products(left, right, step), rows):
+            return False
+    return True
 
 
 def _cancelling_products(n_rows, n_terms):
@@ -206,7 +240,7 @@ def _cancelling_products(n_rows, n_terms):
 def _are_zero(products, rows):
     """Whether products with ones are zero up to the errors that the bounds allow for.
 
-    Summed in bfloat16 they would be off by much more. `products` is of `_torch_products`.
+    Summed in bfloat16 they would be off by much more. `products` is of `torch_products`.
     """
     n_terms = rows.shape[1]
     allowed = n_terms * 2.0**-22 * np.sqrt(np.einsum("ij,ij->i", rows, rows) * n_terms)

@@ -21,7 +21,7 @@ class Tuning:
     queries_per_thread, queries_per_thread_by_brute_force : int, default=64 and 256
         A further thread takes part for each so many queries.
     pairs_of_bounds : int, default=2**24
-        Pairs of a query and a block of which bounds are in memory at a time.
+        Pairs of a query and a block of which bounds are in memory at a time, about.
     rows_per_product : int, default=2048
         Rows of the bank in one matrix product of brute force.
     ties_to_measure : int, default=32
@@ -55,12 +55,8 @@ class Tuning:
         sample.
     queries_for_all_coordinates : int, default=64
         As many queries have to be left over before all coordinates are multiplied for them.
-    blocks_per_wide_product : int, default=16
-        Blocks that are multiplied with all coordinates at a time, and compared in the first turn.
-    blocks_per_wide_turn : int, default=2048
-        After so many blocks, what they have shown is used for the next ones.
-    wide_trial_blocks : int, default=64
-        Blocks before a query may be left to brute force.
+    rows_per_wide_product : int, default=2048
+        Rows that are multiplied with all coordinates at a time, a multiple of 128.
     pairs_at_once : int, default=2**14
         Pairs of a query and a block that are compared at a time.
     candidates_at_once : int, default=2**22
@@ -97,9 +93,7 @@ class Tuning:
     least_sample: int = 16
     hopeless_share: float = 0.7
     queries_for_all_coordinates: int = 64
-    blocks_per_wide_product: int = 16
-    blocks_per_wide_turn: int = 2048
-    wide_trial_blocks: int = 64
+    rows_per_wide_product: int = 2048
     pairs_at_once: int = 2**14
     candidates_at_once: int = 2**22
     candidates_per_query: int = 4096

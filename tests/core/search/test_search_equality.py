@@ -27,9 +27,12 @@ ALGORITHMS = {
     "certified float32": {**ALWAYS, "precision": "float32"},
     "certified bfloat16": {**ALWAYS, "precision": "bfloat16"},
     "certified wide": {**ALWAYS, "precision": "bfloat16", **WIDE},
+    "wide": ALWAYS,
+    "auto": {"small_bank": 1000},
+    "auto small": {},
     "torch:cpu": {},
 }
-CERTIFIED = [name for name in ALGORITHMS if name.startswith("certified")]
+BOUNDED = [name for name in ALGORITHMS if "certified" in name or name == "wide"]
 CASES = [(metric, k, grouped) for metric in METRICS for k in (1, 5) for grouped in (False, True)]
 TWO_CASES = [("cosine", 5, True), ("euclidean", 1, False)]
 DIM, N_QUERIES, N_BANK, N_GROUPS = 40, 300, 2500, 6
@@ -43,7 +46,8 @@ SIZES = {
         "rows_per_device_product": 501,
         "pairs_at_once": 7,
         "rows_per_sign": 64,
-        "blocks_per_wide_product": 3,
+        "rows_per_wide_product": 128,
+        "pairs_of_bounds": 5000,
         "rows_per_part": 100,
     },
     "large": {
@@ -52,6 +56,7 @@ SIZES = {
         "rows_per_device_product": 2**20,
         "pairs_at_once": 2**20,
         "rows_per_part": 2**20,
+        "rows_per_wide_product": 2**20,
     },
     "short blocks": {"rows_per_block": 8},
     "some to brute force": {"comparison_cost": 30, "least_brute_force": 0},
@@ -181,7 +186,7 @@ def test_algorithms(metric, k, grouped, algorithm):
     assert_same(result, reference(metric, k, grouped))
 
 
-@pytest.mark.parametrize("algorithm", CERTIFIED)
+@pytest.mark.parametrize("algorithm", BOUNDED)
 @pytest.mark.parametrize("metric", METRICS)
 def test_bounds_decide(metric, algorithm, monkeypatch):
     """The comparisons of this module are not of brute force with itself."""

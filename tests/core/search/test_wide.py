@@ -6,41 +6,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_brute_force import METRICS, assert_nearest, make, oracle
 from test_certified import SHAPES, assert_same, quick, shaped
-from test_certified import both as both_tuned
 
-from skanomaly.core.search.blocks import Blocks
-from skanomaly.core.search.brute_force import prepare_bank
+from skanomaly.core.search.brute_force import nearest_patches, prepare_bank
 from skanomaly.core.search.index import PatchIndex
-from skanomaly.core.search.low_precision import pack, two_terms_above
-from skanomaly.core.search.sorting import sort_bank
+from skanomaly.core.search.low_precision import torch_products
 from skanomaly.core.search.tuning import Tuning
-from skanomaly.core.search.wide import WideSearch
+from skanomaly.core.search.wide import WideSearch, _rows_of
 
 pytest.importorskip("torch")
 
 
-# All queries go to the products of all coordinates, and none of them to brute force.
-WIDE = {
-    "precision": "bfloat16",
-    "least_sample": 1,
-    "hopeless_share": -1.0,
-    "queries_for_all_coordinates": 1,
-    "comparison_cost": 0,
-}
-
-
-def both(*args, **sizes):
-    return both_tuned(*args, tuning=Tuning(**{**WIDE, **sizes}))
+def both(queries, bank, k, metric, query_groups=None, bank_groups=None, **sizes):
+    """What the wide search and brute force find."""
+    queries, bank = prepare_bank(queries, metric), prepare_bank(bank, metric)
+    tuning = Tuning(**{"comparison_cost": 0, "rows_per_wide_product": 256, **sizes})
+    index = PatchIndex(bank.copy(), metric, "wide", tuning=tuning)
+    return (
+        index.search(queries, k, query_groups, bank_groups),
+        nearest_patches(queries, bank, k, metric, query_groups, bank_groups),
+    )
 
 
 @pytest.fixture
 def left_over(monkeypatch):
-    """What the wide search gives up, of each call."""
+    """Which queries the wide search gives up, of each call."""
     left, candidates = [], WideSearch.candidates
 
-    def spied(*args):
-        result = candidates(*args)
-        left.append(result[2])
+    def spied(self, queries, *args):
+        result = candidates(self, queries, *args)
+        left.append(np.isin(np.arange(len(queries)), result[2]))
         return result
 
     monkeypatch.setattr(WideSearch, "candidates", spied)
@@ -51,7 +45,7 @@ def left_over(monkeypatch):
 @pytest.mark.parametrize("kind", sorted(SHAPES))
 def test_finds_what_brute_force_finds(kind, metric, dtype, left_over):
     queries, bank = shaped(kind, 15, 600, 65, dtype)
-    found, expected = both(queries, bank, 3, metric, rows_per_part=200)
+    found, expected = both(queries, bank, 3, metric)
     assert_same(found, expected)
     assert_nearest(*found, oracle(queries, bank, metric), metric, dtype)
     if left_over:  # the norms of some banks are beyond all bounds
@@ -77,46 +71,49 @@ def test_groups_are_left_out(metric, kind, k, seed):
     ["plain", "clusters", "far clusters", "duplicates", "zeros", "outlier", "between", "integers"],
 )
 def test_a_row_that_reaches_what_is_asked_for_is_never_ruled_out(kind, dtype, metric):
-    """Asked for its very own similarity, taken in float64, the block of a row is kept."""
+    """Asked for its very own similarity, taken in float64, a row is within the limit."""
     queries, bank = (prepare_bank(x, metric) for x in shaped(kind, 20, 700, 65, dtype))
     queries = queries[queries.any(axis=1)]
-    _, parts = sort_bank(bank, Tuning().rows_per_block)
-    search = WideSearch(Blocks(bank, parts, metric))
-    wide, narrow = queries.astype(np.float64), bank.astype(np.float64)
-    exact = wide @ narrow.T
+    search = WideSearch(bank, metric)
+    exact = queries.astype(np.float64) @ bank.astype(np.float64).T
     if metric == "euclidean":
-        exact -= 0.5 * (narrow**2).sum(axis=1)
-    columns, threshold, out_of_range = search._columns_of(wide)
+        exact -= 0.5 * (bank.astype(np.float64) ** 2).sum(axis=1)
+    columns, limit_of, out_of_range = search._columns_of(queries)
     assert not out_of_range.any()
+    ((_, products),) = torch_products(search.rows, columns, len(search.rows))
     for rank in (1, 10, 100):
         reached = np.partition(exact, -rank, axis=1)[:, -rank]
         if metric == "cosine":  # the norms of the unit vectors are right to an ulp of float32
             reached -= 1e-6
-        columns[-2:] = pack(two_terms_above(-threshold(reached), "bfloat16").T, "bfloat16")
-        possible = search._possible(0, len(search.blocks), columns)
-        for block, (start, stop) in enumerate(
-            zip(search.blocks.starts, search.blocks.stops, strict=True)
-        ):
-            needed = (exact[:, start:stop] >= reached[:, None]).any(axis=1)
-            assert possible[block][needed].all()
+        possible = products[: len(bank)] <= limit_of(reached)
+        assert possible.T[exact >= reached[:, None]].all()
+        assert not (products[len(bank) :] <= limit_of(reached)).any()  # which only fill up
     if kind == "plain":
-        assert possible.mean() < 1  # and some are ruled out
+        assert possible.mean() < 0.3  # and most are ruled out
+
+
+@pytest.mark.parametrize("n_rows, at_once", [(128, 2048), (2048, 2048), (2176, 2048), (5120, 256)])
+def test_blocks_hold_each_row_once(n_rows, at_once):
+    rows = _rows_of(np.arange(n_rows // 8), n_rows, at_once)
+    np.testing.assert_array_equal(np.sort(rows.ravel()), np.arange(n_rows))
+    # As the products of so many rows at a time are folded.
+    first = np.arange(min(n_rows, at_once)).reshape(8, -1).T
+    np.testing.assert_array_equal(rows[: len(first)], first)
 
 
 def test_few_rows_of_noise_are_compared(monkeypatch):
     """What a few coordinates cannot do."""
     queries, bank = (prepare_bank(x, "cosine") for x in make("plain", 64, 9000, 384, np.float32))
-    index = PatchIndex(bank, "cosine", "certified", tuning=Tuning(**WIDE))
-    index.search(queries[:1])
-    compared, compare = [], Blocks.compare
+    compared, compare = [], WideSearch._similarities
     monkeypatch.setattr(
-        Blocks,
-        "compare",
+        WideSearch,
+        "_similarities",
         lambda self, queries, q, *args: compared.append(len(q)) or compare(self, queries, q, *args),
     )
-    index.search(queries)
-    assert len(compared) > 4
-    assert sum(compared) < 0.1 * 64 * len(index._search.blocks)
+    PatchIndex(bank, "cosine", "wide").search(queries)
+    assert len(compared) == 2  # the blocks that look nearest, and what these do not rule out
+    assert compared[0] < 2 * 64
+    assert sum(compared) < 10 * 64
 
 
 def test_what_cannot_be_told_apart_goes_to_brute_force(left_over):
