@@ -151,6 +151,11 @@ class LoadedModel:
                 self._derived.popitem(last=False)
             return self._derived[key]
 
+    def made(self, key: Hashable) -> Any:
+        """What `derived` built under that key, None where it has not."""
+        with _lock:
+            return self._derived.get(key)
+
     @cached_property
     def _derived(self) -> OrderedDict[Hashable, Any]:
         return OrderedDict()

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skanomaly._networks.choosing import remembered
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.loading import resolve_device
 from skanomaly._networks.network import LoadedModel, Network
 from skanomaly._networks.onnx import onnx_session
 from skanomaly._networks.openvino import compiled_openvino
 from skanomaly._optional import import_optional
+from skanomaly._typing import PathLike
 from skanomaly.core.threads import map_threads
 
 if TYPE_CHECKING:
@@ -166,7 +168,13 @@ def native_bfloat16(device: str) -> bool:
     return any(name in flags for name in names)
 
 
-def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> np.ndarray:
+def embed(
+    network: Network,
+    plan: Plan,
+    images: np.ndarray,
+    batch_size: int,
+    cache_dir: PathLike | None = None,
+) -> np.ndarray:
     """Tokens of a batch of images.
 
     Parameters
@@ -179,6 +187,8 @@ def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> 
         Of a size that the network takes.
     batch_size : int
         The most images of any batch.
+    cache_dir : str, path-like or None
+        Folder that keeps which ways were measured to be fastest.
 
     Returns
     -------
@@ -186,7 +196,7 @@ def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> 
         C-contiguous; those of reduced precision are rounded to that of float16.
     """
     torch = import_optional("torch", "torch", "this embedder")
-    with torch.inference_mode():
+    with torch.inference_mode(), remembered(cache_dir):
         x = network.preprocessing.normalise(images, plan.device)
         fused = network.fuse(run(network, plan, x, batch_size))
         tokens = fused.permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -267,7 +277,7 @@ def _torch_forward(network: Network, plan: Plan) -> Callable[[torch.Tensor], lis
     dtype = getattr(torch, plan.dtype)
     vit = model.plain_vit
     if fast_forward is not None and vit is not None and plan.device.type in ("cpu", "cuda"):
-        fast = model.derived(("fast", plan.dtype), lambda: FastVit(vit, dtype))
+        fast = model.derived(_key_of_fast(plan), lambda: FastVit(vit, dtype))
         return lambda x: fast_forward(model, fast, x)
 
     def cast() -> LoadedModel:
@@ -275,6 +285,27 @@ def _torch_forward(network: Network, plan: Plan) -> Callable[[torch.Tensor], lis
 
     low = model.derived(("cast", plan.dtype), cast)
     return lambda x: [m.float() for m in network.forward(low, x.to(dtype))]
+
+
+def _key_of_fast(plan):
+    return "fast", plan.dtype
+
+
+def manner(network: Network, plan: Plan) -> str:
+    """How a network computed its last tokens, for a person: what was measured to be fastest.
+
+    Parameters
+    ----------
+    network : Network
+    plan : Plan
+
+    Returns
+    -------
+    str
+        Empty where there was nothing to choose, or no token was computed yet.
+    """
+    fast = network.model.made(_key_of_fast(plan)) if plan.runtime == "torch" else None
+    return "" if fast is None else fast.manner
 
 
 def round_to_half(tokens: np.ndarray) -> np.ndarray:

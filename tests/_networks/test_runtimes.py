@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from skanomaly import DinoV2Patches, PatchKNNScorer, TimmPatches
-from skanomaly._networks import conversion, fast_vit, loading, openvino, runtimes
+from skanomaly._networks import conversion, kernels, loading, openvino, runtimes
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.network import LoadedModel, Network, Preprocessing
 from skanomaly._networks.runtimes import native_bfloat16, round_to_half
@@ -185,7 +185,7 @@ def test_the_fast_form_is_the_module(monkeypatch, options):
             x, indices=[0, 2], norm=True, intermediates_only=True
         )
         for scores in (2**23, 100):
-            monkeypatch.setattr(fast_vit, "_SCORES", scores)
+            monkeypatch.setattr(kernels, "_SCORES", scores)
             for one, other in zip(run_fast(module, x, torch.float32), expected, strict=True):
                 assert_close(one, other)
         low = deviation_of_bfloat16(3)  # float16 has three bits more
