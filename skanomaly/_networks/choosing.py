@@ -25,9 +25,10 @@ FILE = "fastest.json"
 _VERSION = 1
 _LARGEST_FILE = 2**20  # bytes; it holds a line for each kind of processor and shape
 
-# Each way is called once to warm up, and then so often or so long (in seconds), whichever comes
-# first; the shortest time counts, because other processes can only add to it.
-_REPEATS, _LONGEST = 5, 0.03
+# Each way is called twice, the first time to warm up, and then in so many rounds as fit into this
+# time (in seconds), but for those that take so many times as long as the fastest. The shortest time
+# counts, because other processes can only add to it.
+_ROUNDS, _LONGEST, _HOPELESS = 10, 0.1, 3.0
 
 _lock = threading.RLock()
 
@@ -56,9 +57,7 @@ _read: dict[str, str] = {}
 _files: dict[Path, set[str]] = {}
 
 
-def choose(
-    question: str, ways: Mapping[str, Callable[[], object]], share: float = CLEARLY_FASTER
-) -> str:
+def choose(question: str, ways: Mapping[str, Callable[[], object]]) -> str:
     """The name of the fastest way, measured at the first call and remembered.
 
     Parameters
@@ -66,15 +65,19 @@ def choose(
     question : str
         What is done, in which size and precision. Processor and libraries need not be in it.
     ways : mapping of str to callable
-        In order of preference. They do the same work, and are called without arguments. The first
-        must work; others that raise RuntimeError or AttributeError are left out.
-    share : float, default=0.9
-        A later one is only taken if it needs less than this share of the time of the best before.
+        In order of preference: a later one is only taken if it is clearly faster than the best
+        before it. They do the same work, and are called without arguments. Those that raise
+        RuntimeError or AttributeError are left out.
 
     Returns
     -------
     str
         One of the names.
+
+    Raises
+    ------
+    RuntimeError, AttributeError
+        When no way works.
 
     Notes
     -----
@@ -84,8 +87,8 @@ def choose(
     with _lock:
         known = _made.get(question)
         if known is None or known.winner not in ways:
-            kept = _read.get(question)
-            known = Choice(kept) if kept in ways else _measured(ways, share)
+            kept = _read.get(question, "")
+            known = Choice(kept) if kept in ways else _measured(ways)
             _made[question] = known
         return known.winner
 
@@ -134,35 +137,42 @@ def remembered(folder: PathLike | None) -> Iterator[None]:
                 _keep(file)
 
 
-def _measured(ways: Mapping[str, Callable[[], object]], share: float) -> Choice:
-    times: dict[str, float] = {}
-    winner = ""
+def _measured(ways: Mapping[str, Callable[[], object]]) -> Choice:
     with one_openmp_thread():
-        for name, way in ways.items():
-            try:
-                times[name] = _shortest_time(way)
-            except (RuntimeError, AttributeError):
-                if not times:
-                    raise
-                continue
-            if not winner or times[name] < share * times[winner]:
-                winner = name
+        times = _shortest_times(ways)
+    winner = next(iter(times))
+    for name, seconds in times.items():
+        if seconds < CLEARLY_FASTER * times[winner]:
+            winner = name
     return Choice(winner, {name: 1e3 * seconds for name, seconds in times.items()})
 
 
-def _shortest_time(way: Callable[[], object]) -> float:
-    shortest = float("inf")
+def _shortest_times(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Of each way that works, in turns, so that what else the machine does falls on all alike."""
     begin = time.perf_counter()
-    for turn in range(1 + _REPEATS):
-        start = time.thread_time()
-        way()
-        # The first call pays for what libraries prepare, unless it alone took all the time.
-        late = time.perf_counter() - begin > _LONGEST
-        if turn or late:
-            shortest = min(shortest, time.thread_time() - start)
-        if late:
+    times: dict[str, float] = {}
+    fault: Exception | None = None
+    for name, way in ways.items():
+        try:
+            times[name] = min(_seconds(way), _seconds(way))
+        except (RuntimeError, AttributeError) as exc:
+            fault = exc
+    if fault is not None and not times:
+        raise fault
+    for _ in range(_ROUNDS):
+        if len(times) == 1 or time.perf_counter() - begin > _LONGEST:
             break
-    return shortest
+        hopeless = _HOPELESS * min(times.values())
+        for name in times:
+            if times[name] < hopeless:
+                times[name] = min(times[name], _seconds(ways[name]))
+    return times
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    start = time.thread_time()
+    way()
+    return time.thread_time() - start
 
 
 @cache

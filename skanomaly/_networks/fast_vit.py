@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from skanomaly._networks.choosing import choices
 from skanomaly._networks.kernels import ATTENTIONS, LinearMap, choose_attention, choose_packed
 from skanomaly._optional import import_optional
 
@@ -78,6 +79,7 @@ class PlainVit:
 
 
 _MEASURED = Ways()
+_SIZES = 16  # of images, for which FastVit.once keeps what it made
 
 
 class FastVit:
@@ -115,6 +117,7 @@ class FastVit:
             packed = self.on_cpu and choose_packed(weight.detach().to(dtype), None)
         self.packed = packed
         self.blocks = [_FastBlock(block, dtype, packed) for block in vit.blocks]
+        self._kept: dict[Hashable, torch.Tensor] = {}
         self.manner = ""  # how the last images were computed, for a person
 
     def __call__(
@@ -155,6 +158,24 @@ class FastVit:
         if class_token:
             maps.append(finish(tokens)[:, 0, :, None, None])
         return maps
+
+    def once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What depends on the size of images alone, made at its first use and kept for some sizes.
+
+        Parameters
+        ----------
+        key : hashable
+            The size.
+        make : callable
+            Makes it.
+        """
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = make()
+            if len(self._kept) >= _SIZES:
+                self._kept.clear()
+            self._kept[key] = kept
+        return kept
 
     def _attention(self, n_tokens):
         """The function from queries, keys and values to attended values."""
@@ -204,3 +225,20 @@ def _scaled(weight, bias, factors, dtype, packed):
         bias = None if bias is None else bias * factors
     bias = None if bias is None else bias.detach().to(dtype)
     return LinearMap(weight.to(dtype), bias, packed)
+
+
+def fastest_ways() -> list[dict[str, object]]:
+    """What is fastest in bfloat16 for a ViT-S at 224 and 448 pixels, timed now where it is not yet.
+
+    Returns
+    -------
+    list of dict
+        `question`, `winner` and `milliseconds` of each way.
+    """
+    torch = import_optional("torch", "torch", "this embedder")
+    n_heads, head_dim = 6, 64
+    dim = n_heads * head_dim
+    choose_packed(torch.full((4 * dim, dim), 0.1, dtype=torch.bfloat16), None)
+    for n_tokens in (257, 1025):
+        choose_attention(n_tokens, n_heads, head_dim, torch.bfloat16)
+    return [{"question": question, **asdict(choice)} for question, choice in choices().items()]

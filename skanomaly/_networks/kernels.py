@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._networks.choosing import choose
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 _SCORES = 2**23
 # Tokens by which the ways are timed: that of these sizes which is nearest to the real one.
 _FEWEST, _MOST = 2**4, 2**12
-_ROWS = 2**9  # of the input by which linear maps are timed
-# Packed maps give the same bits, and so may win by little.
-_AS_FAST = 0.98
+_ROWS = 2**10  # of the input by which linear maps are timed
 
 
 def attention_by_head(qkv: torch.Tensor) -> torch.Tensor:
@@ -103,7 +102,7 @@ def choose_attention(n_tokens: int, n_heads: int, head_dim: int, dtype: torch.dt
     if n_heads * n**2 > _SCORES:
         del ways["batched"]
     question = f"attention of {n} tokens, {n_heads} heads of {head_dim}, {_name(dtype)}"
-    return choose(question, {name: (lambda f=f: f(qkv)) for name, f in ways.items()})
+    return choose(question, {name: partial(way, qkv) for name, way in ways.items()})
 
 
 class LinearMap:
@@ -161,8 +160,9 @@ def choose_packed(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
         maps[packed](x)
 
     question = f"linear maps of {n_in} to {n_out}, {_name(weight.dtype)}"
-    ways = {"plain": lambda: run(False), "packed": lambda: run(True)}
-    return choose(question, ways, share=_AS_FAST) == "packed"
+    # Packed weights save the work of bringing them into that form at each call.
+    ways = {"packed": lambda: run(True), "plain": lambda: run(False)}
+    return choose(question, ways) == "packed"
 
 
 def _name(dtype):

@@ -73,7 +73,7 @@ class Preprocessing:
         mean, std = (
             moved(torch.tensor(values)).view(1, 3, 1, 1) for values in (self.mean, self.std)
         )
-        return (x - mean) / std
+        return (x - mean).div_(std)
 
 
 @dataclass(frozen=True)

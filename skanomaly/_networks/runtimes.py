@@ -236,7 +236,9 @@ def run(network: Network, plan: Plan, x: torch.Tensor, batch_size: int) -> list[
         return onnx_session(network, x.shape, plan.dtype)(x)
     forward = _torch_forward(network, plan)
     if plan.device.type == "cpu":
-        return [torch.cat(one) for one in zip(*_side_by_side(forward, x.split(1)), strict=True)]
+        each = _side_by_side(forward, x.split(1))
+        # Of one image nothing is put together, which would copy it.
+        return [torch.cat(one) for one in zip(*each, strict=True)] if len(each) > 1 else each[0]
     if not plan.reduced:
         return forward(x)
     padding = x[-1:].expand(max(0, batch_size - len(x)), -1, -1, -1)
@@ -321,6 +323,6 @@ def round_to_half(tokens: np.ndarray) -> np.ndarray:
     ndarray of the same shape, float32
         Unchanged where a value is beyond the range of float16.
     """
-    if not np.abs(tokens).max() <= _LARGEST_HALF:
+    if not max(tokens.max(), -tokens.min()) <= _LARGEST_HALF:
         return tokens
     return tokens.astype(np.float16).astype(np.float32)

@@ -18,7 +18,7 @@ def asked(monkeypatch):
     """What was asked, and which ways there were; the last of them is taken."""
     questions = {}
 
-    def last(question, ways, share=None):
+    def last(question, ways):
         questions[question] = list(ways)
         for way in ways.values():
             way()
