@@ -102,6 +102,13 @@ def count_embedded(monkeypatch, cls):
     return calls
 
 
+def deviation(tokens, reference):
+    """Median of 1 - cosine over the tokens."""
+    tokens, reference = np.asarray(tokens, np.float64), np.asarray(reference, np.float64)
+    norms = np.linalg.norm(tokens, axis=-1) * np.linalg.norm(reference, axis=-1)
+    return np.median(1 - (tokens * reference).sum(-1) / norms)
+
+
 def deviation_of_bfloat16(n_blocks):
     """The most that 1 - cosine is where products round both factors to bfloat16, by 2**-9 at most.
 

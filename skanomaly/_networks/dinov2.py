@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skanomaly._networks.fast_vit import FastVit
@@ -116,10 +116,17 @@ def fast_forward(
     class_token: bool = False,
 ) -> list[torch.Tensor]:
     """The same by its fast form."""
-    return fast(*embed_patches(model.module, x), layers, model.module.norm, class_token)
+
+    def interpolated(embedding: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        return fast.once(grid, lambda: interpolate_position_embedding(embedding, grid))
+
+    tokens, grid = embed_patches(model.module, x, interpolated)
+    return fast(tokens, grid, layers, model.module.norm, class_token)
 
 
-def embed_patches(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+def embed_patches(
+    module: Any, x: torch.Tensor, interpolate: Callable[..., torch.Tensor] | None = None
+) -> tuple[torch.Tensor, tuple[int, int]]:
     """What enters the first block by the official rule, and the grid.
 
     Parameters
@@ -128,6 +135,8 @@ def embed_patches(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int
         DINOv2 without registers, by timm.
     x : torch.Tensor of shape (B, 3, height, width)
         Normalised images.
+    interpolate : callable or None
+        In place of :func:`interpolate_position_embedding`.
 
     Returns
     -------
@@ -138,7 +147,8 @@ def embed_patches(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, tuple[int
     tokens = module.patch_embed(x)  # (B, grid_h, grid_w, dim)
     grid = tokens.shape[1:3]
     tokens = torch.cat([module.cls_token.expand(x.shape[0], -1, -1), tokens.flatten(1, 2)], dim=1)
-    return module.norm_pre(tokens + interpolate_position_embedding(module.pos_embed, grid)), grid
+    interpolate = interpolate or interpolate_position_embedding
+    return module.norm_pre(tokens + interpolate(module.pos_embed, grid)), grid
 
 
 def interpolate_position_embedding(embedding: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from skanomaly._networks.choosing import choices
+from skanomaly._networks.kernels import ATTENTIONS, LinearMap, choose_attention, choose_packed
 from skanomaly._optional import import_optional
 
 if TYPE_CHECKING:
     import torch
 
-# Rows of the score matrix are computed so many elements at a time, which bounds the memory.
-_SCORES = 2**23
+
+@dataclass(frozen=True)
+class Ways:
+    """How the blocks are computed on a CPU; None for the way that is measured to be fastest.
+
+    Attributes
+    ----------
+    attention : str or None
+        A name of :data:`~skanomaly._networks.kernels.ATTENTIONS`.
+    packed : bool or None
+        Whether the weights of linear maps are packed.
+    """
+
+    attention: str | None = None
+    packed: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -63,13 +78,17 @@ class PlainVit:
     n_prefix: int
 
 
+_MEASURED = Ways()
+_SIZES = 16  # of images, for which FastVit.once keeps what it made
+
+
 class FastVit:
     """The blocks of a plain vision transformer in reduced precision.
 
     The residual stream and the normalisations stay in float32; the matrix products take the
     reduced precision. The scale of the attention and the layer scales are folded into the
-    weights. On a CPU the attention runs head by head in one buffer that stays in the processor's
-    cache: torch's own attention takes twice as long there.
+    weights. On a CPU there are several ways to the attention and the linear maps, of which no one
+    is the fastest on each processor: they are timed at first use.
 
     Parameters
     ----------
@@ -77,12 +96,29 @@ class FastVit:
         In float32, on its device. Its weights are copied.
     dtype : torch.dtype
         ``torch.bfloat16`` or ``torch.float16``.
+    ways : Ways
+        On a CPU.
+
+    Notes
+    -----
+    Packing changes no bit. The ways to the attention round differently: tokens differ by less than
+    those of reduced precision differ from those in float32. One process stays with its choice, and
+    all that share a `cache_dir` make the same.
     """
 
-    def __init__(self, vit: PlainVit, dtype: torch.dtype) -> None:
+    def __init__(self, vit: PlainVit, dtype: torch.dtype, ways: Ways = _MEASURED) -> None:
         self.dtype = dtype
         self.n_prefix = vit.n_prefix
-        self.blocks = [_FastBlock(block, dtype) for block in vit.blocks]
+        self.attention = ways.attention
+        weight = vit.blocks[0].fc1.weight
+        self.on_cpu = weight.device.type == "cpu"
+        packed = ways.packed
+        if packed is None:
+            packed = self.on_cpu and choose_packed(weight.detach().to(dtype), None)
+        self.packed = packed
+        self.blocks = [_FastBlock(block, dtype, packed) for block in vit.blocks]
+        self._kept: dict[Hashable, torch.Tensor] = {}
+        self.manner = ""  # how the last images were computed, for a person
 
     def __call__(
         self,
@@ -113,9 +149,9 @@ class FastVit:
         list of torch.Tensor of shape (B, dim, grid_h, grid_w), float32
             One for each layer; at last, of one cell, that of the class token.
         """
-        maps = []
+        maps, attention = [], self._attention(tokens.shape[1])
         for number, block in enumerate(self.blocks[: None if class_token else layers[-1] + 1]):
-            tokens = block(tokens, self.dtype)
+            tokens = block(tokens, self.dtype, attention)
             if number in layers:
                 patches = finish(tokens)[:, self.n_prefix :]
                 maps.append(patches.transpose(1, 2).unflatten(2, grid))
@@ -123,57 +159,86 @@ class FastVit:
             maps.append(finish(tokens)[:, 0, :, None, None])
         return maps
 
+    def once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What depends on the size of images alone, made at its first use and kept for some sizes.
+
+        Parameters
+        ----------
+        key : hashable
+            The size.
+        make : callable
+            Makes it.
+        """
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = make()
+            if len(self._kept) >= _SIZES:
+                self._kept.clear()
+            self._kept[key] = kept
+        return kept
+
+    def _attention(self, n_tokens):
+        """The function from queries, keys and values to attended values."""
+        name = "fused"
+        if self.on_cpu:
+            block = self.blocks[0]
+            name = self.attention or choose_attention(
+                n_tokens, block.n_heads, block.head_dim, self.dtype
+            )
+            self.manner = f"attention {name}, {'packed' if self.packed else 'plain'} maps"
+        return ATTENTIONS[name]
+
 
 class _FastBlock:
-    def __init__(self, block: PlainBlock, dtype: torch.dtype) -> None:
+    def __init__(self, block: PlainBlock, dtype: torch.dtype, packed: bool) -> None:
         torch = import_optional("torch", "torch", "this embedder")
         # The product of queries and keys is scaled by scaling the queries' third of the rows.
         weight = block.qkv[0]
         scale = torch.ones(len(weight), device=weight.device)
-        scale[: len(scale) // 3] = (len(scale) // 3 // block.n_heads) ** -0.5
         self.n_heads, self.act = block.n_heads, block.act
+        self.head_dim = len(weight) // 3 // block.n_heads
+        scale[: len(weight) // 3] = self.head_dim**-0.5
         self.norm1, self.norm2 = block.norm1, block.norm2
-        self.qkv = _scaled(*block.qkv, scale, dtype)
-        self.proj = _scaled(block.proj.weight, block.proj.bias, block.scale1, dtype)
-        self.fc1 = _scaled(block.fc1.weight, block.fc1.bias, None, dtype)
-        self.fc2 = _scaled(block.fc2.weight, block.fc2.bias, block.scale2, dtype)
+        self.qkv = _scaled(*block.qkv, scale, dtype, packed)
+        self.proj = _scaled(block.proj.weight, block.proj.bias, block.scale1, dtype, packed)
+        self.fc1 = _scaled(block.fc1.weight, block.fc1.bias, None, dtype, packed)
+        self.fc2 = _scaled(block.fc2.weight, block.fc2.bias, block.scale2, dtype, packed)
 
-    def __call__(self, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        functional = import_optional("torch", "torch", "this embedder").nn.functional
-        qkv = functional.linear(self.norm1(tokens).to(dtype), *self.qkv)
+    def __call__(
+        self,
+        tokens: torch.Tensor,
+        dtype: torch.dtype,
+        attention: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        qkv = self.qkv(self.norm1(tokens).to(dtype))
         qkv = qkv.unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
-        if qkv.device.type == "cpu":
-            attended = _attention_by_head(qkv.contiguous())
-        else:
-            attended = functional.scaled_dot_product_attention(*qkv, scale=1.0).transpose(1, 2)
-        tokens = tokens + functional.linear(attended.flatten(2), *self.proj)
-        hidden = self.act(functional.linear(self.norm2(tokens).to(dtype), *self.fc1))
-        return tokens.add_(functional.linear(hidden, *self.fc2))
+        tokens = tokens + self.proj(attention(qkv).flatten(2))
+        hidden = self.act(self.fc1(self.norm2(tokens).to(dtype)))
+        return tokens.add_(self.fc2(hidden))
 
 
-def _scaled(weight, bias, factors, dtype):
-    """Weight and bias of a linear map whose outputs are scaled, in the reduced precision."""
+def _scaled(weight, bias, factors, dtype, packed):
+    """A linear map whose outputs are scaled, in the reduced precision."""
     weight = weight.detach()
     if factors is not None:
         weight = weight * factors.detach()[:, None]
         bias = None if bias is None else bias * factors
-    return weight.to(dtype), None if bias is None else bias.detach().to(dtype)
+    bias = None if bias is None else bias.detach().to(dtype)
+    return LinearMap(weight.to(dtype), bias, packed)
 
 
-def _attention_by_head(qkv):
-    """softmax(q @ k.T) @ v of each image and head: (B, n_tokens, n_heads, head_dim)."""
+def fastest_ways() -> list[dict[str, object]]:
+    """What is fastest in bfloat16 for a ViT-S at 224 and 448 pixels, timed now where it is not yet.
+
+    Returns
+    -------
+    list of dict
+        `question`, `winner` and `milliseconds` of each way.
+    """
     torch = import_optional("torch", "torch", "this embedder")
-    _, n_images, n_heads, n_tokens, head_dim = qkv.shape
-    out = qkv.new_empty(n_images, n_tokens, n_heads, head_dim)
-    step = max(1, min(n_tokens, _SCORES // n_tokens))
-    buffer = qkv.new_empty(step, n_tokens)
-    for image in range(n_images):
-        for head in range(n_heads):
-            queries, keys, values = qkv[:, image, head]
-            for start in range(0, n_tokens, step):
-                rows = slice(start, start + step)
-                scores = buffer[: len(queries[rows])]
-                torch.mm(queries[rows], keys.T, out=scores)
-                torch.softmax(scores, -1, out=scores)
-                out[image, rows, head] = torch.mm(scores, values)
-    return out
+    n_heads, head_dim = 6, 64
+    dim = n_heads * head_dim
+    choose_packed(torch.full((4 * dim, dim), 0.1, dtype=torch.bfloat16), None)
+    for n_tokens in (257, 1025):
+        choose_attention(n_tokens, n_heads, head_dim, torch.bfloat16)
+    return [{"question": question, **asdict(choice)} for question, choice in choices().items()]

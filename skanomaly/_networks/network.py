@@ -73,7 +73,7 @@ class Preprocessing:
         mean, std = (
             moved(torch.tensor(values)).view(1, 3, 1, 1) for values in (self.mean, self.std)
         )
-        return (x - mean) / std
+        return (x - mean).div_(std)
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,11 @@ class LoadedModel:
             while len(self._derived) > MAX_DERIVED:
                 self._derived.popitem(last=False)
             return self._derived[key]
+
+    def made(self, key: Hashable) -> Any:
+        """What `derived` built under that key, None where it has not."""
+        with _lock:
+            return self._derived.get(key)
 
     @cached_property
     def _derived(self) -> OrderedDict[Hashable, Any]:

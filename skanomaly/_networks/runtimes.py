@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skanomaly._networks.choosing import remembered
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.loading import resolve_device
 from skanomaly._networks.network import LoadedModel, Network
 from skanomaly._networks.onnx import onnx_session
 from skanomaly._networks.openvino import compiled_openvino
 from skanomaly._optional import import_optional
+from skanomaly._typing import PathLike
 from skanomaly.core.threads import map_threads
 
 if TYPE_CHECKING:
@@ -166,7 +168,13 @@ def native_bfloat16(device: str) -> bool:
     return any(name in flags for name in names)
 
 
-def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> np.ndarray:
+def embed(
+    network: Network,
+    plan: Plan,
+    images: np.ndarray,
+    batch_size: int,
+    cache_dir: PathLike | None = None,
+) -> np.ndarray:
     """Tokens of a batch of images.
 
     Parameters
@@ -179,6 +187,8 @@ def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> 
         Of a size that the network takes.
     batch_size : int
         The most images of any batch.
+    cache_dir : str, path-like or None
+        Folder that keeps which ways were measured to be fastest.
 
     Returns
     -------
@@ -186,7 +196,7 @@ def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> 
         C-contiguous; those of reduced precision are rounded to that of float16.
     """
     torch = import_optional("torch", "torch", "this embedder")
-    with torch.inference_mode():
+    with torch.inference_mode(), remembered(cache_dir):
         x = network.preprocessing.normalise(images, plan.device)
         fused = network.fuse(run(network, plan, x, batch_size))
         tokens = fused.permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -226,7 +236,9 @@ def run(network: Network, plan: Plan, x: torch.Tensor, batch_size: int) -> list[
         return onnx_session(network, x.shape, plan.dtype)(x)
     forward = _torch_forward(network, plan)
     if plan.device.type == "cpu":
-        return [torch.cat(one) for one in zip(*_side_by_side(forward, x.split(1)), strict=True)]
+        each = _side_by_side(forward, x.split(1))
+        # Of one image nothing is put together, which would copy it.
+        return [torch.cat(one) for one in zip(*each, strict=True)] if len(each) > 1 else each[0]
     if not plan.reduced:
         return forward(x)
     padding = x[-1:].expand(max(0, batch_size - len(x)), -1, -1, -1)
@@ -267,7 +279,7 @@ def _torch_forward(network: Network, plan: Plan) -> Callable[[torch.Tensor], lis
     dtype = getattr(torch, plan.dtype)
     vit = model.plain_vit
     if fast_forward is not None and vit is not None and plan.device.type in ("cpu", "cuda"):
-        fast = model.derived(("fast", plan.dtype), lambda: FastVit(vit, dtype))
+        fast = model.derived(_key_of_fast(plan), lambda: FastVit(vit, dtype))
         return lambda x: fast_forward(model, fast, x)
 
     def cast() -> LoadedModel:
@@ -275,6 +287,27 @@ def _torch_forward(network: Network, plan: Plan) -> Callable[[torch.Tensor], lis
 
     low = model.derived(("cast", plan.dtype), cast)
     return lambda x: [m.float() for m in network.forward(low, x.to(dtype))]
+
+
+def _key_of_fast(plan):
+    return "fast", plan.dtype
+
+
+def manner(network: Network, plan: Plan) -> str:
+    """How a network computed its last tokens, for a person: what was measured to be fastest.
+
+    Parameters
+    ----------
+    network : Network
+    plan : Plan
+
+    Returns
+    -------
+    str
+        Empty where there was nothing to choose, or no token was computed yet.
+    """
+    fast = network.model.made(_key_of_fast(plan)) if plan.runtime == "torch" else None
+    return "" if fast is None else fast.manner
 
 
 def round_to_half(tokens: np.ndarray) -> np.ndarray:
@@ -290,6 +323,6 @@ def round_to_half(tokens: np.ndarray) -> np.ndarray:
     ndarray of the same shape, float32
         Unchanged where a value is beyond the range of float16.
     """
-    if not np.abs(tokens).max() <= _LARGEST_HALF:
+    if not max(tokens.max(), -tokens.min()) <= _LARGEST_HALF:
         return tokens
     return tokens.astype(np.float16).astype(np.float32)

@@ -22,6 +22,7 @@ from skanomaly.cli._installation import (
     REQUIRED,
     caches,
     environment,
+    fastest_ways,
     installed_version,
     look_at_extra,
     processor,
@@ -43,6 +44,9 @@ def doctor(json_file: JsonSummary = None, overwrite: Overwrite = False) -> None:
             found, more = look_at_extra(extra)
             extras.append(found)
             devices += more
+        torch = next((extra for extra in extras if extra["extra"] == "torch"), None)
+        ready = torch is not None and torch["state"] == "ready"
+        fastest = fastest_ways() if ready else None
         print("testing the default model ...", file=sys.stderr, flush=True)
         test = _self_test()
         summary = {
@@ -54,6 +58,7 @@ def doctor(json_file: JsonSummary = None, overwrite: Overwrite = False) -> None:
             "extras": extras,
             "devices": ["cpu", *devices],
             "processor": processor(),
+            "fastest": {"transformers": fastest},
             "caches": caches(),
             "environment": environment(),
             "self_test": test,
@@ -109,9 +114,12 @@ def _show(summary: Mapping[str, Any]) -> None:
         ("versions", _versions(summary)),
         ("extras", map(_extra, summary["extras"])),
         ("machine", _machine(summary)),
+        ("fastest here, one thread", map(_fastest, summary["fastest"]["transformers"] or [])),
         ("caches of weights", map(_cache, summary["caches"])),
     ):
-        console.print(_table(title, rows))
+        table = _table(title, rows)
+        if table.row_count:
+            console.print(table)
     test = summary["self_test"]
     verdict = "ok, in" if test["ok"] else "FAILED after"
     reason = "" if test["ok"] else f": {test['error']}"
@@ -164,6 +172,11 @@ def _machine(summary):
             yield name, value
     if not settings["HF_HUB_OFFLINE"]:
         yield "downloads", "allowed; not tried here"
+
+
+def _fastest(choice):
+    times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in choice["milliseconds"].items())
+    return choice["question"], choice["winner"], times
 
 
 def _cache(cache):

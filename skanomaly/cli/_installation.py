@@ -69,6 +69,15 @@ with contextlib.redirect_stdout(sys.stderr):
 print(json.dumps([errors, devices]))
 """
 
+# The ways of a transformer that are timed, in a process of its own for the same reason.
+_FASTEST = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from skanomaly._networks.fast_vit import fastest_ways
+from skanomaly._networks.runtimes import native_bfloat16
+print(json.dumps(fastest_ways() if native_bfloat16("cpu") else []))
+"""
+
 
 def installed_version(distribution: str) -> str | None:
     """The version of a distribution, None where it is not installed."""
@@ -116,6 +125,26 @@ def look_at_extra(extra: str) -> tuple[dict[str, Any], list[str]]:
     else:
         found["state"] = "ready" if len(modules) == len(EXTRAS[extra]) else "incomplete"
     return found, devices
+
+
+def fastest_ways() -> list[dict[str, Any]] | None:
+    """Which ways of a vision transformer in bfloat16 are fastest here, timed now.
+
+    Returns
+    -------
+    list of dict or None
+        `question`, `winner` and `milliseconds` of each way; nothing where the processor does not
+        multiply in bfloat16. None where it could not be measured.
+    """
+    print("timing transformers ...", file=sys.stderr, flush=True)
+    command = [sys.executable, "-c", _FASTEST, json.dumps(sys.path)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_LONGEST_IMPORT, stdin=subprocess.DEVNULL
+        )
+        return json.loads(done.stdout.decode().splitlines()[-1])
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError):
+        return None
 
 
 def _is_there(module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -130,11 +131,22 @@ def limit_openmp(n_threads: int = 1) -> None:
     n_threads : int, default=1
         The limit.
     """
+    _openmp().limit(limits=n_threads)
+
+
+@contextmanager
+def one_openmp_thread() -> Iterator[None]:
+    """While it is open the calling thread uses one thread of OpenMP, then as many as before."""
+    with _openmp().limit(limits=1):
+        yield
+
+
+def _openmp():
     # None where it is missing, or is just being imported by another thread.
     torch_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
     if torch_threads is not None:
         torch_threads()  # what torch sets up in each thread at first use would undo the limit
-    _controller("openmp", torch_threads is not None).limit(limits=n_threads)
+    return _controller("openmp", torch_threads is not None)
 
 
 @cache

@@ -87,6 +87,10 @@ class ImageEmbedding(FittedEmbedder):
     def _start_reading(self) -> None:
         """Called by each thread that is to read images."""
 
+    def _manner(self) -> str:
+        """How the last tokens were computed, for who asked for a progress bar."""
+        return ""
+
     def _cache_context(self) -> Mapping[str, object]:
         """Plain values by name: what kept tokens depend on but the image and the view."""
         return self._origin()
@@ -158,6 +162,8 @@ class ImageEmbedding(FittedEmbedder):
                     known[v] = array
                     if cache is not None:
                         cache.put(key, array)
+                if self.verbose:
+                    bar.set_postfix_str(self._manner(), refresh=False)
                 bar.update(len(part))
                 del part, waiting  # while the tokens are used
                 yield from tokens

@@ -17,6 +17,7 @@ from skanomaly._networks.runtimes import (
     Plan,
     embed,
     make_plan,
+    manner,
     runtime_device,
 )
 from skanomaly._sklearn import StrOptions
@@ -110,7 +111,11 @@ class TorchPatches(BasePatchEmbedder):
 
     def _embed_batch(self, images: np.ndarray) -> np.ndarray:
         network = self._network()
-        return embed(network, self._plan(network), images, self.batch_size)
+        return embed(network, self._plan(network), images, self.batch_size, self.cache_dir)
+
+    def _manner(self) -> str:
+        network = self._network()
+        return manner(network, self._plan(network))
 
     def _plan(self, network: Network) -> Plan:
         """Runtime, precision and device of a network."""

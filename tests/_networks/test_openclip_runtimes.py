@@ -7,6 +7,7 @@ import pytest
 from _adapters import (
     assert_close,
     assert_same,
+    deviation,
     deviation_of_bfloat16,
     random_images,
     skip_without_openvino_bfloat16,
@@ -51,13 +52,6 @@ def runtime(request):
     for module in {"openvino": ["openvino"], "onnx": ["onnxruntime", "onnxscript"]}[request.param]:
         pytest.importorskip(module)
     return request.param
-
-
-def deviation(tokens, reference):
-    """Median of 1 - cosine over the tokens."""
-    tokens, reference = np.asarray(tokens, np.float64), np.asarray(reference, np.float64)
-    norms = np.linalg.norm(tokens, axis=-1) * np.linalg.norm(reference, axis=-1)
-    return np.median(1 - (tokens * reference).sum(-1) / norms)
 
 
 # Precision

@@ -11,25 +11,25 @@ import pytest
 from _adapters import (
     assert_close,
     assert_same,
-    deviation_of_bfloat16,
+    deviation,
     random_images,
     skip_without_openvino_bfloat16,
 )
+from _transformers import transformer
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from skanomaly import DinoV2Patches, PatchKNNScorer, TimmPatches
-from skanomaly._networks import conversion, fast_vit, loading, openvino, runtimes
+from skanomaly._networks import conversion, loading, openvino, runtimes
 from skanomaly._networks.fast_vit import FastVit
 from skanomaly._networks.network import LoadedModel, Network, Preprocessing
 from skanomaly._networks.runtimes import native_bfloat16, round_to_half
 from skanomaly._networks.timm import fast_forward, forward
-from skanomaly._networks.timm_vit import embed_patches, plain_vit
+from skanomaly._networks.timm_vit import plain_vit
 from skanomaly.datasets import make_surfaces, read_dataset
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
-vision_transformer = pytest.importorskip("timm.models.vision_transformer")
 
 X = random_images((32, 32), (40, 30), (32, 32), seed=5)
 
@@ -63,13 +63,6 @@ def native(monkeypatch):
 
     yield set_native
     native_bfloat16.cache_clear()
-
-
-def deviation(tokens, reference):
-    """Median of 1 - cosine over the tokens."""
-    tokens, reference = np.asarray(tokens, np.float64), np.asarray(reference, np.float64)
-    norms = np.linalg.norm(tokens, axis=-1) * np.linalg.norm(reference, axis=-1)
-    return np.median(1 - (tokens * reference).sum(-1) / norms)
 
 
 # What "auto" is
@@ -132,85 +125,6 @@ def test_runtimes_of_the_cpu_refuse_other_devices(monkeypatch, runtime):
     monkeypatch.setattr(runtimes, "resolve_device", lambda name: torch.device("cuda"))
     with pytest.raises(ValueError, match=f"runtime='{runtime}' runs on the CPU; use device='cpu'"):
         make(runtime=runtime, device="cuda").transform(X)
-
-
-# The fast form of a plain transformer
-
-VARIANTS = {
-    "plain": {},
-    "layer scale": {"init_values": 0.5},
-    "registers": {"reg_tokens": 4},
-    "registers without position": {"reg_tokens": 4, "no_embed_class": True},
-    "no class token": {"class_token": False, "global_pool": "avg"},
-    "normalised before": {"pre_norm": True},
-    "no bias": {"qkv_bias": False, "proj_bias": False},
-    "other sizes": {"dynamic_img_size": True},
-    "another activation": {"act_layer": torch.nn.SiLU},
-}
-OTHERS = {
-    "normalised queries": {"qk_norm": True},
-    "normalised attention": {"scale_attn_norm": True},
-    "normalised mlp": {"scale_mlp_norm": True},
-    "gated mlp": {"mlp_layer": timm.layers.SwiGLU},
-    "parallel": {"block_fn": vision_transformer.ParallelScalingBlock},
-    "normalised after": {"block_fn": vision_transformer.ResPostBlock, "init_values": 0.5},
-    "dropped patches": {"patch_drop_rate": 0.5},
-}
-
-
-def transformer(**options):
-    """A small one of random weights that all count."""
-    torch.manual_seed(0)
-    module = vision_transformer.VisionTransformer(
-        **{"img_size": 48, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, **options}
-    )
-    for parameter in module.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    return module.eval().requires_grad_(False)
-
-
-def run_fast(module, x, dtype, layers=(0, 2)):
-    return FastVit(plain_vit(module), dtype)(*embed_patches(module, x), list(layers), module.norm)
-
-
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
-def test_the_fast_form_is_the_module(monkeypatch, options):
-    """In float32 the same numbers, whatever part of the scores is made at a time."""
-    module = transformer(**options)
-    assert plain_vit(module) is not None
-    sides = (40, 56) if module.dynamic_img_size else (48, 48)
-    x = torch.randn(2, 3, *sides)
-    with torch.inference_mode():
-        expected = module.forward_intermediates(
-            x, indices=[0, 2], norm=True, intermediates_only=True
-        )
-        for scores in (2**23, 100):
-            monkeypatch.setattr(fast_vit, "_SCORES", scores)
-            for one, other in zip(run_fast(module, x, torch.float32), expected, strict=True):
-                assert_close(one, other)
-        low = deviation_of_bfloat16(3)  # float16 has three bits more
-        for dtype, limit in ((torch.bfloat16, low), (torch.float16, low / 2**6)):
-            for one, other in zip(run_fast(module, x, dtype), expected, strict=True):
-                assert one.dtype == torch.float32
-                assert 0 < deviation(*(m.permute(0, 2, 3, 1) for m in (one, other))) < limit
-
-
-@pytest.mark.parametrize("options", OTHERS.values(), ids=OTHERS)
-def test_other_transformers_have_no_fast_form(options):
-    assert plain_vit(transformer(**options)) is None
-
-
-@pytest.mark.parametrize("name", ["resnet18", "test_vit4", "vit_small_patch16_dinov3"])
-def test_other_networks_have_no_fast_form(name):
-    with torch.device("meta"):
-        assert plain_vit(timm.create_model(name)) is None
-
-
-def test_other_devices_take_torchs_attention():
-    """The shapes of the path that a GPU takes."""
-    module = transformer().to("meta")
-    maps = run_fast(module, torch.empty(2, 3, 48, 48, device="meta"), torch.bfloat16)
-    assert [tuple(m.shape) for m in maps] == [(2, 64, 6, 6)] * 2
 
 
 @pytest.mark.parametrize("name", ["dinov2_vits14", "dinov2_vits14_reg"])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import skanomaly
 from skanomaly.cli import app
-from skanomaly.cli._installation import EXTRAS, REQUIRED, caches
+from skanomaly.cli._installation import EXTRAS, REQUIRED, caches, fastest_ways
 
 ROOT = Path(__file__).resolve().parents[2]
 # What each module does when it is imported, in place of the real one.
@@ -75,7 +75,7 @@ def test_libraries_that_are_broken_are_shown_as_such(tmp_path):
     found = json.loads(done.stdout)
     assert set(found) == {
         *("command", "skanomaly", "python", "platform", "versions", "extras", "devices"),
-        *("processor", "caches", "environment", "self_test"),
+        *("processor", "fastest", "caches", "environment", "self_test"),
     }
     extras = {extra["extra"]: extra for extra in found["extras"]}
     assert {name for name, extra in extras.items() if extra["state"] == "broken"} == {
@@ -87,6 +87,7 @@ def test_libraries_that_are_broken_are_shown_as_such(tmp_path):
     assert extras["clip"]["error"].startswith("open_clip: the import ended Python")
     assert "No module named 'nothing_such_at_all'" in extras["anomalib"]["error"]
     assert extras["onnx"]["state"] == "ready" and found["devices"] == ["cpu"]
+    assert found["fastest"] == {"transformers": None}
     assert found["self_test"]["ok"] and found["self_test"]["error"] is None
     assert "importing torch, torchvision, timm ..." in done.stderr
 
@@ -116,6 +117,44 @@ def test_without_extras():
     assert "importing" not in done.stderr and "HF_HUB_OFFLINE" in done.stdout
     assert "downloads" not in done.stdout and "self-test: ok" in done.stdout
     assert skanomaly.__version__ in done.stdout
+
+
+def test_the_fastest_ways_are_timed():
+    pytest.importorskip("torch")
+    from skanomaly._networks.runtimes import native_bfloat16
+
+    found = fastest_ways()
+    if not native_bfloat16("cpu"):
+        assert found == []
+        return
+    assert [choice["question"] for choice in found] == [
+        "linear maps of 384 to 1536, bfloat16",
+        "attention of 256 tokens, 6 heads of 64, bfloat16",
+        "attention of 1024 tokens, 6 heads of 64, bfloat16",
+    ]
+    for choice in found:
+        assert choice["winner"] in choice["milliseconds"]
+        assert min(choice["milliseconds"].values()) > 0
+
+
+def test_the_fastest_ways_are_shown(no_extras, monkeypatch):
+    choice = {"question": "attention of 9 tokens", "winner": "by head"}
+    choice["milliseconds"] = {"by head": 1.0, "fused": 2.345}
+    ready = {"extra": "torch", "state": "ready", "versions": {"torch": "3"}}
+    monkeypatch.setattr("skanomaly.cli._doctor.EXTRAS", {"torch": {}})
+    monkeypatch.setattr("skanomaly.cli._doctor.look_at_extra", lambda extra: (ready, []))
+    monkeypatch.setattr("skanomaly.cli._doctor.fastest_ways", lambda: [choice])
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = run("doctor").stdout
+    assert "fastest here" in shown and "by head 1.00 ms, fused 2.35 ms" in shown
+    monkeypatch.setattr("skanomaly.cli._doctor.fastest_ways", lambda: None)
+    result = run("doctor")
+    assert result.exit_code == 0 and "fastest here" not in result.stdout
+
+
+def test_ways_that_cannot_be_timed(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    assert fastest_ways() is None
 
 
 def test_a_self_test_that_fails(no_extras, monkeypatch, tmp_path):
