@@ -68,22 +68,47 @@ def knn_scores(graph: Graph, scorer: Any, rows: Rows) -> tuple[str, Callable[[st
             "graph holds: fit with algorithm='auto'"
         )
     banks = [_bank_of(graph, bank, rows, scorer.n_features_in_) for bank in scorer._model.banks]
-    found = []
-    for bank in banks:
-        squared, _ = _nearest(graph, bank, bank.queries, scorer.n_neighbors)
-        if bank.space.metric == "cosine":
-            distances = graph.op("Mul", squared, floats(graph, 0.5))
-        else:
-            distances = graph.op("Sqrt", squared)
-        found.append(graph.op("ReduceMean", distances, integers(graph, [1]), keepdims=0))
-    total = found[0] if len(found) == 1 else graph.op("Mean", *found)
-    scores = reshape(graph, total, (-1, rows.n_patches))
+    scores = _mean_distances(graph, banks, rows, scorer.n_neighbors)
     if scorer.reweighting is None:
         return scores, None
     count = min(scorer.reweighting, sum(n for *_, n in banks[0].chunks))
     if count == 1:  # no neighbours, no weight
         return scores, None
     return scores, lambda highest: _factor(graph, banks[0], rows, highest, count)
+
+
+def few_scores(graph: Graph, scorer: Any, rows: Rows) -> str:
+    """Distance of each patch to the nearest patch of a few images, wherever it lies.
+
+    Parameters
+    ----------
+    graph : Graph
+    scorer : LocalKNNScorer
+        Fitted to no more than `few` images.
+    rows : Rows
+
+    Returns
+    -------
+    str
+        Of float32 (batch, n_patches).
+    """
+    banks = scorer._model.banks.banks
+    made = [_bank_of(graph, bank, rows, scorer.n_features_in_) for bank in banks]
+    return _mean_distances(graph, made, rows, 1)
+
+
+def _mean_distances(graph: Graph, banks: list[_Bank], rows: Rows, n_neighbors: int) -> str:
+    """Mean distance of each patch to so many nearest ones of each bank."""
+    found = []
+    for bank in banks:
+        squared, _ = _nearest(graph, bank, bank.queries, n_neighbors)
+        if bank.space.metric == "cosine":
+            distances = graph.op("Mul", squared, floats(graph, 0.5))
+        else:
+            distances = graph.op("Sqrt", squared)
+        found.append(graph.op("ReduceMean", distances, integers(graph, [1]), keepdims=0))
+    total = found[0] if len(found) == 1 else graph.op("Mean", *found)
+    return reshape(graph, total, (-1, rows.n_patches))
 
 
 def _bank_of(graph: Graph, bank: Any, rows: Rows, dim: int) -> _Bank:

@@ -18,6 +18,7 @@ from skanomaly.core.local_bank import LocalBank
 from skanomaly.core.local_units import Units
 from skanomaly.core.products import product, squared_norms
 from skanomaly.deployment._graph import Graph
+from skanomaly.deployment._knn_graph import few_scores
 from skanomaly.deployment._rows import (
     Rows,
     floats,
@@ -28,6 +29,7 @@ from skanomaly.deployment._rows import (
     unit_length,
     unsqueeze,
 )
+from skanomaly.scorers._local_model import FewImages
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ def local_scores(graph: Graph, scorer: Any, rows: Rows) -> str:
     ValueError
         When the images have another grid than the training images.
     """
+    if isinstance(scorer._model, FewImages):
+        return few_scores(graph, scorer, rows)
     bank: LocalBank = scorer._model.bank
     if rows.grid != bank.grid or len(scorer._model.grid) != 2:
         raise ValueError(
