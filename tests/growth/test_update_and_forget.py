@@ -197,7 +197,8 @@ def test_what_cannot_change():
     for change in (update_model, forget_images):
         with pytest.raises(ValueError, match="holds other tokens than this PatchKNNScorer"):
             change(swapped, GOOD[12:])
-    moved = recalibrate(fitted, images=GOOD[9:])
+    with pytest.warns(UserWarning, match="3 of the images"):
+        moved = recalibrate(fitted, images=GOOD[9:])
     for change in (update_model, forget_images):
         with pytest.raises(ValueError, match="set by other images"):
             change(moved, GOOD[12:])
