@@ -98,7 +98,11 @@ class PatchGaussianScorer(GrowingMoments):
 
     Scores do not depend on the other images of a call, nor on their order, to the last bit: entries
     are rounded, to 22 or 23 bits, before they are multiplied, so that no sum is. Beyond the tokens
-    `fit` takes memory for the components that are kept, if not all are, and twice the Gaussians.
+    `fit` takes memory for the components that are kept, if not all are, and five times the
+    Gaussians. Their sums are kept beside them, which take as much, so that :meth:`partial_fit` and
+    :func:`skanomaly.merge_models` give the model of a fit to all images, to 1e-6; held-out scores
+    of old images stay as they are. Images cannot be forgotten, nor does a model grow that keeps
+    principal components.
 
     References
     ----------
