@@ -10,6 +10,7 @@ import numpy as np
 
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly.core.calibration import calibration_folds
+from skanomaly.scorers._growing import HeldOut
 from skanomaly.scorers._streamed import StreamedScorer, held_by_folds
 
 
@@ -98,8 +99,9 @@ class GrowingMoments(StreamedScorer):
                 held_out[n_old + image] = scores[rows][of_fold.valid[rows]]
         return self._taken(self._joined([self._moments, *parts])), held_out
 
-    def _merged(self, others: Sequence[Any], layout):
-        held_out, first = {}, 0
+    def _merged(self, others: Sequence[Any], layout: PatchTokens) -> tuple[Any, HeldOut]:
+        held_out: HeldOut = {}
+        first = 0
         for scorer in (self, *others):
             _check_groups(scorer._layout, "was fitted to")
             held_out |= scorer._numbered(first)
