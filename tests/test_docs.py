@@ -99,6 +99,17 @@ def test_models(names, tmp_path, monkeypatch):
     np.testing.assert_array_equal(scope["again"].score_samples(names["new"]), expected)
 
 
+def test_streaming_fit(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("streaming-fit.md"):
+        exec(code, scope)
+    pipe = scope["pipe"]
+    np.testing.assert_array_equal(scope["verdicts"], pipe.predict(names["new"]))
+    expected = Pipeline(pipe.steps).fit(names["good"])[-1].offset_
+    assert pipe[-1].offset_ == expected
+
+
 def test_combining(names, capsys):
     pytest.importorskip("timm")
     scope = dict(names)

@@ -38,6 +38,7 @@ from skanomaly.cli._options import (
     printable,
 )
 from skanomaly.cli._settings import check_caches, make_model, with_region
+from skanomaly.cli._streamed import Stream
 from skanomaly.cli._summary import check_summary, give_summary
 from skanomaly.cli._typed import WrongUsage
 
@@ -75,6 +76,7 @@ def fit(
             "shares of width and height.",
         ),
     ] = None,
+    stream: Stream = None,
     update: Annotated[
         Path | None,
         typer.Option(
@@ -123,9 +125,11 @@ def fit(
 ) -> None:
     """Train a model on images of good parts, and keep it in one file."""
     with plain_errors(max_pixels):
-        from skanomaly._grouped_fit import fit_with_groups, takes_groups
+        from skanomaly._grouped_fit import takes_groups
+        from skanomaly.cli._streamed import fit_good
         from skanomaly.cli._training_set import training_set
         from skanomaly.cli._update import check_update, fit_more
+        from skanomaly.streaming._fit import check_streams
 
         if update is not None:
             check_update(context)
@@ -152,6 +156,8 @@ def fit(
         if roi is not None:
             detector = with_region(detector, model, roi)
         check_caches(detector)
+        if stream:
+            check_streams(detector)
         if groups_by_folder and not takes_groups(detector):
             raise ValueError(f"--groups-by-folder: {model} takes no groups")
         check_new_model(output, overwrite)
@@ -164,7 +170,7 @@ def fit(
         n_groups = None if good.groups is None else len(set(good.groups))
         _check_enough(detector, len(good.paths), n_groups)
         start = time.perf_counter()
-        fitted = fit_with_groups(detector, good.paths, None, good.groups)
+        fitted = fit_good(detector, good, stream)
         fit_seconds = time.perf_counter() - start
         skanomaly.save_model(
             fitted, output, include_weights=include_weights, image_paths=not no_image_paths

@@ -27,6 +27,7 @@ _OF_NEW_MODELS = {
     "settings": "--set",
     "contamination": "--contamination",
     "roi": "--roi",
+    "stream": "--stream",
 }
 
 

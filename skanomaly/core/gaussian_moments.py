@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,19 @@ class GaussianMoments:
             Of as many positions and components; it stays as it is.
         """
         for part in self._parts(1):
-            self._join(part, other.count[part], other.mean[part], other.scatter[part].copy())
+            self._join(part, other.count[part], other.mean[part], other.scatter[part].astype(float))
+
+    def rounded(self) -> GaussianMoments:
+        """A copy whose scatter is in single precision, for half of the memory.
+
+        Returns
+        -------
+        GaussianMoments
+            Not to be added to; it can be joined with others.
+        """
+        out = copy(self)
+        out.scatter = self.scatter.astype(np.float32)
+        return out
 
     def gaussians(
         self, grid: tuple[int, int], shrinkage: float, regularization: float, neighborhood: int = 1

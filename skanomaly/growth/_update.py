@@ -38,8 +38,9 @@ def update_model(
     Parameters
     ----------
     estimator : Pipeline, scorer or detector
-        Fitted: a Pipeline of an embedder and a :class:`skanomaly.PatchKNNScorer` or
-        :class:`skanomaly.LocalKNNScorer`, a :class:`skanomaly.ScoreUnion` or
+        Fitted: a Pipeline of an embedder and a :class:`skanomaly.PatchKNNScorer`,
+        :class:`skanomaly.LocalKNNScorer`, :class:`skanomaly.PatchGaussianScorer` or
+        :class:`skanomaly.PatchSubspaceScorer`, a :class:`skanomaly.ScoreUnion` or
         :class:`skanomaly.ImageUnion` of such, or a search of these. It is left as it is.
     images : images
         Images that the model does not know yet, read as in `fit`; patch tokens for a scorer by

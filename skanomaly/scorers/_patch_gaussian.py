@@ -15,7 +15,6 @@ from skanomaly._faults import of_an_image
 from skanomaly._patch_tokens import PatchTokens
 from skanomaly._sklearn import Interval, StrOptions
 from skanomaly._typing import FloatArray, IntArray
-from skanomaly.core.calibration import calibration_folds
 from skanomaly.core.gaussian import (
     PatchGaussian,
     choose_components,
@@ -27,7 +26,7 @@ from skanomaly.core.gaussian import (
 from skanomaly.core.gaussian_moments import GaussianMoments, join_moments
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import components_of
-from skanomaly.scorers._streamed import StreamedScorer, held_by_folds
+from skanomaly.scorers._growing_moments import GrowingMoments
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class _GaussianModel:
 
 
 @document(SCORER_DOCS)
-class PatchGaussianScorer(StreamedScorer):
+class PatchGaussianScorer(GrowingMoments):
     """Mahalanobis distance of each patch to a Gaussian of normal patches at its position.
 
     PaDiM [1]_, with the covariance of each position shrunk towards the one pooled over all
@@ -99,7 +98,11 @@ class PatchGaussianScorer(StreamedScorer):
 
     Scores do not depend on the other images of a call, nor on their order, to the last bit: entries
     are rounded, to 22 or 23 bits, before they are multiplied, so that no sum is. Beyond the tokens
-    `fit` takes memory for the components that are kept, if not all are, and twice the Gaussians.
+    `fit` takes memory for the components that are kept, if not all are, and five times the
+    Gaussians. Their sums are kept beside them, which take as much, so that :meth:`partial_fit` and
+    :func:`skanomaly.merge_models` give the model of a fit to all images, to 1e-6; held-out scores
+    of old images stay as they are. Images cannot be forgotten, nor does a model grow that keeps
+    principal components.
 
     References
     ----------
@@ -122,7 +125,7 @@ class PatchGaussianScorer(StreamedScorer):
     """
 
     _parameter_constraints: dict = {
-        **StreamedScorer._parameter_constraints,
+        **GrowingMoments._parameter_constraints,
         "covariance": [StrOptions({"position", "shared"})],
         "neighborhood": [Interval(Integral, 1, None, closed="left")],
         "shrinkage": [Interval(Real, 0, 1, closed="both")],
@@ -223,38 +226,55 @@ class PatchGaussianScorer(StreamedScorer):
             )
         return None
 
-    def _learn_stream(self, source):
-        first = source.first()
-        components = self._components(first)
-        grid = self._checked_grid(first) if self._uses_positions else None
-        folds = calibration_folds(source.group_of_image, self._n_folds)
-        dim = first.dim if components is None else len(components)
+    @property
+    def _problem_of_growth(self):
+        if self._problem_of_streams is None:
+            return None
+        return (
+            "its principal components would be others with other images; take "
+            "reduction='random', or n_components=None"
+        )
+
+    def _fit_and_hold_out(self, tokens):
+        found = super()._fit_and_hold_out(tokens)
+        self._form = self._model.components, self._model.grid
+        self._moments = self._kept(self._with_tokens(None, tokens))
+        return found
+
+    def _kept(self, moments):
+        return moments.rounded()
+
+    def _start(self, tokens):
+        grid = self._checked_grid(tokens) if self._uses_positions else None
+        self._form = self._components(tokens), grid
+
+    def _check_growth(self, layout):
+        if self._uses_positions:
+            self._check_grid(self._model, layout)
+
+    def _with_tokens(self, moments, tokens):
+        components, grid = self._form
+        if grid is not None and self._one_grid(tokens) not in _same_positions(grid):
+            raise ValueError(
+                f"per-position Gaussians need images of one grid, got {tokens.grids[0]} and {grid}"
+                "; use resize='squash' in the embedder, or covariance='shared'"
+            )
+        values = _finite(tokens, components)
         shape = (-1, 1 if grid is None else int(np.prod(grid)))
-        parts = [GaussianMoments(shape[1], dim) for _ in range(folds.max() + 1)]
-        for images, tokens in source.parts():
-            if grid is not None and self._one_grid(tokens) != grid:
-                raise ValueError(
-                    f"per-position Gaussians need images of one grid: that of image {images[0]} is "
-                    f"{tokens.grids[0]}, that of the first one {grid}"
-                )
-            x = _finite(tokens, components)
-            for fold in np.unique(folds[images]).tolist():
-                rows = folds[images][tokens.image_of_row()] == fold
-                valid = tokens.valid[rows].reshape(shape)
-                parts[fold].add(x[rows].reshape(*valid.shape, dim), valid)
+        if moments is None:
+            moments = GaussianMoments(shape[1], values.shape[1])
+        valid = tokens.valid.reshape(shape)
+        moments.add(values.reshape(*valid.shape, -1), valid)
+        return moments
 
-        def model_of(moments):
-            if grid is None:
-                gaussian = moments.shared_gaussian(self.regularization)
-            else:
-                gaussian = moments.gaussians(*self._settings(grid))
-            return _GaussianModel(components, grid, gaussian)
+    def _joined(self, parts):
+        return join_moments(parts)
 
-        def model_without(fold):
-            return model_of(join_moments(part for i, part in enumerate(parts) if i != fold))
-
-        plan = held_by_folds(source.group_of_image, self._n_folds, model_without)
-        return model_of(join_moments(parts)), plan
+    def _model_of(self, moments):
+        components, grid = self._form
+        if grid is None:
+            return _GaussianModel(components, grid, moments.shared_gaussian(self.regularization))
+        return _GaussianModel(components, grid, moments.gaussians(*self._settings(grid)))
 
     def _score_model(self, model, tokens, known):
         values = _finite(tokens, model.components)

@@ -10,7 +10,6 @@ from skanomaly._sklearn import Interval, RealNotInt
 from skanomaly.core.calibration import calibration_folds
 from skanomaly.core.subspace import (
     Subspace,
-    TokenStatistics,
     fit_subspace,
     measure_tokens,
     merge_statistics,
@@ -18,11 +17,11 @@ from skanomaly.core.subspace import (
 )
 from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import residuals_of
-from skanomaly.scorers._streamed import StreamedScorer, held_by_folds
+from skanomaly.scorers._growing_moments import GrowingMoments
 
 
 @document(SCORER_DOCS)
-class PatchSubspaceScorer(StreamedScorer):
+class PatchSubspaceScorer(GrowingMoments):
     """Squared distance of each patch from the subspace in which normal patches vary.
 
     SubspaceAD [1]_: the principal components of all normal patches that explain a share of their
@@ -62,7 +61,9 @@ class PatchSubspaceScorer(StreamedScorer):
     Training images are scored, in `fit` and whenever they are seen again, by cross-fitting with
     10 folds. Tokens are summed up once, fold by fold, in float64; the model of the other folds
     follows from their sums, exactly. Beyond the tokens `fit` takes 12 matrices of ``dim x dim``
-    float64 and some 50 MB.
+    float64 and some 50 MB. The sums of all are kept, ``8 * dim**2`` bytes, so that
+    :meth:`partial_fit` and :func:`skanomaly.merge_models` give the model of a fit to all images, to
+    1e-6; held-out scores of old images stay as they are. Images cannot be forgotten.
 
     Scores do not depend on the other images of a call, nor on their order, to the last bit.
 
@@ -91,7 +92,7 @@ class PatchSubspaceScorer(StreamedScorer):
     """
 
     _parameter_constraints: dict = {
-        **StreamedScorer._parameter_constraints,
+        **GrowingMoments._parameter_constraints,
         "explained_variance": [Interval(RealNotInt, 0, 1, closed="neither")],
     }
 
@@ -117,14 +118,14 @@ class PatchSubspaceScorer(StreamedScorer):
         return self._model.n_components
 
     def _fit_model(self, tokens: PatchTokens) -> Subspace:
-        statistics = measure_tokens(tokens.values, np.flatnonzero(tokens.valid))
-        return fit_subspace(statistics, self.explained_variance)
+        return self._model_of(self._with_tokens(None, tokens))
 
     def _score_model(self, model, tokens, known):
         return squared_residuals(model, tokens.values, tokens.valid)
 
     def _fit_and_hold_out(self, tokens):
         if tokens.n_groups == 1:
+            self._moments = self._with_tokens(None, tokens)
             return super()._fit_and_hold_out(tokens)
         folds = calibration_folds(tokens.group_of_image, self._n_folds)
         fold_of_row = np.where(tokens.valid, folds[tokens.image_of_row()], -1)
@@ -133,32 +134,26 @@ class PatchSubspaceScorer(StreamedScorer):
             measure_tokens(tokens.values, np.flatnonzero(fold_of_row == fold))
             for fold in range(n_folds)
         ]
-        self._model = fit_subspace(merge_statistics(parts), self.explained_variance)
+        self._moments = self._joined(parts)
+        self._model = self._model_of(self._moments)
         base = tokens.select_view(0)
         fold_of_base_row = folds[base.image_of_row()]
         scores = np.empty(len(base.values))
         for fold in range(n_folds):
-            others = merge_statistics(part for i, part in enumerate(parts) if i != fold)
-            model = fit_subspace(others, self.explained_variance)
+            model = self._model_of(self._joined(p for i, p in enumerate(parts) if i != fold))
             rows = fold_of_base_row == fold
             scores[rows] = squared_residuals(model, base.values[rows], base.valid[rows])
         return np.arange(tokens.n_images), scores
 
-    def _learn_stream(self, source):
-        folds = calibration_folds(source.group_of_image, self._n_folds)
-        parts: dict[int, TokenStatistics] = {}
-        for images, tokens in source.parts():
-            fold_of_row = np.where(tokens.valid, folds[images][tokens.image_of_row()], -1)
-            for fold in np.unique(folds[images]).tolist():
-                part = measure_tokens(tokens.values, np.flatnonzero(fold_of_row == fold))
-                parts[fold] = merge_statistics([parts[fold], part] if fold in parts else [part])
+    def _with_tokens(self, moments, tokens):
+        part = measure_tokens(tokens.values, np.flatnonzero(tokens.valid))
+        return part if moments is None else merge_statistics([moments, part])
 
-        def model_without(fold):
-            others = merge_statistics(part for i, part in sorted(parts.items()) if i != fold)
-            return fit_subspace(others, self.explained_variance)
+    def _joined(self, parts):
+        return merge_statistics(parts)
 
-        model = fit_subspace(merge_statistics(parts.values()), self.explained_variance)
-        return model, held_by_folds(source.group_of_image, self._n_folds, model_without)
+    def _model_of(self, moments):
+        return fit_subspace(moments, self.explained_variance)
 
     def _explain_row(self, tokens, row, n_neighbors):
         is_known = bool(self._fingerprints.match(tokens)[0] >= 0)

@@ -105,14 +105,14 @@ class TokenSource:
         """All images, once each has been seen, without their tokens."""
         return join_tokens([part for _, part, _, _ in self._kept]).select(self._order())
 
-    def known(self, n_given: int, names: list[str] | None) -> KnownImages:
+    def known(self, n_given: int, names: list[str | None] | None) -> KnownImages:
         """What there is to know of all images, once each has been seen.
 
         Parameters
         ----------
         n_given : int
             How many were given, the anomalous ones among them.
-        names : list of str or None
+        names : list of str or None, or None
             Of the groups.
 
         Returns

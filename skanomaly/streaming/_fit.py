@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from sklearn.base import clone
 from sklearn.utils.validation import check_consistent_length
 
 from skanomaly._images import check_images, iterate_images, warn_of_small_range
@@ -153,3 +154,22 @@ def check_streams(estimator: Any) -> SplitPipeline:
     if problem is not None:
         raise ValueError(f"{name} cannot be fitted to a stream of images: {problem}")
     return split
+
+
+def token_bytes(estimator: Any, images: Sequence[ImageLike]) -> int:
+    """What the tokens of all images would take, as the first one tells.
+
+    Parameters
+    ----------
+    estimator : Pipeline
+        One that :func:`check_streams` lets pass. It is left as it is.
+    images : sequence of images
+        At least one.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    (embedder,) = split_pipeline(estimator).image_transformers
+    return len(images) * clone(embedder)._fit_stream([images[0]], [])[0].nbytes
