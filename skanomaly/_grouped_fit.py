@@ -62,7 +62,7 @@ def group_numbers(groups: Groups, n_images: int) -> IntArray | None:
     return out
 
 
-def group_names(groups: Groups) -> list[str] | None:
+def group_names(groups: Groups) -> list[str | None] | None:
     """By what the groups of :func:`group_numbers` are known again among other images.
 
     Parameters

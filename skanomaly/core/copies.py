@@ -167,7 +167,7 @@ def image_features(tokens: PatchTokens) -> list[FloatArray]:
         64 numbers. The first is its number of patches.
     """
     lengths, dim = np.diff(tokens.offsets), tokens.dim
-    found = [np.empty(0)] * tokens.n_images
+    found: list[FloatArray] = [np.empty(0)] * tokens.n_images
     for length in np.unique(lengths).tolist():
         if length * dim < _LEAST_FEATURES:
             continue
@@ -194,10 +194,10 @@ def copies_by_features(features: Sequence[FloatArray]) -> list[tuple[int, int]]:
     lengths = np.array([of_image[0] if len(of_image) else 0 for of_image in features])
     pairs = []
     for length in np.unique(lengths[lengths > 0]):
-        images = np.flatnonzero(lengths == length)
+        images = np.flatnonzero(lengths == length).tolist()
         if len(images) > 1:
             found = find_copies(np.stack([features[i][1:] for i in images]))
-            pairs += [(int(images[i]), int(images[j])) for i, j in found]
+            pairs += [(images[i], images[j]) for i, j in found]
     return sorted(pairs, key=lambda pair: pair[1])
 
 

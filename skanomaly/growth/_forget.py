@@ -57,11 +57,13 @@ def forget_images(estimator: _Estimator, images: Images) -> _Estimator:
     """
     check_changes(estimator)
     if split_pipeline(estimator).transformers or _is_union(estimator):
-        images = check_images(images)
+        items: Any = check_images(images)
+    else:
+        items = images
     try:
-        gone = _recognised(estimator, images)
+        gone = _recognised(estimator, items)
     except UnknownImageError as exc:
-        paths = [path_of(images[i]) for i in exc.images[:_NAMED]]
+        paths = [path_of(items[i]) for i in exc.images[:_NAMED]]
         names = [
             f"image {i}" + ("" if path is None else f" ({path})")
             for i, path in zip(exc.images, paths, strict=False)

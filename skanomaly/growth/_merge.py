@@ -133,7 +133,7 @@ def fit_shard(
     if shard >= n_shards:
         raise ValueError(f"shard={shard} must be below n_shards={n_shards}: they count from 0")
     rows = slice(shard * len(items) // n_shards, (shard + 1) * len(items) // n_shards)
-    parts = {"y": y, "groups": groups}
+    parts: dict[str, Any] = {"y": y, "groups": groups}
     for name, labels in parts.items():
         if labels is not None:
             labels = list(labels)

@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from skanomaly._images.training import TrainingImages
@@ -15,7 +16,7 @@ from skanomaly._typing import IntArray
 from skanomaly.base import BasePatchEmbedder
 from skanomaly.detectors import ImageUnion
 from skanomaly.preprocessing._base import PatchMask
-from skanomaly.scorers._growing import GrowingScorer
+from skanomaly.scorers._changing import ChangingScorer
 from skanomaly.scorers._growth_checks import check_calibration
 
 
@@ -43,19 +44,21 @@ def check_changes(estimator: Any) -> None:
             except (TypeError, ValueError) as exc:
                 raise type(exc)(f"detector {name!r}: {exc}") from exc
         return
-    if not hasattr(scorer, "_check_can_change"):
+    if not isinstance(scorer, ChangingScorer):
         raise TypeError(
             f"{type(scorer).__name__} cannot take in images after fit, or forget them: that can "
             "PatchKNNScorer, LocalKNNScorer and unions of these; fit it again"
         )
     try:
         scorer._check_can_change()
+    except NotFittedError:  # which is an AttributeError too
+        raise
     except AttributeError as exc:
         raise TypeError(f"{exc}; fit it again") from exc
 
 
-def leaf_of(estimator: Any) -> GrowingScorer:
-    """The scorer that knows the training images: that of the first member where there are several.
+def leaf_of(estimator: Any) -> ChangingScorer:
+    """The scorer that knows the training images: of a union of detectors that of the first.
 
     Parameters
     ----------
@@ -64,16 +67,16 @@ def leaf_of(estimator: Any) -> GrowingScorer:
 
     Returns
     -------
-    GrowingScorer
+    ChangingScorer
     """
     scorer = split_pipeline(estimator).scorer
-    while not isinstance(scorer, GrowingScorer):
-        members = scorer.detectors_ if isinstance(scorer, ImageUnion) else scorer.scorers_
-        scorer = split_pipeline(next(iter(members.values()))).scorer
-    return scorer
+    while isinstance(scorer, ImageUnion):
+        scorer = split_pipeline(next(iter(scorer.detectors_.values()))).scorer
+    found: ChangingScorer = scorer
+    return found
 
 
-def groups_of(leaf: GrowingScorer) -> IntArray | None:
+def groups_of(leaf: ChangingScorer) -> IntArray | None:
     """The group of each image that was given to a fit, by its number there; None without groups.
 
     Images that are not known, the anomalous ones, are of group -1.

@@ -63,7 +63,7 @@ def grown_coreset(
     """
     spaces = [bank.space for bank in model.banks]
     new = fit_banks(tokens, spaces, Coreset(None), "brute")
-    size = coreset_size(coreset.size, int(np.count_nonzero(layout.valid)))
+    size = _size(coreset, layout)
     n_before = int(model.offsets[-1])
     banks = []
     for old, more in zip(model.banks, new.banks, strict=True):
@@ -77,6 +77,11 @@ def grown_coreset(
         index = index_of(patches[chosen], old.space, algorithm)
         banks.append(MemoryBank(old.space, index, rows, radius))
     return banks_of_images(banks, layout, False)
+
+
+def _size(coreset, layout):
+    """How many patches the coreset of all images may have."""
+    return coreset_size(coreset.size, int(np.count_nonzero(layout.valid)))
 
 
 def _chosen(patches, n_old, size, coreset, layout, n_before):
@@ -119,7 +124,7 @@ def merged_coresets(
     MemoryBanks
         The radius is the largest one of the models and how far the merged coreset is from theirs.
     """
-    size = coreset_size(coreset.size, int(np.count_nonzero(layout.valid)))
+    size = _size(coreset, layout)
     starts = np.cumsum([0, *(model.offsets[-1] for model in models)])
     banks = []
     for parts in zip(*(model.banks for model in models), strict=True):
@@ -169,7 +174,7 @@ def coreset_without(
     numbers = np.cumsum(stays) - 1  # of the rows that stay
     banks = []
     for bank in model.banks:
-        patches, of_bank = bank.index.bank, stays[bank.rows]
+        patches, of_bank = bank.index.bank, stays[np.asarray(bank.rows)]
         if not of_bank.any():
             raise ValueError(
                 "all patches of the coreset are of the images that are to be forgotten: fit again, "
@@ -181,6 +186,6 @@ def coreset_without(
             near, _ = nearest_patches(patches[~of_bank], patches[of_bank], 1, "euclidean")
             radius += float(near.max())
         index = index_of(patches[of_bank], bank.space, algorithm)
-        rows = numbers[bank.rows[of_bank]]
+        rows = numbers[np.asarray(bank.rows)[of_bank]]
         banks.append(MemoryBank(bank.space, index, rows, radius))
     return banks_of_images(banks, layout, False)

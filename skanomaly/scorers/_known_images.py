@@ -30,8 +30,10 @@ class KnownImages:
         :func:`skanomaly._grouped_fit.group_names`; None of a group of one image that was given
         without a label. None where there are no groups.
     features : list of ndarray
-        By which copies are told, see :func:`skanomaly.core.copies.image_features`.
-    fingerprints : ImageFingerprints
+        By which copies are told, see :func:`skanomaly.core.copies.image_features`; none where it is
+        for others to know them.
+    fingerprints : ImageFingerprints or None
+        None where it is for others to recognise them.
     """
 
     layout: PatchTokens
@@ -39,7 +41,7 @@ class KnownImages:
     n_given: int
     names: list[str | None] | None
     features: list[FloatArray]
-    fingerprints: ImageFingerprints
+    fingerprints: ImageFingerprints | None
 
     def select(self, kept: IntArray) -> KnownImages:
         """Some of the images, as if the others had never been given.
@@ -69,8 +71,8 @@ class KnownImages:
             numbers - np.searchsorted(np.sort(gone), numbers),
             self.n_given - len(gone),
             names,
-            [self.features[i] for i in kept],
-            self.fingerprints.select(kept),
+            [self.features[i] for i in kept] if self.features else [],
+            None if self.fingerprints is None else self.fingerprints.select(kept),
         )
 
 
@@ -97,13 +99,14 @@ def join_known(parts: Sequence[KnownImages]) -> KnownImages:
         replace(part.layout, groups=of_part) for part, of_part in zip(parts, groups, strict=True)
     ]
     starts = np.cumsum([0, *(part.n_given for part in parts)])
+    prints = [part.fingerprints for part in parts if part.fingerprints is not None]
     return KnownImages(
         join_tokens(layouts),
         np.concatenate([part.numbers + n for part, n in zip(parts, starts, strict=False)]),
         int(starts[-1]),
         names,
         [features for part in parts for features in part.features],
-        ImageFingerprints.joined([part.fingerprints for part in parts]),
+        ImageFingerprints.joined(prints) if prints else None,
     )
 
 

@@ -148,6 +148,7 @@ class ScoreUnion(GrowingUnion, UnionEstimator):
     def _fit_tokens(self, tokens):
         self._check_scorers(groups=tokens.groups is not None)
         self._weights()
+        self._layout = tokens.without_values()
         X = _as_array(tokens)
         groups = {} if tokens.groups is None else {"groups": tokens.groups}
         with warnings.catch_warnings(), copies_told_elsewhere():

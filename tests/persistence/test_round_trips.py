@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
@@ -119,6 +120,31 @@ def test_scorers(scorer, tmp_path):
     assert loaded.offset_ == scorer.offset_ and loaded.patch_limits_ == scorer.patch_limits_
     np.testing.assert_array_equal(loaded.score_samples(X), loaded.train_scores_)  # held out
     assert without_addresses(repr(loaded)) == without_addresses(repr(scorer))
+
+
+GROWING = [
+    KNN,
+    PatchKNNScorer(metric="euclidean", algorithm="certified"),
+    PatchKNNScorer(metric="euclidean", aggregation="max", coreset=0.2, reweighting=9),
+    LocalKNNScorer(),
+    LocalKNNScorer(whitening="shared"),
+    ScoreUnion([("near", KNN), ("two", PatchKNNScorer(2))]),
+]
+
+
+@pytest.mark.parametrize("scorer", GROWING, ids=repr)
+@pytest.mark.parametrize("n", [8, 14])
+def test_scorers_that_grow_and_forget(scorer, n, tmp_path):
+    """What is kept of a model goes on as the model itself, and is kept again."""
+    X, new = tokens(18, 0), tokens(4, 1)
+    groups = [i // 2 for i in range(18)]
+    fitted = clone(scorer).fit(X[:n], groups=groups[:n])
+    loaded = round_trip(fitted, tmp_path)
+    for one in (fitted, loaded):
+        one.partial_fit(X[n:], groups=groups[n:]).forget(X[:2])
+    assert_same(fitted, loaded, X, new)
+    np.testing.assert_array_equal(fitted.train_scores_, loaded.train_scores_)
+    assert_same(fitted, round_trip(loaded, tmp_path), X, new)
 
 
 def test_masked_and_mixed_tokens(tmp_path):
