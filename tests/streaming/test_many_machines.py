@@ -77,8 +77,20 @@ def short_folder():
     return tempfile.TemporaryDirectory(prefix="sk", ignore_cleanup_errors=True)
 
 
-def run(code, folder):
-    """What a script prints; whatever it started is gone afterwards."""
+def run(code, folder, again=None):
+    """What a script prints; whatever it started is gone afterwards.
+
+    Twice it is run again where it fails with the message `again`.
+    """
+    for _ in range(3):
+        code_of_exit, out, error = run_once(code, folder)
+        if not (code_of_exit and again and again in error):
+            break
+    assert code_of_exit == 0, error[-5000:]
+    return out
+
+
+def run_once(code, folder):
     script = folder / "script.py"
     script.write_text(code, encoding="utf-8")
     with short_folder() as short:
@@ -108,8 +120,7 @@ def run(code, folder):
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, error[-5000:]
-    return out
+    return process.returncode, out, error
 
 
 def rows_of(out):
@@ -269,7 +280,9 @@ def test_two_workers_of_ray(folder, material):
     code = recipe("map_batches")
     load = "self.model = load_model(model)"
     counted = f"open({os.fspath(folder / 'loads.txt')!r}, 'a').write(f'{{os.getpid()}}\\n'); {load}"
-    run("import os\n" + code.replace(load, counted), folder)
+    # Ray gives its own processes 30 seconds to start, which a busy machine may exceed.
+    slow_start = "timed out during startup"
+    run("import os\n" + code.replace(load, counted), folder, again=slow_start)
     check(rows_of("judged"), folder, material[1])
     loads = Counter((folder / "loads.txt").read_text().split())
     assert set(loads.values()) == {1} and len(loads) == 2
