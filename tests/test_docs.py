@@ -139,6 +139,16 @@ def test_thresholds(names, capsys):
     assert scope["detector"][-1].calibration_["kind"] == "cost"
 
 
+def test_deployment(names, tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("deployment.md"):
+        exec(code, scope)
+    np.testing.assert_array_equal(scope["verdicts"], scope["pipe"].predict(names["new"]))
+    assert len(scope["maps"]) == len(scope["decisions"]) == len(scope["shares"]) == 8
+
+
 def test_local(names):
     scope = dict(names)
     for code in blocks("local.md"):
@@ -303,6 +313,7 @@ def test_each_page_with_code_is_run():
         "calibration.md",
         "clip.md",
         "combining.md",
+        "deployment.md",
         "displays.md",
         "explaining.md",
         "foreground.md",

@@ -124,6 +124,7 @@ class DeployedDetector(ImageDetector):
         Returns
         -------
         ndarray of shape (n_images,), float64
+            The output ``score`` of the graph.
         """
         return np.array([float(found["score"][0]) for found in self._outputs(X)])
 
@@ -168,6 +169,7 @@ class DeployedDetector(ImageDetector):
         Returns
         -------
         ndarray of shape (n_images,), float64
+            ``(1 + #{held-out training images at least as anomalous}) / (n + 1)``.
 
         Raises
         ------

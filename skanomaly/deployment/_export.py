@@ -168,7 +168,7 @@ def _sides(size: tuple[int, int] | None) -> dict[str, int | str]:
 
 def _loaded(items: Sequence[Any], any_size: bool) -> list[NDArray[np.uint8]]:
     """Images as arrays, of one size unless they may be of any."""
-    arrays = []
+    arrays: list[NDArray[np.uint8]] = []
     for i, item in enumerate(items):
         array = load_image(item, i)
         if array.dtype != np.uint8:

@@ -80,7 +80,7 @@ def windows_of(grid: tuple[int, int], radius: int, by_rows: bool) -> Windows:
     height, width = grid
     n_columns = width if by_rows else 1
     down, right = min(radius, height - 1), 0 if by_rows else min(radius, width - 1)
-    shifts = np.stack(np.mgrid[-down : down + 1, -right : right + 1], axis=-1).reshape(-1, 2)
+    shifts = np.indices((2 * down + 1, 2 * right + 1)).reshape(2, -1).T - (down, right)
 
     def shifted(blocks_down: IntArray, blocks_right: IntArray) -> tuple[IntArray, Any]:
         """Blocks around blocks, and which of them there are."""
@@ -132,7 +132,7 @@ def local_scores(graph: Graph, scorer: Any, rows: Rows) -> str:
     x = _in_units(graph, rows.tokens, bank.units)
     if bank.is_local:
         return _by_own_metrics(graph, bank, x)
-    tokens = bank.tokens.astype(np.float64)
+    tokens: FloatArray = bank.tokens.astype(np.float64)
     if bank.metric.whitening is not None:
         factor = bank.factors[0]
         tokens = product(tokens.reshape(-1, len(factor)), factor.astype(np.float64))

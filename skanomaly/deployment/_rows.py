@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skanomaly._typing import FloatArray
+from skanomaly._typing import FloatArray, IntArray
 from skanomaly.deployment._graph import Graph
 
 
@@ -66,7 +66,7 @@ def floats(graph: Graph, value: float | FloatArray) -> str:
     return graph.constant(np.asarray(value, dtype=np.float32))
 
 
-def doubles(graph: Graph, value: float | FloatArray) -> str:
+def doubles(graph: Graph, value: float | FloatArray | IntArray) -> str:
     """A constant of float64."""
     return graph.constant(np.asarray(value, dtype=np.float64))
 
