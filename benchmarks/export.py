@@ -4,8 +4,9 @@ Run ``python -m benchmarks.export`` (some minutes). PatchCore is fitted on gener
 both, with one backbone of the same random weights, one size of input, and a coreset of the same
 share; speed does not depend on weights. Both are exported to ONNX, anomalib's by its own engine,
 and run by ONNX Runtime on one thread, maps included, one image a call, from its uint8 pixels:
-anomalib's graph takes float32 in [0, 1]. Time is that of the processor. Before anything is timed, scores of the graph are compared
-with those of the pipeline, and those of anomalib's graph with its own torch model.
+anomalib's graph takes float32 in [0, 1]. Time is that of the processor. Before anything is timed,
+scores of our graph are compared with those of the pipeline, and those of anomalib's graph with its
+own torch model.
 ``--others`` times graphs of other pipelines against the pipelines.
 """
 
@@ -13,18 +14,15 @@ import argparse
 import contextlib
 import io
 import logging
-import os
 import tempfile
 import time
 import warnings
 from pathlib import Path
 
-for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_variable, "1")
-
 import numpy as np
 from PIL import Image
 from sklearn.pipeline import make_pipeline
+from threadpoolctl import threadpool_limits
 
 from benchmarks._timing import interleave, machine, print_table, write_json
 from skanomaly import (
@@ -173,7 +171,7 @@ def main():
     parser.add_argument("--coreset", type=float, default=0.1)
     parser.add_argument("--images", type=int, default=8, help="images that are timed")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--others", action="store_true", help="other pipelines in place of anomalib")
+    parser.add_argument("--others", action="store_true", help="without anomalib, other pipelines")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -181,7 +179,7 @@ def main():
     made = make_surfaces(args.good + args.images, surface="fabric", image_size=args.side,
                          random_state=0)  # fmt: skip
     good, new = list(made.images[: args.good]), np.stack(made.images[args.good :])
-    with tempfile.TemporaryDirectory() as name:
+    with threadpool_limits(1), tempfile.TemporaryDirectory() as name:
         measure = measure_others if args.others else measure_patchcore
         title, rows, seconds = measure(args, Path(name), good, new)
     print_table(title, rows)
