@@ -151,7 +151,7 @@ def local_scores(graph: Graph, scorer: Any, rows: Rows) -> str:
     windows = windows_of(bank.grid, bank.radius, by_rows)
     squared = squared_norms(kept.reshape(-1, kept.shape[2])).reshape(bank.valid.shape)
     norms = np.where(bank.valid, squared, np.inf).reshape(len(windows.queries), 1, 1, -1)
-    near, is_there = _nearest(graph, bank, kept, windows, norms, x)
+    near, is_there = _nearest(graph, bank, kept, windows, norms, _places_first(graph, x))
     distances = squared_length(graph, graph.op("Sub", x, near))
     return _distances(graph, distances, is_there)
 
@@ -176,8 +176,8 @@ def _by_own_metrics(graph: Graph, bank: LocalBank, x: str) -> str:
     centred = graph.op("Sub", x, floats(graph, bank.means))
     white = graph.op("MatMul", _places_first(graph, centred), factors)
     white = graph.op("Transpose", white, perm=[0, 2, 1])
-    slopes = graph.op("Transpose", graph.op("MatMul", factors, white), perm=[2, 0, 1])
-    norms = _norms(bank, windows)[:, None]
+    slopes = graph.op("Transpose", graph.op("MatMul", factors, white), perm=[0, 2, 1])
+    norms = _norms(bank, windows)[:, :, None]
     near, is_there = _nearest(graph, bank, bank.tokens, windows, norms, slopes)
     difference = _places_first(graph, graph.op("Sub", x, near))
     squared = squared_length(graph, graph.op("MatMul", difference, factors))
@@ -218,9 +218,9 @@ def _nearest(
     tokens : ndarray of shape (n_places, n, dim), float32
         Its patches.
     windows : Windows
-    norms : ndarray, broadcast to (n_blocks, batch, n_slots, patches of a block)
+    norms : ndarray, broadcast to (n_blocks, n_slots, batch, patches of a block)
     slopes : str
-        Of float32 (batch, n_places, dim): ``norms - 2 slopes @ patch`` is least for the nearest.
+        Of float32 (n_places, batch, dim): ``norms - 2 slopes @ patch`` is least for the nearest.
 
     Returns
     -------
@@ -233,20 +233,19 @@ def _nearest(
     size = n * windows.n_columns
     blocks = floats(graph, tokens.reshape(n_blocks, size, dim).transpose(0, 2, 1).copy())
     left = graph.op("Mul", slopes, floats(graph, -2.0))
-    left = graph.op("Gather", left, integers(graph, windows.queries), axis=1)
-    left = graph.op("Transpose", left, perm=[1, 0, 2, 3])
+    left = graph.op("Gather", left, integers(graph, windows.queries), axis=0)
     left = reshape(graph, left, (n_blocks, -1, dim))
-    bounds = reshape(graph, graph.op("MatMul", left, blocks), (n_blocks, -1, n_slots, size))
+    bounds = reshape(graph, graph.op("MatMul", left, blocks), (n_blocks, n_slots, -1, size))
     bounds = graph.op("Add", bounds, floats(graph, norms))
     if windows.n_columns > 1:
         column = np.arange(windows.n_columns)
         far = np.abs(column[:, None] - column) > bank.radius
         far = np.repeat(np.tile(far, (n_slots // len(column), 1)), n, axis=1)
-        bounds = graph.op("Add", bounds, floats(graph, np.where(far, np.inf, 0)))
+        bounds = graph.op("Add", bounds, floats(graph, np.where(far, np.inf, 0)[:, None]))
     least = graph.op("ReduceMin", bounds, integers(graph, [3]), keepdims=0)
     number = graph.op("ArgMin", bounds, axis=3, keepdims=0)
     least, number = (
-        reshape(graph, graph.op("Transpose", of, perm=[1, 0, 2]), (0, n_blocks * n_slots))
+        graph.op("Transpose", reshape(graph, of, (n_blocks * n_slots, -1)), perm=[1, 0])
         for of in (least, number)
     )
     found_at = integers(graph, windows.found_at)
