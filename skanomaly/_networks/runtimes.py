@@ -19,7 +19,7 @@ from skanomaly._networks.network import LoadedModel, Network
 from skanomaly._networks.onnx import onnx_session
 from skanomaly._networks.openvino import compiled_openvino
 from skanomaly._optional import import_optional
-from skanomaly.core.threads import map_threads
+from skanomaly.core.threads import map_threads, prepare_torch
 
 if TYPE_CHECKING:
     import torch
@@ -186,6 +186,7 @@ def embed(network: Network, plan: Plan, images: np.ndarray, batch_size: int) -> 
         C-contiguous; those of reduced precision are rounded to that of float16.
     """
     torch = import_optional("torch", "torch", "this embedder")
+    prepare_torch()
     with torch.inference_mode():
         x = network.preprocessing.normalise(images, plan.device)
         fused = network.fuse(run(network, plan, x, batch_size))
