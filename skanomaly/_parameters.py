@@ -17,7 +17,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from skanomaly._sklearn import InvalidParameterError
 from skanomaly._typing import ValueRange
 from skanomaly._version import __version__
-from skanomaly._warn import warn_user
+from skanomaly._warn import keep_workers_warning, warn_user
 
 DOCUMENTATION = "https://skanomaly.readthedocs.io/en/stable"
 
@@ -70,6 +70,7 @@ class Estimator(BaseEstimator):
         check_value_range(getattr(self, "value_range", None))
 
     def __getstate__(self):
+        keep_workers_warning()
         return {**super().__getstate__(), _VERSION_KEY: __version__}
 
     def __setstate__(self, state):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 
 # Between a person's line and ours stand scikit-learn's: pipelines, searches, checks of parameters.
@@ -23,6 +24,17 @@ def warn_user(message: str | Warning, category: type[Warning] = UserWarning) -> 
     while frame.f_back is not None and _package(frame) in _NOT_THE_USERS:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def keep_workers_warning() -> None:
+    """Let what joblib warns of its workers stay a warning, where warnings are errors.
+
+    The thread that hands out the work would end with the error, and whoever asked for the work
+    would wait for ever. Called where an estimator is pickled; it does nothing where that is not for
+    another process.
+    """
+    if threading.current_thread().name == "QueueFeederThread":
+        warnings.filterwarnings("default", "A worker stopped while some jobs", UserWarning)
 
 
 def _package(frame):

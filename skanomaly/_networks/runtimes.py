@@ -21,7 +21,7 @@ from skanomaly._networks.onnx import onnx_session
 from skanomaly._networks.openvino import compiled_openvino
 from skanomaly._optional import import_optional
 from skanomaly._typing import PathLike
-from skanomaly.core.threads import map_threads
+from skanomaly.core.threads import map_threads, prepare_torch
 
 if TYPE_CHECKING:
     import torch
@@ -196,6 +196,7 @@ def embed(
         C-contiguous; those of reduced precision are rounded to that of float16.
     """
     torch = import_optional("torch", "torch", "this embedder")
+    prepare_torch()
     with torch.inference_mode(), remembered(cache_dir):
         x = network.preprocessing.normalise(images, plan.device)
         fused = network.fuse(run(network, plan, x, batch_size))

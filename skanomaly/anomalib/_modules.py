@@ -13,6 +13,7 @@ from skanomaly.anomalib._families import FAMILIES, family_of_class
 from skanomaly.anomalib._files import Backend, uncrop
 from skanomaly.anomalib._offline import keep_positions
 from skanomaly.anomalib._opening import USER, inference_batch, post_processor_settings
+from skanomaly.core.threads import prepare_torch
 
 if TYPE_CHECKING:
     from skanomaly._typing import FloatArray
@@ -52,6 +53,7 @@ class ModuleBackend(Backend):
             raise ValueError(
                 f"{self.source} has no post-processor, so that normalized=True is not possible"
             )
+        prepare_torch()
         with self._lock, torch.inference_mode():
             inputs = [self._prepare(image) for image in images]
             sizes = [tuple(x.shape) for x in inputs]

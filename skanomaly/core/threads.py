@@ -13,10 +13,13 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from skanomaly._warn import warn_user
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 _blas_is_limited = threading.Lock()
+_torch_worked_in: set[int] = set()  # numbers of processes: this one, and those it was forked from
 _MOST_READING_THREADS = 8  # more than these do not decode faster than a network computes
 
 
@@ -147,6 +150,32 @@ def _openmp():
     if torch_threads is not None:
         torch_threads()  # what torch sets up in each thread at first use would undo the limit
     return _controller("openmp", torch_threads is not None)
+
+
+def prepare_torch() -> None:
+    """To be called before torch works: in a process that was forked it gets one thread.
+
+    In a process that is forked after torch has worked with several threads, these are missing, and
+    torch waits for them for ever.
+
+    Warns
+    -----
+    RuntimeWarning
+        Once in such a process.
+    """
+    pid, torch = os.getpid(), sys.modules.get("torch")
+    if torch is None or pid in _torch_worked_in:
+        return
+    is_forked = bool(_torch_worked_in)
+    _torch_worked_in.add(pid)
+    if is_forked and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        warn_user(
+            "this process was forked after torch had worked in its parent, whose threads are "
+            "missing here: torch gets one thread, or it would wait for them for ever. Start "
+            "processes by 'spawn' or 'forkserver', as joblib does, for more",
+            RuntimeWarning,
+        )
 
 
 @cache

@@ -14,7 +14,7 @@ from _image_files import encode
 from skanomaly._output import safe_name, unique_names
 from skanomaly.datasets import LayoutError, find_problems, read_dataset, read_manifest
 
-ORDER = 7
+ORDER = 8
 TABLE = Table(
     "datasets",
     "Data sets",

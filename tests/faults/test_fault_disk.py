@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 
 from skanomaly import iter_scores, save_model
 
-ORDER = 6
+ORDER = 7
 TABLE = Table(
     "disk",
     "Kept tokens and the disk",

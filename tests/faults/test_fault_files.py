@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from skanomaly import TimmPatches, load_model, model_manifest, save_model
 from skanomaly.persistence import ModelVersionWarning
 
-ORDER = 5
+ORDER = 6
 TABLE = Table(
     "files",
     "Model files and weights",

@@ -12,7 +12,7 @@ from PIL import Image
 from skanomaly import ImageReadError
 from skanomaly.datasets import find_problems, read_manifest
 
-ORDER = 8
+ORDER = 9
 TABLE = Table(
     "masks",
     "Masks",

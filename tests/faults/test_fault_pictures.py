@@ -166,10 +166,10 @@ def _(here, resize):
     if resize == "shortest_edge":
         with pytest.raises(ValueError, match=r"image 1 of \(2, 3000\) pixels .* resize='squash'"):
             model.transform([PICTURE, thin])
-        thin = thin[:, :400]
+        thin = thin[:, :80]
     tokens = model.transform([thin])
     marked = thin.copy()
-    marked[:, -60:] = 0  # at the very end
+    marked[:, -4:] = 0  # at the very end
     assert not np.array_equal(tokens, model.transform([marked]))
 
 
