@@ -50,7 +50,9 @@ def contenders(bank, queries, clock):
         "skanomaly": lambda: index.search(queries)[0][:, 0],
         "skanomaly, brute force": lambda: nearest_patches(queries, bank)[0][:, 0],
     }
-    for name in ("certified", "wide") if importlib.util.find_spec("torch") else ("certified",):
+    for name in ("certified", "wide"):
+        if len(bank) > LARGEST_MATRIX or (name == "wide" and not importlib.util.find_spec("torch")):
+            continue  # each takes a bank of its own
         forced = PatchIndex(bank.copy(), algorithm=name)
         functions[f"skanomaly, {name}"] = lambda forced=forced: forced.search(queries)[0][:, 0]
     if index.has_bounds:  # not that of a small bank

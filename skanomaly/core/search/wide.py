@@ -114,10 +114,10 @@ class WideSearch:
         at_once = self.tuning.rows_per_wide_product
         products = self.tuning.pairs_of_bounds * _BLOCK // (at_once * max(1, len(queries)))
         step = max(1, products) * at_once
+        memory = np.empty((min(step, len(self.rows)) // _BLOCK, len(queries)), dtype=np.int16)
         for start in range(0, len(self.rows), step):
             rows = self.rows[start : start + step]
-            lowest = self._lowest(rows, start, columns, groups)
-            runs = lowest.min(axis=1)
+            lowest, runs = self._lowest(rows, start, columns, groups, memory)
             # The blocks that look nearest show what is wanted, which leaves few of the others.
             for limit in (_low_values(runs, n_neighbors), np.int16(_INFINITE)):
                 block, q = self._reached(lowest, runs, np.minimum(limit, limit_of(wanted)), left)
@@ -180,19 +180,26 @@ class WideSearch:
 
         return pack(columns, "bfloat16"), limit_of, out_of_range
 
-    def _lowest(self, rows, start, columns, groups):
-        """The lowest product of each block: (n_runs, 16, n_queries), bfloat16 read as int16."""
+    def _lowest(self, rows, start, columns, groups, memory):
+        """The lowest product of each block, (n_runs, 16, n_queries), and of each run of them.
+
+        In bfloat16, read as int16.
+        """
         n_queries = columns.shape[1]
-        lowest = np.empty((len(rows) // _BLOCK, n_queries), dtype=np.int16)
+        lowest = memory[: len(rows) // _BLOCK]
+        runs = np.empty((len(lowest) // _RUN, n_queries), dtype=np.int16)
         excluded = [] if groups is None else _excluded(groups, start, start + len(rows))
         for first, values in torch_products(rows, columns, self.tuning.rows_per_wide_product):
             for row, q in excluded:
                 i, j = np.searchsorted(row, (first, first + len(values)))
                 if i < j:
                     values[np.ix_(row[i:j] - first, q)] = _NEVER
-            out = lowest[first // _BLOCK : (first + len(values)) // _BLOCK]
-            np.minimum.reduce(values.reshape(_BLOCK, -1, n_queries), axis=0, out=out)
-        return lowest.reshape(-1, _RUN, n_queries)
+            i, j = first // _BLOCK, (first + len(values)) // _BLOCK
+            part = lowest[i:j]
+            np.minimum.reduce(values.reshape(_BLOCK, -1, n_queries), axis=0, out=part)
+            part = part.reshape(-1, _RUN, n_queries)
+            np.minimum.reduce(part, axis=1, out=runs[i // _RUN : j // _RUN])
+        return lowest.reshape(-1, _RUN, n_queries), runs
 
     def _reached(self, lowest, runs, limit, left):
         """Blocks and queries within the limits, which are then taken for compared.
@@ -246,9 +253,11 @@ def _rows_of(blocks, n_rows, at_once):
 def _excluded(groups, start, stop):
     """Rows from `start` to `stop`, counted from there, and queries of the same group."""
     own, of_row = groups[0], groups[1][start:stop]
-    order = np.argsort(of_row, kind="stable")
     numbers = np.unique(own[own >= 0])
-    first, last = (np.searchsorted(of_row, numbers, side, order) for side in ("left", "right"))
+    order = np.flatnonzero(np.isin(of_row, numbers))  # few of all
+    order = order[np.argsort(of_row[order], kind="stable")]
+    of_row = of_row[order]
+    first, last = (np.searchsorted(of_row, numbers, side) for side in ("left", "right"))
     return [
         (order[i:j], np.flatnonzero(own == number))
         for number, i, j in zip(numbers, first, last, strict=True)
