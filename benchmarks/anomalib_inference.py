@@ -32,11 +32,14 @@ SIDE = 256  # of the model's input
 FILES = {"ckpt": "model.ckpt", "onnx": "model.onnx", "openvino": "model.xml"}
 
 
-def make_files(folder, n_images, side):
-    """Train and export a model; write the images to score. Returns nothing: all is in `folder`."""
+def make_files(folder, n_images, side, family="Padim", backbone=None):
+    """Train and export a model; write the images to score. Returns nothing: all is in `folder`.
+
+    `backbone` are weights of timm's ResNet-18; None for random ones.
+    """
+    from anomalib import models
     from anomalib.data import Folder
     from anomalib.engine import Engine
-    from anomalib.models import Padim
 
     made = make_surfaces(n_images + 8, 8, surface="fabric", image_size=side, random_state=0)
     kinds = ["train"] * 8 + ["score"] * n_images + ["defect"] * 8
@@ -48,8 +51,12 @@ def make_files(folder, n_images, side):
         normal_test_dir="train", val_split_mode="same_as_test", train_batch_size=4,
         eval_batch_size=4,
     )  # fmt: skip
-    size = Padim.configure_pre_processor((SIDE, SIDE))
-    model = Padim(backbone="resnet18", pre_trained=False, pre_processor=size)
+    family = getattr(models, family)
+    size = family.configure_pre_processor((SIDE, SIDE))
+    model = family(backbone="resnet18", pre_trained=False, pre_processor=size)
+    if backbone is not None:
+        features = model.model.feature_extractor.feature_extractor
+        features.load_state_dict({name: backbone[name] for name in features.state_dict()})
     engine = Engine(
         accelerator="cpu", devices=1, logger=False, default_root_dir=str(folder / "run"),
         enable_progress_bar=False, enable_model_summary=False,
