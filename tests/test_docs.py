@@ -11,9 +11,10 @@ import joblib
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
-from skanomaly import FilterBankPatches, PatchKNNScorer, create_model
+from skanomaly import FilterBankPatches, PatchKNNScorer, create_model, export_model
+from skanomaly._images import load_image
 from skanomaly.datasets import make_surfaces
 from skanomaly.datasets._surfaces import write_surfaces
 
@@ -147,6 +148,21 @@ def test_deployment(names, tmp_path, monkeypatch):
         exec(code, scope)
     np.testing.assert_array_equal(scope["verdicts"], scope["pipe"].predict(names["new"]))
     assert len(scope["maps"]) == len(scope["decisions"]) == len(scope["shares"]) == 8
+
+
+def test_running_what_was_exported(names, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(names["good"])
+    export_model(pipe, "parts.onnx", images=names["good"])
+    bad = next(path for path in names["new"] if pipe.predict([path])[0] == -1)
+    load_image(bad).tofile("frame.rgb")
+    scope = {}
+    for code in blocks("deployment-running.md"):
+        exec(code, scope)
+    np.testing.assert_allclose(scope["verdict"]["score"], pipe.score_samples([bad]), rtol=1e-4)
+    told = capsys.readouterr().out
+    assert told.startswith("score -") and "most unusual at row" in told and "64 64 {" in told
 
 
 def test_local(names):
@@ -313,6 +329,7 @@ def test_each_page_with_code_is_run():
         "calibration.md",
         "clip.md",
         "combining.md",
+        "deployment-running.md",
         "deployment.md",
         "displays.md",
         "explaining.md",

@@ -303,6 +303,6 @@ def pooling_matrix(
     # Tails of no weight: their products would be denormal, which some processors compute at a
     # small part of their speed.
     matrix[matrix < _LEAST_WEIGHT] = 0
-    matrix = np.ascontiguousarray(matrix.T, dtype=np.float32)
-    matrix.setflags(write=False)
-    return matrix
+    made = np.ascontiguousarray(matrix.T, dtype=np.float32)
+    made.setflags(write=False)
+    return made

@@ -175,12 +175,10 @@ def _rounded_product(graph: Graph, x: str, weights: FloatArray, one: Pass) -> st
                 "image_size, or make images smaller before"
             )
     # Powers of two are taken out where nothing is rounded.
-    matrices = [
-        graph.constant((part * 2.0**power).astype(np.float32))
-        for part, power in ((high, LOW_BITS - one.bits), (low, -LOW_BITS))
-    ]
-    share = graph.constant(np.float32(2.0 ** (LOW_BITS - one.bits)))
-    return rounded_sums(graph, x, *matrices, share, one.axis)
+    unit = 2.0 ** (LOW_BITS - one.bits)
+    upper = graph.constant((high * unit).astype(np.float32))
+    lower = graph.constant((low / 2**LOW_BITS).astype(np.float32))
+    return rounded_sums(graph, x, upper, lower, graph.constant(np.float32(unit)), one.axis)
 
 
 def rounded_sums(graph: Graph, x: str, high: str, low: str, share: str, axis: int) -> str:

@@ -67,8 +67,10 @@ def resized_of_any_size(
         high = graph.op("Round", graph.op("Div", whole, unit))
         low = graph.op("Div", graph.op("Sub", whole, graph.op("Mul", high, unit)), unit)
         share = graph.op("Div", unit, scale)
-        parts = (graph.op("Mul", high, share), low, share)
-        x = rounded_sums(graph, x, *(graph.op("Cast", p, to=_FLOAT) for p in parts), axis)
+        high, low, share = (
+            graph.op("Cast", part, to=_FLOAT) for part in (graph.op("Mul", high, share), low, share)
+        )
+        x = rounded_sums(graph, x, high, low, share, axis)
     return x
 
 

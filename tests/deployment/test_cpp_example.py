@@ -27,8 +27,8 @@ def headers():
     if named:
         pytest.fail(f"SKANOMALY_ONNXRUNTIME_INCLUDE={named} holds no {HEADER}")
     pytest.skip(
-        f"{HEADER} is in none of {', '.join(known)}: install libonnxruntime-dev, or say where it is "
-        "by SKANOMALY_ONNXRUNTIME_INCLUDE"
+        f"{HEADER} is in none of {', '.join(known)}: install libonnxruntime-dev, or say where it "
+        "is by SKANOMALY_ONNXRUNTIME_INCLUDE"
     )
 
 
