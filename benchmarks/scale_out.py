@@ -4,13 +4,13 @@
         [--engines NAME ...] [--json FILE]
 
 PNG files of 256 x 256 pixels are judged by `score_files`, each shard a task: of a pool of plain
-processes, of Dask and of Ray, with one worker and with two, of one thread each; and by Ray's
-`map_batches` with a class. Engines are started, and workers have loaded the model, before the
-clock: what that takes is in a column of its own, and so is a call of a few images, which an engine
-takes however many there are. The others give images a second. The yardstick is `iter_scores` in
-this process, by turns with each contender; the least times count. Overhead is the processor time
-that an image takes of workers, scheduler and this process, beyond that of the yardstick: other work
-on the machine moves it less than it moves images a second.
+processes, of Dask and of Ray, with one worker and with two, of one thread each. Engines are
+started, and workers have loaded the model, before the clock: what that takes is in a column of its
+own, and so is a call of a few images, which an engine takes however many there are. The others give
+images a second. The yardstick is `iter_scores` in this process, by turns with each contender; the
+least times count. Overhead is the processor time that an image takes of workers, scheduler and this
+process, beyond that of the yardstick: other work on the machine moves it less than it moves images
+a second.
 
 Then the rates of what does not grow with the workers: going through the list, writing and checking
 files of results, loading a model, a scheduler's work. From them, and from nothing else, follows
@@ -21,7 +21,6 @@ Neither a network nor a shared disk is in it.
 
 import argparse
 import json
-import logging
 import os
 import pickle
 import subprocess
@@ -46,21 +45,6 @@ from benchmarks.streaming import write_images  # noqa: E402
 _TRAINING = 30
 _SHARDS_PER_WORKER = 2
 _ON_PAPER = 100_000_000
-
-
-class Judge:
-    """What Ray gives batches of paths: a model that is loaded once an actor."""
-
-    def __init__(self, model):
-        from skanomaly import load_model
-
-        self.model = load_model(model)
-
-    def __call__(self, batch):
-        from skanomaly import iter_scores
-
-        results = list(iter_scores(self.model, list(map(str, batch["item"]))))
-        return {"path": [r.path for r in results], "score": [r.score for r in results]}
 
 
 def shard_of(model, paths, out, shard, n_shards):
@@ -110,8 +94,9 @@ def dask_as_it_comes(n_workers, model):
 
 
 @contextmanager
-def _ray(n_workers):
-    import ray.data
+def ray_tasks(n_workers, model):
+    """The same with tasks of Ray."""
+    import ray
 
     with tempfile.TemporaryDirectory(prefix="sk", ignore_cleanup_errors=True) as short:
         root = str(Path(__file__).resolve().parents[1])
@@ -124,42 +109,16 @@ def _ray(n_workers):
             runtime_env={"env_vars": {"PYTHONPATH": root}},
             _temp_dir=short,
         )
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def ray_tasks(n_workers, model):
-    """The same with tasks of Ray."""
-    with _ray(n_workers) as ray:
         task = ray.remote(shard_of)
 
         def judge(paths, out):
             n, listed = _SHARDS_PER_WORKER * n_workers, ray.put(paths)
             return sum(ray.get([task.remote(model, listed, out, i, n) for i in range(n)]))
 
-        yield judge
-
-
-@contextmanager
-def ray_batches(n_workers, model):
-    """Batches of paths for a class, which is made anew for each data set: that is in its time."""
-    with _ray(n_workers) as ray:
-
-        def judge(paths, out):
-            judged = ray.data.from_items(paths).map_batches(
-                Judge,
-                fn_constructor_args=(model,),
-                compute=ray.data.ActorPoolStrategy(size=n_workers),
-                batch_size=32,
-            )
-            judged.write_parquet(out)
-            return len(paths)
-
-        yield judge
+        try:
+            yield judge
+        finally:
+            ray.shutdown()
 
 
 ENGINES = {
@@ -167,7 +126,6 @@ ENGINES = {
     "Dask, tasks": dask,
     "Dask, its allocator": dask_as_it_comes,
     "Ray, tasks": ray_tasks,
-    "Ray, map_batches": ray_batches,
 }
 
 
@@ -183,13 +141,7 @@ def _processor_time():
     import psutil
 
     this = psutil.Process()
-    total = 0.0
-    for process in (this, *this.children(recursive=True)):
-        try:
-            total += sum(process.cpu_times()[:2])
-        except psutil.NoSuchProcess:  # it has ended meanwhile
-            pass
-    return total
+    return sum(sum(p.cpu_times()[:2]) for p in (this, *this.children(recursive=True)))
 
 
 def least(times):
