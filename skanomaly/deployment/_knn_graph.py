@@ -23,6 +23,10 @@ from skanomaly.deployment._rows import (
 )
 
 _CHUNK = 2**14  # rows of a bank that patches are compared with at a time
+# Of so many rows the least bound is found before that of a row: minima of blocks are found at
+# several times the speed at which ONNX Runtime finds where a minimum is.
+_BLOCK = 64
+_FAR = np.float32(1e38)  # a squared length of rows that fill up a block, and are never the nearest
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,10 @@ def _bank_of(graph: Graph, bank: Any, rows: Rows, dim: int) -> _Bank:
     for part in np.array_split(kept, -(-len(kept) // _CHUNK)):
         part = np.ascontiguousarray(part)
         lengths = np.einsum("ij,ij->i", part, part, dtype=np.float64)
-        chunks.append((floats(graph, part), floats(graph, lengths), len(part)))
+        missing = -len(part) % _BLOCK
+        filled = np.pad(part, ((0, missing), (0, 0)))
+        lengths = np.pad(lengths, (0, missing), constant_values=_FAR)
+        chunks.append((floats(graph, filled), floats(graph, lengths), len(part)))
     queries = reshape(graph, minus(graph, x, centre), (-1, kept.shape[1]))
     return _Bank(space, chunks, queries, kept.shape[1])
 
@@ -152,7 +159,7 @@ def _nearest(graph: Graph, bank: _Bank, queries: str, count: int) -> tuple[str, 
     for chunk, lengths, size in bank.chunks:
         bounds = graph.op("Gemm", queries, chunk, lengths, alpha=-2.0, transB=1)
         if count == 1:
-            numbers = graph.op("ArgMin", bounds, axis=1, keepdims=1)
+            numbers = _least(graph, bounds)
         else:
             k = integers(graph, [min(count, size)])
             numbers = graph.ops("TopK", bounds, k, n_outputs=2, axis=1, largest=0)[1]
@@ -165,6 +172,16 @@ def _nearest(graph: Graph, bank: _Bank, queries: str, count: int) -> tuple[str, 
     least, order = graph.ops("TopK", all_squared, k, n_outputs=2, axis=1, largest=0)
     near = graph.op("GatherND", all_rows, unsqueeze(graph, order, 2), batch_dims=1)
     return least, near
+
+
+def _least(graph: Graph, bounds: str) -> str:
+    """Number of the least bound of each query, (n, 1), of a multiple of `_BLOCK` bounds."""
+    blocks = graph.op("Reshape", bounds, integers(graph, (0, -1, _BLOCK)))
+    minima = graph.op("ReduceMin", blocks, integers(graph, [2]), keepdims=0)
+    block = graph.op("ArgMin", minima, axis=1, keepdims=1)
+    within = graph.op("GatherND", blocks, block, batch_dims=1)
+    place = graph.op("ArgMin", within, axis=1, keepdims=1)
+    return graph.op("Add", graph.op("Mul", block, integers(graph, _BLOCK)), place)
 
 
 def _factor(graph: Graph, bank: _Bank, rows: Rows, highest: str, count: int) -> str:
