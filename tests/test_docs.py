@@ -136,6 +136,16 @@ def test_patch_models(names, tmp_path, monkeypatch, capsys):
     assert hasattr(scope["search"].best_estimator_["patchwise"], "estimator_")
 
 
+def test_growing(names):
+    scope = dict(names)
+    for code in blocks("growing.md"):
+        exec(code, scope)
+    expected = scope["pipe"].fit(names["good"]).score_samples(names["new"])
+    for name in ("grown", "merged"):
+        np.testing.assert_allclose(scope[name].score_samples(names["new"]), expected)
+    assert len(scope["left"][-1].train_scores_) == len(names["good"]) - 1
+
+
 def test_thresholds(names, capsys):
     scope = dict(names)
     for code in blocks("thresholds.md"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from skanomaly import PatchKNNScorer, recalibrate
+from skanomaly import PatchKNNScorer, PatchwiseScorer, ScoreUnion, recalibrate
 
 WHOLE = [
     PatchKNNScorer(),
@@ -20,6 +20,14 @@ WHOLE = [
     PatchKNNScorer(position_weight=0.3, algorithm="certified"),
     PatchKNNScorer(metric="euclidean", aggregation="max", reweighting=4),
 ]
+UNION = ScoreUnion(
+    [
+        ("one", PatchKNNScorer()),
+        ("two", ScoreUnion([("far", PatchKNNScorer(3)), ("near", WHOLE[1])], combination="max")),
+    ],
+    aggregation="members",
+)
+WHOLE.append(UNION)
 each_whole = pytest.mark.parametrize("scorer", WHOLE, ids=repr)
 
 
@@ -85,7 +93,7 @@ def test_what_is_forgotten_was_never_there(scorer, data):
     expected = clone(scorer).fit(np.delete(X, gone, axis=0))
     fitted = clone(scorer).fit(X)
     # Recognised as they are, and where places do not matter in any order of their patches.
-    shown = X[gone] if scorer.position_weight else X[gone][:, ::-1]
+    shown = X[gone] if getattr(scorer, "position_weight", 0) else X[gone][:, ::-1]
     assert fitted.forget(shown) is fitted
     assert_same(fitted, expected)
     assert_knows(fitted, expected, X)
@@ -258,6 +266,17 @@ def test_what_does_not_go_together():
     ]:
         with pytest.raises(ValueError, match=why):
             fitted._merged_with([other])
+
+
+def test_unions_of_which_a_member_does_not_change():
+    X = tokens()
+    union = ScoreUnion([("knn", PatchKNNScorer()), ("other", PatchwiseScorer("isolation_forest"))])
+    assert not hasattr(union, "partial_fit") and not hasattr(union, "forget")
+    union = ScoreUnion([("knn", PatchKNNScorer()), ("far", PatchKNNScorer(3))]).fit(X)
+    with pytest.raises(ValueError, match="images 0 of X|image 0 of X"):
+        union.forget(tokens(1, seed=9))
+    with pytest.raises(NotFittedError):
+        ScoreUnion([("knn", PatchKNNScorer())]).forget(X)
 
 
 def test_labels_that_cannot_be_told_again():
