@@ -12,7 +12,8 @@ from skanomaly.core.coreset import greedy_k_center
 from skanomaly.core.prepared import PreparedRows
 from skanomaly.core.products import product
 
-_ROWS = 2**13  # tokens that are compared with a cell, or measured, at a time
+_ROWS = 2**13  # candidates that are looked at at a time
+_QUERIES = 2**15  # tokens that look for one at a time: the more, the fewer copies of candidates
 _FEW = 2**11  # candidates that are all compared with
 _PROBES = 4  # cells in which a token looks for a candidate
 # Candidates whose nearest other one is looked for, and how many of them are to be within the next
@@ -132,8 +133,8 @@ class CoresetCandidates:
             self._cells, self._n_put = _Cells(self.tokens), 0
         self._cells.put(np.arange(self._n_put, self._count), self.tokens)
         self._n_put = self._count
-        for start in range(0, len(tokens), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for start in range(0, len(tokens), _QUERIES):
+            rows = slice(start, start + _QUERIES)
             far[rows] = self._cells.far(tokens[rows], self.tokens, self.radius)
         return far
 
@@ -218,7 +219,8 @@ class CoresetCandidates:
         highest = np.full(len(sample), -np.inf)
         for start in range(0, self._count, _ROWS):
             rows = np.arange(start, min(start + _ROWS, self._count))
-            closeness = _closeness(queries, self.tokens[rows] - reference)
+            others = self.tokens[rows] - reference
+            closeness = _closeness(queries, others, np.einsum("ij,ij->i", others, others) / 2)
             closeness[sample[:, None] == rows] = -np.inf
             found = closeness.argmax(axis=1)
             closest = closeness[np.arange(len(sample)), found]
@@ -256,57 +258,70 @@ class _Cells:
         self.n_at_start = n = len(candidates)
         n_pivots = int(np.sqrt(n)) if n > _FEW else 1
         # In the order of the stream: where there are many tokens, there are many candidates.
-        self._pivots = np.arange(n_pivots) * n // n_pivots
+        pivots = candidates[np.arange(n_pivots) * n // n_pivots]
         # A common offset would drown the distances in the rounding of the products.
-        self._reference = candidates[self._pivots].mean(axis=0)
+        self._reference = pivots.mean(axis=0)
+        self._pivots, self._pivot_norms = pivots, self._half_norms(pivots)
         self._members: list[IntArray] = [np.empty(0, dtype=np.int64)] * n_pivots
+        self._norms: list[FloatArray] = [np.empty(0, dtype=pivots.dtype)] * n_pivots
 
     def put(self, rows: IntArray, candidates: FloatArray) -> None:
         """Take in candidates."""
         for start in range(0, len(rows), _ROWS):
             part = rows[start : start + _ROWS]
-            cells = self._nearest_cells(candidates[part] - self._reference, candidates, 1)[:, 0]
+            tokens = candidates[part]
+            norms = self._half_norms(tokens)
+            cells = self._nearest_cells(tokens - self._reference, 1)[:, 0]
             for cell in np.unique(cells).tolist():
-                self._members[cell] = np.concatenate([self._members[cell], part[cells == cell]])
+                here = cells == cell
+                self._members[cell] = np.concatenate([self._members[cell], part[here]])
+                self._norms[cell] = np.concatenate([self._norms[cell], norms[here]])
 
     def far(self, tokens: FloatArray, candidates: FloatArray, radius: float) -> NDArray[np.bool_]:
         """Which tokens have no candidate within the radius in the cells that they look in."""
         centred = tokens - self._reference
-        cells = self._nearest_cells(centred, candidates, _PROBES)
+        cells = self._nearest_cells(centred, _PROBES)
         left = np.arange(len(tokens))
         for probe in range(cells.shape[1]):
             order = left[np.argsort(cells[left, probe], kind="stable")]
             starts = np.flatnonzero(np.diff(cells[order, probe], prepend=-1))
             found = np.zeros(len(tokens), dtype=bool)
             for rows in np.split(order, starts[1:]) if order.size else []:
-                members = self._members[cells[rows[0], probe]]
+                cell = cells[rows[0], probe]
+                members = self._members[cell]
                 if members.size:
-                    nearest = members[self._nearest(centred[rows], candidates[members])]
-                    found[rows] = _distances(tokens[rows], candidates[nearest]) <= radius
+                    others = candidates[members]
+                    nearest = _closeness(centred[rows], others, self._norms[cell]).argmax(axis=1)
+                    found[rows] = _distances(tokens[rows], others[nearest]) <= radius
             left = left[~found[left]]
         far = np.zeros(len(tokens), dtype=bool)
         far[left] = True
         return far
 
-    def _nearest_cells(self, centred, candidates, n_cells):
+    def _nearest_cells(self, centred, n_cells):
         """The cells that tokens are in, and those next to them, nearest first."""
         if len(self._pivots) == 1:
             return np.zeros((len(centred), 1), dtype=np.int64)
-        closeness = _closeness(centred, candidates[self._pivots] - self._reference)
+        closeness = _closeness(centred, self._pivots, self._pivot_norms)
         if n_cells == 1:
             return closeness.argmax(axis=1)[:, None]
         cells = np.argpartition(closeness, -n_cells, axis=1)[:, -n_cells:]
         order = np.argsort(-np.take_along_axis(closeness, cells, axis=1), axis=1, kind="stable")
         return np.take_along_axis(cells, order, axis=1)
 
-    def _nearest(self, centred, others):
-        return _closeness(centred, others - self._reference).argmax(axis=1)
+    def _half_norms(self, tokens):
+        """Half of the squared norms of tokens less the reference."""
+        centred = tokens - self._reference
+        return np.einsum("ij,ij->i", centred, centred) / 2
 
 
-def _closeness(centred, others):
-    """Half of the token's squared norm, less half of its squared distance to the others."""
+def _closeness(centred, others, half_norms):
+    """Minus half of the squared distances to others, but for a number that is the token's own.
+
+    Only the tokens are centred, which changes their products with all others by one number.
+    """
     closeness = product(centred, others.T)
-    closeness -= np.einsum("ij,ij->i", others, others) / 2
+    closeness -= half_norms
     return closeness
 
 

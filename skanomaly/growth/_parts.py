@@ -46,9 +46,8 @@ def check_changes(estimator: Any) -> None:
         return
     if not isinstance(scorer, ChangingScorer):
         raise TypeError(
-            f"{type(scorer).__name__} cannot take in images after fit, or forget them: that can "
-            "PatchKNNScorer, LocalKNNScorer and unions of these, and, but for forgetting, "
-            "PatchGaussianScorer and PatchSubspaceScorer; fit it again"
+            f"{type(scorer).__name__} cannot take in images after fit, or forget them, as scorers "
+            "with partial_fit can, such as PatchKNNScorer: fit it again"
         )
     try:
         scorer._check_can_change()
