@@ -69,10 +69,11 @@ class TimmPatches(TorchPatches):
     In reduced precision a plain transformer has several ways to its attention and its linear maps
     on a CPU, of which another one is the fastest on another kind of processor. They are timed at
     the first use of a size, in a tenth of a second; a process stays with its choice, all that share
-    a `cache_dir` make the same, and ``verbose=True`` shows it. Where processors, or two processes,
-    differ in it, tokens differ as much as bfloat16 differs from float32 (a median cosine of 0.9995),
-    and without that by 0.999999: scores differed by 0.7% at most, decisions did not, and training
-    images are recognised (ViT-Tiny/16, block 5, four kinds of parts).
+    a `cache_dir` make the same, and ``verbose=True`` shows it. Processors of different kinds round
+    bfloat16 differently (a median cosine of 0.999999); where they, or two processes, differ in the
+    way too, tokens differ as much as bfloat16 does from float32 (0.9995). That moved scores by 0.8%
+    at most in block 5 of ViT-Tiny/16 and by 5% in its last one, on four kinds of parts, there with
+    another decision on a borderline image. Training images are recognised.
 
     OpenVINO is faster than torch, but to convert a model takes it 10 to 30 seconds for each size of
     input, and each process then compiles it for some seconds: so it has to be asked for. Converted
