@@ -7,8 +7,7 @@ Models, all with maps of the whole frame:
 
 - the command line's own, ``filterbank+tiny``;
 - PatchCore with a ResNet-18: anomalib's `TorchInferencer`, its model by `AnomalibDetector`, and
-  ours, ``vision_patchcore``, with the same weights of the backbone, random ones, and as large a
-  coreset;
+  ours, ``vision_patchcore``, with the same random weights of the backbone and as large a coreset;
 - anomalib's `OpenVINOInferencer` with PaDiM on that backbone: of PatchCore anomalib 2.7 exports a
   graph that takes two images at a time, and the inferencer, which gives it one, fails.
 

@@ -73,7 +73,8 @@ runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
     "cache_dir": """
 cache_dir : str, os.PathLike or None, default=None
     Folder for tokens, one file an image; each image is then embedded once. They are found by the
-    content of the image, whatever its path, and by all that tokens depend on.
+    content of the image, whatever its path, and by all that tokens depend on. Embedders of torch
+    also keep there, in ``fastest.json``, which ways to compute were measured to be fastest.
 """,
     "cache_size": """
 cache_size : int, default=20_000_000_000
@@ -94,7 +95,7 @@ stream : bool, default=False
 """,
     "verbose": """
 verbose : bool or int, default=False
-    Show a progress bar.
+    Show a progress bar, and beside it how a vision transformer is computed where that was measured.
 """,
 }
 # What a value of `weights` means is asked in one order, everywhere.
