@@ -18,7 +18,7 @@ from skanomaly.core.gaussian import (
 from skanomaly.core.products import product
 from skanomaly.core.standardisation import scales
 
-_BLOCK_BYTES = 2**23  # of outer products, or tokens, in float64 at a time
+_BLOCK_BYTES = 2**20  # of outer products, or tokens, in float64 at a time
 
 
 class GaussianMoments:
@@ -99,7 +99,7 @@ class GaussianMoments:
             self._join(part, other.count[part], other.mean[part], other.scatter[part].astype(float))
 
     def rounded(self) -> GaussianMoments:
-        """A copy whose scatter is in single precision, for half of the memory.
+        """A copy whose scatter is in single precision, if it can be, for half of the memory.
 
         Returns
         -------
@@ -107,7 +107,8 @@ class GaussianMoments:
             Not to be added to; it can be joined with others.
         """
         out = copy(self)
-        out.scatter = self.scatter.astype(np.float32)
+        if np.abs(self.scatter).max() <= np.finfo(np.float32).max:
+            out.scatter = self.scatter.astype(np.float32)
         return out
 
     def gaussians(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -27,12 +27,26 @@ class TokenStatistics:
         How many tokens there were.
     mean : ndarray of shape (dim,), float64
     scatter : ndarray of shape (dim, dim), float64
-        Sum of the outer products of their deviations from the mean.
+        Sum of the outer products of their deviations from the mean; packed its upper triangle
+        alone, row by row.
     """
 
     count: int
     mean: FloatArray
     scatter: FloatArray
+
+    def packed(self) -> TokenStatistics:
+        """The same in half of the memory, to be kept."""
+        return replace(self, scatter=self.scatter[np.triu_indices(len(self.mean))])
+
+    def unpacked(self) -> TokenStatistics:
+        """The same with the whole scatter, of packed ones too."""
+        if self.scatter.ndim == 2:
+            return self
+        scatter = np.empty((len(self.mean),) * 2)
+        rows, columns = np.triu_indices(len(self.mean))
+        scatter[rows, columns] = scatter[columns, rows] = self.scatter
+        return replace(self, scatter=scatter)
 
 
 @dataclass(frozen=True)

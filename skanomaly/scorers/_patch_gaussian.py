@@ -28,6 +28,8 @@ from skanomaly.scorers._docstrings import SCORER_DOCS
 from skanomaly.scorers._explaining import components_of
 from skanomaly.scorers._growing_moments import GrowingMoments
 
+_PART_BYTES = 2**22  # of tokens whose sums are taken at a time
+
 
 @dataclass(frozen=True)
 class _GaussianModel:
@@ -238,7 +240,10 @@ class PatchGaussianScorer(GrowingMoments):
     def _fit_and_hold_out(self, tokens):
         found = super()._fit_and_hold_out(tokens)
         self._form = self._model.components, self._model.grid
-        self._moments = self._kept(self._with_tokens(None, tokens))
+        moments = None
+        for part in tokens.parts(_PART_BYTES):
+            moments = self._with_tokens(moments, part)
+        self._moments = self._kept(moments)
         return found
 
     def _kept(self, moments):

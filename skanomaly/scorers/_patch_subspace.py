@@ -61,7 +61,7 @@ class PatchSubspaceScorer(GrowingMoments):
     Training images are scored, in `fit` and whenever they are seen again, by cross-fitting with
     10 folds. Tokens are summed up once, fold by fold, in float64; the model of the other folds
     follows from their sums, exactly. Beyond the tokens `fit` takes 12 matrices of ``dim x dim``
-    float64 and some 50 MB. The sums of all are kept, ``8 * dim**2`` bytes, so that
+    float64 and some 50 MB. The sums of all are kept, ``4 * dim**2`` bytes, so that
     :meth:`partial_fit` and :func:`skanomaly.merge_models` give the model of a fit to all images, to
     1e-6; held-out scores of old images stay as they are. Images cannot be forgotten.
 
@@ -125,7 +125,7 @@ class PatchSubspaceScorer(GrowingMoments):
 
     def _fit_and_hold_out(self, tokens):
         if tokens.n_groups == 1:
-            self._moments = self._with_tokens(None, tokens)
+            self._moments = self._kept(self._with_tokens(None, tokens))
             return super()._fit_and_hold_out(tokens)
         folds = calibration_folds(tokens.group_of_image, self._n_folds)
         fold_of_row = np.where(tokens.valid, folds[tokens.image_of_row()], -1)
@@ -134,8 +134,8 @@ class PatchSubspaceScorer(GrowingMoments):
             measure_tokens(tokens.values, np.flatnonzero(fold_of_row == fold))
             for fold in range(n_folds)
         ]
-        self._moments = self._joined(parts)
-        self._model = self._model_of(self._moments)
+        moments = self._joined(parts)
+        self._moments, self._model = self._kept(moments), self._model_of(moments)
         base = tokens.select_view(0)
         fold_of_base_row = folds[base.image_of_row()]
         scores = np.empty(len(base.values))
@@ -150,7 +150,10 @@ class PatchSubspaceScorer(GrowingMoments):
         return part if moments is None else merge_statistics([moments, part])
 
     def _joined(self, parts):
-        return merge_statistics(parts)
+        return merge_statistics(part.unpacked() for part in parts)
+
+    def _kept(self, moments):
+        return moments.packed()
 
     def _model_of(self, moments):
         return fit_subspace(moments, self.explained_variance)

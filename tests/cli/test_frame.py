@@ -41,7 +41,12 @@ NAMES = [" ".join(words) for words in COMMANDS]
 
 
 def options_of(command):
-    return {name for parameter in command.params for name in parameter.opts if name[:1] == "-"}
+    names = (
+        name
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    )
+    return {name for name in names if name[:1] == "-"}
 
 
 def unboxed(text):

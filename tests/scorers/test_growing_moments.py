@@ -117,7 +117,7 @@ def test_principal_components_do_not_grow():
 
 def test_another_grid_is_refused():
     scorer = clone(SCORERS["positions"]).fit(OLD)
-    with pytest.raises(ValueError, match="the grid of the images is"):
+    with pytest.raises(ValueError, match="the grid of image 0 is"):
         scorer.partial_fit(np.zeros((2, 5, 5, 6), dtype=np.float32))
 
 

@@ -26,6 +26,10 @@ quick = settings(max_examples=25, deadline=None, derandomize=True)
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch):
     monkeypatch.setattr(choice, "_remembered", {})
+
+
+@pytest.fixture(autouse=True)
+def no_cuda(monkeypatch):
     monkeypatch.setattr(index, "_has_cuda", lambda: False)
 
 
