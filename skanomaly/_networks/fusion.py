@@ -27,7 +27,7 @@ def fuse_blocks(maps: list[torch.Tensor], fusion: str) -> torch.Tensor:
     torch = import_optional("torch", "torch", "this embedder")
     if len(maps) == 1:
         return maps[0]
-    maps = [torch.nn.functional.normalize(m, dim=1) for m in maps]
+    maps = [_unit_length(m) for m in maps]
     return torch.cat(maps, 1) if fusion == "concat" else torch.stack(maps).mean(0)
 
 
@@ -98,5 +98,14 @@ def join_unit_parts(parts: list[torch.Tensor]) -> torch.Tensor:
     """
     torch = import_optional("torch", "torch", "this embedder")
     grid = parts[0].shape[2:]
-    parts = [torch.nn.functional.normalize(part, dim=1) for part in parts]
+    parts = [_unit_length(part) for part in parts]
     return torch.cat([part.expand(-1, -1, *grid) for part in parts], dim=1)
+
+
+def _unit_length(maps: torch.Tensor) -> torch.Tensor:
+    """Each token by its length; in one layout, which decides how sums are rounded.
+
+    Those of one image are a view of its tokens, those of several an array of maps.
+    """
+    torch = import_optional("torch", "torch", "this embedder")
+    return torch.nn.functional.normalize(maps.contiguous(), dim=1)
