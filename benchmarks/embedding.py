@@ -109,10 +109,15 @@ def contenders(path, images, options):
 
 
 def our_forms(options):
-    """Runtime and precision of each of ours, by name."""
-    forms = {"torch bfloat16": ("torch", "bfloat16")}
+    """Runtime and precision of each of ours, by name: bfloat16 where the processor has it."""
+    from skanomaly._networks.runtimes import native_bfloat16
+
+    forms = {"torch float32": ("torch", "float32")}
+    if native_bfloat16("cpu"):
+        forms["torch bfloat16"] = ("torch", "bfloat16")
     if options.openvino:
         forms["OpenVINO float32"] = ("openvino", "float32")
+    if options.openvino and native_bfloat16("cpu"):
         forms["OpenVINO bfloat16"] = ("openvino", "bfloat16")
     if options.int8:
         forms["ONNX Runtime int8"] = ("onnx", "int8")

@@ -34,6 +34,7 @@ from benchmarks._tokens import KINDS, make_tokens  # noqa: E402
 from skanomaly.core.aggregation import highest_scores  # noqa: E402
 from skanomaly.core.search.brute_force import nearest_patches  # noqa: E402
 from skanomaly.core.search.index import PatchIndex  # noqa: E402
+from skanomaly.core.search.low_precision import fastest_dtype  # noqa: E402
 
 QUERIES = 1024  # one image of 512 x 512 pixels in patches of 16, or of 448 in patches of 14
 LARGEST_MATRIX = 200_000
@@ -51,7 +52,7 @@ def contenders(bank, queries, clock):
         "skanomaly, brute force": lambda: nearest_patches(queries, bank)[0][:, 0],
     }
     for name in ("certified", "wide"):
-        if len(bank) > LARGEST_MATRIX or (name == "wide" and not importlib.util.find_spec("torch")):
+        if len(bank) > LARGEST_MATRIX or (name == "wide" and fastest_dtype() != "bfloat16"):
             continue  # each takes a bank of its own
         forced = PatchIndex(bank.copy(), algorithm=name)
         functions[f"skanomaly, {name}"] = lambda forced=forced: forced.search(queries)[0][:, 0]

@@ -23,6 +23,10 @@ HALVE = np.array([1, 3, 3, 1], dtype=np.float32) / 8
 ENERGY_WINDOWS = (5.0, 6.0, 8.0)
 COLOUR_WINDOWS = (3.0, 6.0, 12.0)
 
+# Share of a mean square below which a variance in float64 is what rounding may leave of sums of
+# thousands of pixels: there the image is flat, on any processor.
+FLAT = 2.0**-40
+
 # Of a sample in a window. The fourth root of a mean square hardly moves by less.
 _LEAST_WEIGHT = 1e-30
 
@@ -187,14 +191,18 @@ def _colour_statistics(planes, grid):
     """Groups of channels with the mean and the compressed standard deviation of each plane."""
     size = planes.shape[1:]
     means, contrasts = [], []
-    # The variance is a difference of squares: around the image's mean it keeps its digits, and an
-    # image of one colour has none.
+    # The variance is a difference of squares, of which a fourth root makes much of what rounding
+    # leaves: around the image's mean and in float64 it keeps its digits.
     offset = planes.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
-    moments = np.concatenate([planes - offset, np.square(planes - offset)])
+    moments = np.empty((2 * len(planes), *size))
+    np.subtract(planes, offset, out=moments[: len(planes)])
+    np.square(moments[: len(planes)], out=moments[len(planes) :])
     for window in COLOUR_WINDOWS:
         mean, square = np.split(_pool(moments, size, grid, window), 2)
-        contrast = np.sqrt(np.sqrt(np.maximum(square - mean * mean, 0)))
-        mean += offset
+        total = total_weights(size, grid, window)
+        variance = square - mean * mean / total - FLAT * square
+        contrast = np.sqrt(np.sqrt(np.maximum(variance, 0))).astype(np.float32)
+        mean = (mean + offset).astype(np.float32)
         means += [_calibrate(mean[:1], "luma"), _calibrate(mean[1:], "chroma")]
         contrasts += [
             _calibrate(contrast[:1], "luma contrast"),
@@ -306,3 +314,32 @@ def pooling_matrix(
     made = np.ascontiguousarray(matrix.T, dtype=np.float32)
     made.setflags(write=False)
     return made
+
+
+def total_weights(
+    size: tuple[int, int], grid: tuple[int, int], window: float
+) -> NDArray[np.float64]:
+    """What the weights of the pixels add up to in each cell: 1 but for their rounding.
+
+    Parameters
+    ----------
+    size, grid : tuple of int
+        Of the image in pixels, and in cells.
+    window : float
+        Standard deviation in pixels.
+
+    Returns
+    -------
+    ndarray of shape (grid_h, grid_w), float64
+
+    Examples
+    --------
+    >>> from skanomaly.core.filter_bank import total_weights
+    >>> total_weights((16, 24), (2, 3), 3.0).round(5).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    rows, columns = (
+        pooling_matrix(n_pixels, n_pixels, n_cells, window).sum(axis=1, dtype=np.float64)
+        for n_pixels, n_cells in zip(size, grid, strict=True)
+    )
+    return rows[:, None] * columns

@@ -13,11 +13,13 @@ from skanomaly.core.filter_bank import (
     EDGE_STEERING,
     ENERGY_WINDOWS,
     FIRST,
+    FLAT,
     HALVE,
     LINE_STEERING,
     SECOND,
     SMOOTH,
     pooling_matrix,
+    total_weights,
 )
 from skanomaly.deployment._graph import Graph
 
@@ -74,14 +76,21 @@ def _colour_statistics(
     sides = graph.constant(np.array([2, 3]))
     offset = graph.op("ReduceMean", graph.op("Cast", planes, to=_DOUBLE), sides, keepdims=1)
     offset = graph.op("Cast", offset, to=_FLOAT)
-    planes = graph.op("Sub", planes, offset)
+    planes = graph.op("Cast", graph.op("Sub", planes, offset), to=_DOUBLE)
+    offset = graph.op("Cast", offset, to=_DOUBLE)
     moments = graph.op("Concat", planes, graph.op("Mul", planes, planes), axis=1)
     for window in COLOUR_WINDOWS:
-        pooled = _pooled(graph, moments, size, size, grid, window, 0)
+        pooled = _pooled(graph, moments, size, size, grid, window, 0, np.float64)
         mean, square = graph.ops("Split", pooled, n_outputs=2, axis=1, num_outputs=2)
-        variance = graph.op("Relu", graph.op("Sub", square, graph.op("Mul", mean, mean)))
-        contrast = _fourth_root(graph, variance)
-        means.append(_calibrated(graph, graph.op("Add", mean, offset), _MEANS))
+        # Not times 1 - FLAT at once, which ONNX Runtime takes for times 1.
+        flat = graph.op("Mul", square, graph.constant(np.float64(FLAT)))
+        total = graph.constant(total_weights(size, grid, window))
+        variance = graph.op("Sub", square, graph.op("Div", graph.op("Mul", mean, mean), total))
+        variance = graph.op("Sub", variance, flat)
+        variance = graph.op("Max", variance, graph.constant(np.float64(0)))
+        contrast = graph.op("Cast", _fourth_root(graph, variance), to=_FLOAT)
+        mean = graph.op("Cast", graph.op("Add", mean, offset), to=_FLOAT)
+        means.append(_calibrated(graph, mean, _MEANS))
         contrasts.append(_calibrated(graph, contrast, _CONTRASTS))
     return means + contrasts
 
@@ -164,10 +173,12 @@ def _pooled(
     grid: tuple[int, int],
     window: float,
     level: int,
+    dtype: type = np.float32,
 ) -> str:
     """Gaussian means around the centres of the cells."""
     rows, columns = (
-        pooling_matrix(*sides, window, level) for sides in zip(level_size, size, grid, strict=True)
+        pooling_matrix(*sides, window, level).astype(dtype, copy=False)
+        for sides in zip(level_size, size, grid, strict=True)
     )
     # A copy: the function hands out the same array again, the transpose of which is another.
     across = graph.op("MatMul", channels, graph.constant(np.ascontiguousarray(columns.T)))

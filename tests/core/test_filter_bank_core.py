@@ -89,6 +89,23 @@ def test_constant_image_gives_constant_grid_without_energy(colour, size):
     np.testing.assert_allclose(uncalibrated(tokens[..., 1], "chroma"), red - green, atol=1e-5)
 
 
+@pytest.mark.parametrize("grey", [1, 37, 200, 255])
+def test_flat_part_of_an_image_has_no_contrast(grey):
+    """None at all: a fourth root would make a tenth of the scale of what rounding leaves."""
+    image = np.random.default_rng(grey).integers(0, 256, (160, 256, 3), dtype=np.uint8)
+    image[:, 96:] = grey
+    tokens = filter_bank_features(image)
+    flat = tokens[:, (96 + 40) // 8 :]  # whose widest windows hold no other pixel
+    names = filter_bank_names()
+    assert len(flat[0]) > 8
+    for name, tail in (("luma contrast", "luma"), ("chroma contrast", "red-green")):
+        centre, scale = filter_bank.CALIBRATION[name]
+        nothing = np.float32(-np.float32(centre) / np.float32(scale))
+        channels = [i for i, n in enumerate(names) if n.startswith(f"contrast of {tail}")]
+        assert len(channels) == 3
+        assert (flat[..., channels] == nothing).all()
+
+
 def test_constant_colours_differ():
     colours = [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (90, 90, 90)]
     tokens = [filter_bank_features(np.full((16, 16, 3), c, np.uint8))[0, 0] for c in colours]

@@ -138,7 +138,7 @@ def test_zero_tokens_in_the_bank(name):
 
 
 def test_bank_of_several_chunks(monkeypatch):
-    monkeypatch.setattr("skanomaly.deployment._knn_graph._CHUNK", 100)
+    monkeypatch.setattr("skanomaly.deployment._search_graph._CHUNK", 100)
     for name in ("cosine", "three neighbours", "reweighting"):
         check_same(SCORERS[name].fit(tokens_of(10, 0)), tokens_of(3, 1))
 
