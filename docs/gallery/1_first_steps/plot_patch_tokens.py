@@ -35,7 +35,7 @@ print("the first of these numbers:", ", ".join(embedder.get_feature_names_out()[
 # ------------------------
 #
 # Two patches are alike where their tokens point in nearly the same direction: the cosine of the angle
-# between them is near 1. We pick one patch of a good part, at one of its holes, and colour all patches of the
+# between them is near 1. We pick one patch of a good part, at the rim of a hole, and colour all patches of the
 # same image by how much they are like it.
 
 

@@ -25,8 +25,8 @@ from skanomaly import (
 from skanomaly.datasets import make_surfaces
 from skanomaly.metrics import bootstrap_interval, image_auroc, pixel_auroc
 
-data = make_surfaces(30, 20, surface="wood", image_size=128, random_state=0)
-tokens = FilterBankPatches(image_size=128).fit_transform(data.images)
+data = make_surfaces(30, 20, surface="wood", image_size=96, random_state=0)
+tokens = FilterBankPatches(image_size=96).fit_transform(data.images)
 train, test = tokens[:20], tokens[20:]
 y, masks = data.y[20:], data.masks[20:]
 

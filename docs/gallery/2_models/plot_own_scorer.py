@@ -61,9 +61,14 @@ print(f"{len(checks)} checks passed, the last of them {checks[-1].__name__}")
 # A detector as any other
 # -----------------------
 
-data = make_surfaces(34, 4, surface="wood", image_size=128, random_state=0)
-detector = make_pipeline(FilterBankPatches(image_size=128), KindsScorer(n_kinds=16))
+data = make_surfaces(34, 4, surface="wood", image_size=96, random_state=0)
+detector = make_pipeline(FilterBankPatches(image_size=96), KindsScorer(n_kinds=16))
 detector.fit(data.images[:30])
 print("known:     ", data.y[30:])
 print("predicted: ", detector.predict(data.images[30:]))
 AnomalyMapDisplay.from_estimator(detector, data.images[30:], masks=data.masks[30:])
+
+# %%
+# Compare what is known with what is predicted: an idea of twenty lines makes errors, and the maps show where. But its errors are
+# those of the idea, since thresholds, maps and checks are those of every other scorer. All methods that can be written
+# are told in :doc:`/development/extending`.

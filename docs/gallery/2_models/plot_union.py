@@ -29,9 +29,9 @@ from skanomaly import (
 from skanomaly.datasets import make_surfaces
 from skanomaly.metrics import image_auroc
 
-data = make_surfaces(36, 20, surface="fabric", image_size=128, random_state=2)
+data = make_surfaces(36, 20, surface="fabric", image_size=96, random_state=2)
 good, new, y = data.images[:20], data.images[20:], data.y[20:]
-tokens = FilterBankPatches(image_size=128).fit_transform(data.images)
+tokens = FilterBankPatches(image_size=96).fit_transform(data.images)
 
 knn, gaussian = PatchKNNScorer(), PatchGaussianScorer("shared")
 both = ScoreUnion([("knn", knn), ("gaussian", gaussian)])
@@ -44,17 +44,18 @@ for name, scorer in (("knn", knn), ("gaussian", gaussian), ("both", both)):
 # What each of them sees
 # ----------------------
 #
-# A dot is an image. Left of a dashed line the first scorer flags it, below the other one the second does. In the
-# upper left and in the lower right corner they disagree; those are the images where a union can gain, or lose.
+# A dot is an image, drawn by how anomalous it is: minus its score. Right of the upright dashed line the first scorer
+# flags it, above the other line the second does. In the upper left and the lower right corner they
+# disagree; only images there can be decided otherwise by a union, for better or worse.
 
 figure, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
 for label, name, colour in ((1, "good", "C0"), (-1, "defective", "C3")):
     chosen = y == label
-    ax.plot(scores["knn"][chosen], scores["gaussian"][chosen], "o", color=colour, label=name)
-ax.axvline(knn.offset_, color="grey", linestyle="--")
-ax.axhline(gaussian.offset_, color="grey", linestyle="--")
-ax.set_xlabel("score of nearest patches (higher is more normal)")
-ax.set_ylabel("score of the Gaussian")
+    ax.loglog(-scores["knn"][chosen], -scores["gaussian"][chosen], "o", color=colour, label=name)
+ax.axvline(-knn.offset_, color="grey", linestyle="--")
+ax.axhline(-gaussian.offset_, color="grey", linestyle="--")
+ax.set_xlabel("nearest patches (higher is more anomalous)")
+ax.set_ylabel("Gaussian (higher is more anomalous)")
 ax.legend()
 
 # %%
@@ -64,11 +65,16 @@ ax.legend()
 # ``ImageUnion`` joins pipelines, each with an embedder of its own: here the filter bank and a small network
 # that is part of the package. ``explain`` says what each has added at the worst place of an image.
 
-fine = make_pipeline(FilterBankPatches(image_size=128), LocalKNNScorer())
-deep = make_pipeline(TinyPatches(image_size=128), PatchKNNScorer())
+fine = make_pipeline(FilterBankPatches(image_size=96), LocalKNNScorer())
+deep = make_pipeline(TinyPatches(image_size=96), PatchKNNScorer())
 union = ImageUnion([("filterbank", fine), ("tiny", deep)]).fit(good)
-for name, detector in (*union.detectors_, ("union", union)):
+for name, detector in (*union.detectors_.items(), ("union", union)):
     print(f"{name:11s} AUROC {image_auroc(y, detector.score_samples(new)):.3f}")
 print()
 for member in explain(union, new[-1]).members:
     print(f"at the worst place of the last image {member.name} adds {member.contribution:.2f}")
+
+# %%
+# A union is no more than its members: where they err on the same images, as most of these two do above, it lies between
+# them. It is worth trying where the members look at different things, and it has to be measured, as any model. More on unions
+# is in :doc:`/combining`.

@@ -80,3 +80,7 @@ with open("regions.json", encoding="utf-8") as file:
     coco = json.load(file)
 print({key: len(value) for key, value in coco.items() if isinstance(value, list)})
 print("keys of an annotation:", *coco["annotations"][0])
+
+# %%
+# Each defect came out as a region, larger than the defect itself. A lower threshold makes more regions on good parts too: which share is
+# right depends on what looking at one costs. How other tools open the file is told in :doc:`/explaining`.

@@ -67,15 +67,17 @@ print(f"difference of the thresholds:  {abs(fitted[-1].offset_ - days[-1][-1].of
 # Forgetting
 # ----------
 #
-# A defective part slipped in, and the model now takes its defect for normal. It is recognised by its tokens and taken out.
+# A defective part slipped in, and the model now takes its defect for normal. We see it in another photograph of the same part, which
+# differs in noise alone. The part is recognised by its tokens and taken out.
 
-bad, twin = data.images[75:76], data.images[75:76]
+bad = data.images[75:76]
+noise = np.random.default_rng(0).normal(0, 2, bad.shape)
+again = np.clip(bad + noise, 0, 255).astype(np.uint8)
 spoiled = update_model(days[-1], bad)
 clean = forget_images(spoiled, bad)
-print("score of the defect, before:     ", days[-1].score_samples(twin).round(3))
-print("patches in the memory, with it:  ", len(spoiled[-1].bank_))
-print("patches in the memory, without:  ", len(clean[-1].bank_))
-print("score of the defect, forgotten:  ", clean.score_samples(twin).round(3))
+for name, each in (("before", days[-1]), ("with it", spoiled), ("forgotten", clean)):
+    score, patches = each.score_samples(again)[0], len(each[-1].bank_)
+    print(f"{name:10s} score {score:.3f}, threshold {each[-1].offset_:.3f}, {patches} patches")
 
 # %%
 # Two machines, one model
@@ -87,3 +89,8 @@ shards = [fit_shard(model, good, number, 2) for number in range(2)]
 merged = merge_models(shards)
 difference = np.abs(fitted.score_samples(new) - merged.score_samples(new)).max()
 print(f"two shards merged, largest difference of a score: {difference:.1g}")
+
+# %%
+# The ranking was good from the start; what needs images is the threshold, which comes nearer to what was asked for with each day. A grown and a
+# merged model are what a fit to all images gives, here without embedding the old ones again. Other scorers have limits, told in
+# :doc:`/growing`; many machines are the topic of :doc:`/many-machines`.

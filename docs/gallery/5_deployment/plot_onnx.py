@@ -18,6 +18,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import onnxruntime
 from sklearn.pipeline import make_pipeline
 
 from skanomaly import (
@@ -59,7 +60,8 @@ for ax, shown, name in zip(axes[1:], (heat, heat_again), ("pipeline", "graph"), 
     ax.set_title(f"heat map of the {name}")
     ax.set_axis_off()
 print(f"largest relative difference of a score: {np.abs(again / scores - 1).max():.1e}")
-print(f"largest difference of a heat map, of its peak: {np.abs(heat - heat_again).max() / heat.max():.1e}")
+difference = np.abs(heat - heat_again).max() / heat.max()
+print(f"largest difference of a heat map, as a share of its peak: {difference:.1e}")
 
 # %%
 # Without this package
@@ -67,9 +69,11 @@ print(f"largest difference of a heat map, of its peak: {np.abs(heat - heat_again
 #
 # On the line ONNX Runtime alone is enough: an image of uint8 goes in, and these come out.
 
-import onnxruntime  # noqa: E402
-
 session = onnxruntime.InferenceSession("metal.onnx", providers=["CPUExecutionProvider"])
 outputs = session.run(None, {"image": new[-1:]})
 for output, value in zip(session.get_outputs(), outputs, strict=True):
     print(f"{output.name:13s} {value.dtype!s:8s} {value.shape}")
+
+# %%
+# Graph and pipeline decide alike, and differ by what float32 rounds. Which steps have a form as a graph is told in :doc:`/deployment`,
+# and programs in Python, C++ and C# that run the file are in :doc:`/deployment-running`.

@@ -15,7 +15,6 @@ model without pickle, and a report of one page. This example writes and reads bo
 import re
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from sklearn.pipeline import make_pipeline
@@ -30,6 +29,7 @@ from skanomaly import (
 )
 from skanomaly.datasets import make_surfaces
 from skanomaly.evaluation import scored_images
+from skanomaly.inspection import AnomalyMapDisplay
 
 data = make_surfaces(36, 6, surface="brushed_metal", image_size=96, random_state=0)
 for folder, images in (("good", data.images[:30]), ("new", data.images[30:])):
@@ -52,8 +52,8 @@ print(f"{Path('metal.skan').stat().st_size / 1e6:.1f} MB, the same scores: {same
 # the model has seen, which versions made it.
 
 manifest = model_manifest("metal.skan")
-print("estimator:", " ".join(manifest["estimator"]["repr"].split())[:160])
-print("training images:", manifest["training_images"]["n_images"])
+print("estimator:", manifest["estimator"]["text"])
+print("training images:", manifest["training_images"]["count"])
 print("threshold:", manifest["calibration"]["threshold"])
 
 # %%
@@ -67,3 +67,15 @@ scored = scored_images(loaded, new)
 write_report(scored, "report.html")
 page = Path("report.html").read_text(encoding="utf-8")
 print(f"report.html: {len(page) / 1e6:.1f} MB, {len(re.findall('data:image', page))} pictures in it")
+
+# %%
+# The report of labelled images shows performance and costs too. On paper, or in a mail, a picture will do: these are the images with the lowest
+# scores.
+
+lowest = np.argsort(loaded.score_samples(new))[:4]
+display = AnomalyMapDisplay.from_estimator(loaded, [new[i] for i in lowest])
+display.figure_.savefig("lowest.png")
+
+# %%
+# A model file and a page are all that has to travel. What is in the file, and whom to trust, is told in :doc:`/models`; what the page
+# shows, in :doc:`/report`.

@@ -85,3 +85,7 @@ ax.axvspan(40, 80, color="grey", alpha=0.12, label="the machine has a fault")
 ax.set_xlabel("frame")
 ax.set_ylabel("score")
 ax.legend(loc="lower left")
+
+# %%
+# Faulty frames stand out, the broken one is told and skipped, and now and then a good frame is flagged: the threshold asks for one in
+# ten. What of a stream can be resumed after a stop, and what training from one costs, is told in :doc:`/streaming-fit`.
