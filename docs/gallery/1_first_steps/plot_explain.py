@@ -2,9 +2,9 @@
 Why was this part flagged?
 ==========================
 
-A detector calls a part anomalous, and the person at the line asks why. This example asks two detectors: one
-that compares with patches of good parts shows what it compared with, and one that knows averages and spreads names
-the numbers that are off.
+A detector calls a part anomalous, and the person at the line asks why. This example asks two
+detectors: one that compares with patches of good parts shows what it compared with, and one
+that knows averages and spreads names the numbers that are off.
 """
 
 # %%
@@ -31,9 +31,10 @@ print("nearest patches:", nearest.predict([piece]), " Gaussian:", gaussian.predi
 # Compared with what?
 # -------------------
 #
-# ``explain`` takes the most anomalous patch of the most anomalous region. The pictures show it in a frame, on the left,
-# beside the patches of the good pieces that are nearest to it; below are close-ups. Had ``fit`` been given paths of files,
-# the training images would be found by themselves.
+# ``explain`` takes the most anomalous patch of the most anomalous region. The pictures show it in
+# a frame, on the left, beside the patches of the good pieces that are nearest to it; below are
+# close-ups. Had ``fit`` been given paths of files, the training images would be found by
+# themselves.
 
 NearestPatchDisplay.from_estimator(nearest, piece, n_neighbors=2, train_images=good)
 
@@ -46,9 +47,9 @@ print(explain(nearest, piece, n_neighbors=2))
 # Which numbers are off?
 # ----------------------
 #
-# The Gaussian has no patches to show. It says how many standard deviations each number of the token is away
-# from its mean in good pieces, and what it adds to the squared distance. The numbers of the filter bank
-# have names.
+# The Gaussian has no patches to show. It says how many standard deviations each number of the
+# token is away from its mean in good pieces, and what it adds to the squared distance. The
+# numbers of the filter bank have names.
 
 told = explain(gaussian, piece)
 print(told)
@@ -61,6 +62,6 @@ ax.set_xlabel("standard deviations from the mean of good pieces")
 ax.set_title(f"the patch in row {told.row}, column {told.column}")
 
 # %%
-# Both point at the spot: the first by showing that even the nearest good patch looks different, the second by
-# naming what differs. A number may add much although it is not far off by itself, where it does not fit the others.
-# All that explanations hold is told in :doc:`/explaining`.
+# Both point at the spot: the first by showing that even the nearest good patch looks different,
+# the second by naming what differs. A number may add much although it is not far off by itself,
+# where it does not fit the others. All that explanations hold is told in :doc:`/explaining`.

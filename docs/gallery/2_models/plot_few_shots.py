@@ -2,16 +2,17 @@
 How many good images does it take?
 ==================================
 
-What can be had from 1, 2, 4 or 8 good images, and how much does it depend on which ones? This example fits a
-detector to each of many such choices, and looks at how far the results lie apart.
+What can be had from 1, 2, 4 or 8 good images, and how much does it depend on which ones? This
+example fits a detector to each of many such choices, and looks at how far the results lie
+apart.
 """
 
 # %%
 # Images to choose from
 # ---------------------
 #
-# There are 40 good discs to train on, and 30 good and 20 defective ones to test on. They are embedded once.
-# ``few_shot_indices`` takes other images for each seed.
+# There are 40 good discs to train on, and 30 good and 20 defective ones to test on. They are
+# embedded once. ``few_shot_indices`` takes other images for each seed.
 
 import warnings
 
@@ -31,8 +32,8 @@ bank, test, y = tokens[:40], tokens[40:], data.y[40:]
 # One, two, four, eight
 # ---------------------
 #
-# With a single image nothing is left to calibrate the threshold on, and ``fit`` warns of it. We collect the warnings to read
-# them once.
+# With a single image nothing is left to calibrate the threshold on, and ``fit`` warns of it. We
+# collect the warnings to read them once.
 
 shots, seeds = (1, 2, 4, 8), range(5)
 auroc = np.empty((len(shots), len(seeds)))
@@ -55,9 +56,10 @@ for n_shots, messages in told.items():
 # How far they lie apart
 # ----------------------
 #
-# On the left the AUROC, the chance that a good image scores higher than a defective one: for each choice of
-# training images a dot. On the right the share of new good images that is flagged. ``contamination=0.1``, the default, asks
-# for one in ten; with n images no threshold can promise less than one in n + 1, which is the grey line.
+# On the left the AUROC, the chance that a good image scores higher than a defective one: for each
+# choice of training images a dot. On the right the share of new good images that is flagged.
+# ``contamination=0.1``, the default, asks for one in ten; with n images no threshold can promise
+# less than one in n + 1, which is the grey line.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 places = np.arange(len(shots))
@@ -72,15 +74,15 @@ least = [max(0.1, 1 / (n + 1)) for n in shots]
 right.plot(places, least, color="grey", linestyle="--", label="least that can be promised")
 left.set_ylabel("image AUROC")
 right.set_ylabel("good images that are flagged")
-left.legend()
-right.legend()
+figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 print("AUROC, mean and range of the choices:")
 for n_shots, values in zip(shots, auroc, strict=True):
     print(f"{n_shots} images: {values.mean():.3f}, {values.min():.3f} to {values.max():.3f}")
 
 # %%
-# Which images were taken matters more than one would like, and for the threshold even more than for the ranking: of two images
-# it may flag nearly nothing or nearly everything. The promise holds on average over the choices, not for each of them.
-# So with a handful of images rank by ``score_samples``, and collect more before relying on ``predict``. What the promise is worth
-# is told in :doc:`/calibration`, and what to take for few images in :doc:`/accuracy`.
+# Which images were taken matters more than one would like, and for the threshold even more than
+# for the ranking: of two images it may flag nearly nothing or nearly everything. The promise
+# holds on average over the choices, not for each of them. So with a handful of images rank by
+# ``score_samples``, and collect more before relying on ``predict``. What the promise is worth is
+# told in :doc:`/calibration`, and what to take for few images in :doc:`/accuracy`.

@@ -2,17 +2,18 @@
 Choosing a scorer by cross-validation
 =====================================
 
-How do I choose a scorer and its parameters without fooling myself? As for any other estimator of scikit-learn: by
-``GridSearchCV``, with a splitter that keeps defective images out of training.
+How do I choose a scorer and its parameters without fooling myself? As for any other estimator
+of scikit-learn: by ``GridSearchCV``, with a splitter that keeps defective images out of
+training.
 """
 
 # %%
 # Good images train, all images test
 # ----------------------------------
 #
-# There are 24 good and 10 defective pieces of fabric. ``OneClassSplit`` makes folds of the good images. Each
-# model is trained on the good images of all folds but one, and tested on the good images of that one and all
-# defective images. A defect never enters a model.
+# There are 24 good and 10 defective pieces of fabric. ``OneClassSplit`` makes folds of the good
+# images. Each model is trained on the good images of all folds but one, and tested on the good
+# images of that one and all defective images. A defect never enters a model.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,14 +29,17 @@ data = make_surfaces(24, 10, surface="fabric", image_size=96, random_state=0)
 splitter = OneClassSplit(4)
 for number, (train, test) in enumerate(splitter.split(data.images, data.y)):
     good = (data.y[test] > 0).sum()
-    print(f"fold {number}: {len(train)} to train, {good} good and {len(test) - good} defective to test")
+    print(
+        f"fold {number}: {len(train)} to train, {good} good and {len(test) - good} defective to test"
+    )
 
 # %%
 # The search
 # ----------
 #
-# The last step of the pipeline is searched over, the embedder is the same. It embeds the images for each candidate
-# anew, unless it keeps tokens on disk (``cache_dir=``) or, as here, the images are embedded before the search.
+# The last step of the pipeline is searched over, the embedder is the same. It embeds the images
+# for each candidate anew, unless it keeps tokens on disk (``cache_dir=``) or, as here, the images
+# are embedded before the search.
 
 tokens = FilterBankPatches(image_size=96).fit_transform(data.images)
 pipe = Pipeline([("scorer", PatchKNNScorer())])
@@ -51,8 +55,8 @@ print("chosen:", search.best_params_)
 # What the folds say
 # ------------------
 #
-# ``topk`` is the share of the highest patch scores whose mean is the score of the image. Each dot is
-# the AUROC of one fold, the bar is their mean.
+# ``topk`` is the share of the highest patch scores whose mean is the score of the image. Each dot
+# is the AUROC of one fold, the bar is their mean.
 
 results = search.cv_results_
 folds = np.array([results[f"split{i}_test_score"] for i in range(splitter.get_n_splits())])
@@ -72,6 +76,7 @@ ax.set_xlabel("AUROC of a fold")
 ax.grid(axis="x", alpha=0.3)
 
 # %%
-# Dots of one row lie apart by as much as rows do: the search chooses the best mean, which may be the best by
-# chance. And the AUROC of the chosen one is flattered, since it was chosen for it. Measure it on images that had no part
-# in the choice. Read on in :ref:`sphx_glr_auto_examples_2_models_plot_compare_scorers.py`.
+# Dots of one row lie apart by as much as rows do: the search chooses the best mean, which may be
+# the best by chance. And the AUROC of the chosen one is flattered, since it was chosen for it.
+# Measure it on images that had no part in the choice. Read on in
+# :ref:`sphx_glr_auto_examples_2_models_plot_compare_scorers.py`.

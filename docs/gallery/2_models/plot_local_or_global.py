@@ -2,16 +2,17 @@
 Parts that lie still, and parts that are turned
 ===============================================
 
-May a patch be compared with the patches of good parts anywhere, or only with those near the same place? This
-example puts a screw into the wrong corner, and then turns all parts.
+May a patch be compared with the patches of good parts anywhere, or only with those near the
+same place? This example puts a screw into the wrong corner, and then turns all parts.
 """
 
 # %%
 # A screw in its corner
 # ---------------------
 #
-# Each plate has a screw in its upper left corner, give or take a pixel. On some it is in the lower right one: nothing
-# about the screw is wrong but its place. Others have a spot somewhere, as a defect of the usual kind.
+# Each plate has a screw in its upper left corner, give or take a pixel. On some it is in the
+# lower right one: nothing about the screw is wrong but its place. Others have a spot somewhere,
+# as a defect of the usual kind.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,9 +57,10 @@ for line, images, name in zip(axes, (aligned, turned), ("aligned", "turned"), st
 # Two scorers
 # -----------
 #
-# ``PatchKNNScorer`` looks for the nearest patch of all good plates, wherever it is. ``LocalKNNScorer`` looks
-# within two rows and columns of the same place, and knows for each place how patches vary there. Both
-# are trained on 30 good plates; 25 other good ones are compared with the defects.
+# ``PatchKNNScorer`` looks for the nearest patch of all good plates, wherever it is.
+# ``LocalKNNScorer`` looks within two rows and columns of the same place, and knows for each place
+# how patches vary there. Both are trained on 30 good plates; 25 other good ones are compared with
+# the defects.
 
 scorers = {"anywhere": PatchKNNScorer, "near the place": LocalKNNScorer}
 found = {}
@@ -85,7 +87,7 @@ axes[0].set_ylim(0, 1.12)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
 # %%
-# Only the scorer that compares near the place can know that a screw is in the wrong corner, and only as long as the
-# plates lie still: once they are turned, every corner has had a screw in training. So ask how the parts
-# lie before choosing. The local scorer is told in :doc:`/local`, nearest patches anywhere in
-# :doc:`/knn`.
+# Only the scorer that compares near the place can know that a screw is in the wrong corner, and
+# only as long as the plates lie still: once they are turned, every corner has had a screw in
+# training. So ask how the parts lie before choosing. The local scorer is told in :doc:`/local`,
+# nearest patches anywhere in :doc:`/knn`.

@@ -2,16 +2,18 @@
 Your own description of patches
 ===============================
 
-I know what matters on my parts: can I say so in a function of my own? ``FunctionPatches`` makes an embedder of any function from
-an image to a grid of numbers. This example looks at colours alone, and compares that with the filter bank.
+I know what matters on my parts: can I say so in a function of my own? ``FunctionPatches`` makes
+an embedder of any function from an image to a grid of numbers. This example looks at colours
+alone, and compares that with the filter bank.
 """
 
 # %%
 # A function of one image
 # -----------------------
 #
-# The function gets an array of (height, width, 3), numbers from 0 to 255, and returns an array of (rows, columns,
-# numbers). Here: of each cell of 8 x 8 pixels the mean colour, and how much the colour varies.
+# The function gets an array of (height, width, 3), numbers from 0 to 255, and returns an array of
+# (rows, columns, numbers). Here: of each cell of 8 x 8 pixels the mean colour, and how much the
+# colour varies.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +31,7 @@ def colours(image):
     return np.concatenate([cells.mean(axis=(1, 3)), cells.std(axis=(1, 3))], axis=-1)
 
 
-data = make_surfaces(50, 30, surface="wood", image_size=96, random_state=0)
+data = make_surfaces(50, 30, surface="wood", image_size=128, random_state=0)
 tokens = FunctionPatches(colours).fit_transform(data.images)
 print("tokens:", tokens.shape)
 
@@ -37,12 +39,15 @@ print("tokens:", tokens.shape)
 # Which defects does it see?
 # --------------------------
 #
-# The same scorer takes the tokens of the function and those of the filter bank. Both are trained on 30 good pieces;
-# the AUROC is that of each kind of defect against 20 good pieces.
+# The same scorer takes the tokens of the function and those of the filter bank. Both are trained
+# on 30 good pieces; the AUROC is that of each kind of defect against 20 good pieces.
 
 good, new = data.images[:30], data.images[30:]
 y, kinds = data.y[30:], np.array(data.defect_types[30:])
-embedders = {"own colours": FunctionPatches(colours), "filter bank": FilterBankPatches(image_size=96)}
+embedders = {
+    "own colours": FunctionPatches(colours),
+    "filter bank": FilterBankPatches(image_size=128),
+}
 names = sorted(set(kinds) - {"good"})
 found = {}
 for name, embedder in embedders.items():
@@ -50,7 +55,11 @@ for name, embedder in embedders.items():
     scores = detector.score_samples(new)
     rows = {kind: (y > 0) | (kinds == kind) for kind in names}
     found[name] = [image_auroc(y[rows[kind]], scores[rows[kind]]) for kind in names]
-    print(name, *(f"{kind} {value:.3f}" for kind, value in zip(names, found[name], strict=True)), sep=", ")
+    print(
+        name,
+        *(f"{kind} {value:.3f}" for kind, value in zip(names, found[name], strict=True)),
+        sep=", ",
+    )
 
 figure, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
 places = np.arange(len(names))
@@ -63,6 +72,7 @@ ax.set_ylim(0.4, 1.02)
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 # %%
-# Six numbers of a patch see what differs in colour, such as a missing piece; a fine scratch has hardly another mean colour, and the
-# filter bank, which knows edges and lines, is ahead there. A function of your own is worth it where you know what to
-# look for. Classes with parameters, batches and a cache are told in :doc:`/development/extending`.
+# Six numbers of a patch see what differs in colour, such as a missing piece; a fine scratch has
+# hardly another mean colour, and the filter bank, which knows edges and lines, is ahead there. A
+# function of your own is worth it where you know what to look for. Classes with parameters,
+# batches and a cache are told in :doc:`/development/extending`.

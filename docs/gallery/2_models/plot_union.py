@@ -2,16 +2,18 @@
 Two scorers as one
 ==================
 
-One scorer sees what another overlooks: can I have both? ``ScoreUnion`` brings the scores of several scorers onto one
-scale and averages them. This example joins a memory of patches with a Gaussian, and then two embedders.
+One scorer sees what another overlooks: can I have both? ``ScoreUnion`` brings the scores of
+several scorers onto one scale and averages them. This example joins a memory of patches with a
+Gaussian, and then two embedders.
 """
 
 # %%
 # Scorers of the same tokens
 # --------------------------
 #
-# Their scores have no common unit: a cosine distance is below 2, a Mahalanobis distance may be 20. The scale is taken from
-# patches of good images, scored by models that have not seen them: 0 is their median, and 1 their 99% quantile.
+# Their scores have no common unit: a cosine distance is below 2, a Mahalanobis distance may be
+# 20. The scale is taken from patches of good images, scored by models that have not seen them: 0
+# is their median, and 1 their 99% quantile.
 
 import matplotlib.pyplot as plt
 from sklearn.pipeline import make_pipeline
@@ -44,16 +46,21 @@ for name, scorer in (("knn", knn), ("gaussian", gaussian), ("both", both)):
 # What each of them sees
 # ----------------------
 #
-# A dot is an image, drawn by how anomalous it is: minus its score. Right of the upright dashed line the first scorer
-# flags it, above the other line the second does. In the upper left and the lower right corner they
-# disagree; only images there can be decided otherwise by a union, for better or worse.
+# A dot is an image, drawn by how anomalous it is: minus its score. Right of the upright dashed
+# line the first scorer flags it, above the other line the second does. In the upper left and the
+# lower right corner they disagree; only images there can be decided otherwise by a union, for
+# better or worse.
 
 figure, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
 for label, name, colour in ((1, "good", "C0"), (-1, "defective", "C3")):
     chosen = y == label
-    ax.loglog(-scores["knn"][chosen], -scores["gaussian"][chosen], "o", color=colour, label=name)
+    ax.plot(-scores["knn"][chosen], -scores["gaussian"][chosen], "o", color=colour, label=name)
 ax.axvline(-knn.offset_, color="grey", linestyle="--")
 ax.axhline(-gaussian.offset_, color="grey", linestyle="--")
+ax.set_xscale("log")
+ax.set_yscale("log")
+for axis in (ax.xaxis, ax.yaxis):
+    axis.set_minor_formatter(plt.NullFormatter())
 ax.set_xlabel("nearest patches (higher is more anomalous)")
 ax.set_ylabel("Gaussian (higher is more anomalous)")
 ax.legend()
@@ -62,8 +69,9 @@ ax.legend()
 # Whole detectors
 # ---------------
 #
-# ``ImageUnion`` joins pipelines, each with an embedder of its own: here the filter bank and a small network
-# that is part of the package. ``explain`` says what each has added at the worst place of an image.
+# ``ImageUnion`` joins pipelines, each with an embedder of its own: here the filter bank and a
+# small network that is part of the package. ``explain`` says what each has added at the worst
+# place of an image.
 
 fine = make_pipeline(FilterBankPatches(image_size=96), LocalKNNScorer())
 deep = make_pipeline(TinyPatches(image_size=96), PatchKNNScorer())
@@ -75,6 +83,7 @@ for member in explain(union, new[-1]).members:
     print(f"at the worst place of the last image {member.name} adds {member.contribution:.2f}")
 
 # %%
-# A union is no more than its members: where they err on the same images, as most of these two do above, it lies between
-# them. It is worth trying where the members look at different things, and it has to be measured, as any model. More on unions
-# is in :doc:`/combining`.
+# The first union hardly differs from its members, which look at the same tokens and err on the
+# same images. The second, whose members see the images with different eyes, is ahead of both.
+# That is not so on all parts: measure a union as any other model. More on unions is in
+# :doc:`/combining`.

@@ -2,16 +2,16 @@
 What happens when the light changes
 ===================================
 
-A lamp ages, or a window is opened: how soon does a detector call good parts anomalous? This example makes good
-images darker and brighter, and follows their scores.
+A lamp ages, or a window is opened: how soon does a detector call good parts anomalous? This
+example makes good images darker and brighter, and follows their scores.
 """
 
 # %%
 # Good parts under other light
 # ----------------------------
 #
-# All pixels are multiplied by a factor. The photographs of a single day differ too: ``make_surfaces`` varies the
-# exposure from part to part by some percent.
+# All pixels are multiplied by a factor. The photographs of a single day differ too:
+# ``make_surfaces`` varies the exposure from part to part by some percent.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,8 +40,8 @@ for ax, gain in zip(axes, gains[::2], strict=True):
 # Three detectors
 # ---------------
 #
-# All are trained on the same good parts, and asked for 10% of false alarms. We count what they flag of good parts under each
-# light.
+# All are trained on the same good parts, and asked for 10% of false alarms. We count what they
+# flag of good parts under each light.
 
 detectors = {
     "filter bank, nearest patches": make_pipeline(
@@ -70,8 +70,9 @@ ax.legend()
 # If the light is known to vary
 # -----------------------------
 #
-# A detector knows what it was shown. We add copies of the training parts under other light, and tell by ``groups`` which images
-# are of one part: without that, copies would vouch for each other, and the threshold would be too tight.
+# A detector knows what it was shown. We add copies of the training parts under other light, and
+# tell by ``groups`` which images are of one part: without that, copies would vouch for each
+# other, and the threshold would be too tight.
 
 varied = np.concatenate([brighter(train, gain) for gain in (0.7, 0.85, 1.0, 1.15, 1.3)])
 groups = list(range(len(train))) * 5
@@ -90,7 +91,8 @@ ax.set_ylabel("good parts that are flagged")
 ax.legend()
 
 # %%
-# A change of light by a few percent, as training parts show it, does no harm, and one that they do not show makes every good
-# part an alarm; how soon depends on the embedder. Varied images in training repair it, at a price: the more a model takes for normal, the
-# fainter a defect has to be to hide in it. If the light has changed for good, calibrate anew, as in
+# A change of light by a few percent, as training parts show it, does no harm, and one that they
+# do not show makes every good part an alarm; how soon depends on the embedder. Varied images in
+# training repair it, at a price: the more a model takes for normal, the fainter a defect has to
+# be to hide in it. If the light has changed for good, calibrate anew, as in
 # :ref:`sphx_glr_auto_examples_3_decisions_plot_new_line.py`.

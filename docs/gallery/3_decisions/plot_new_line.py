@@ -2,15 +2,17 @@
 A new line, a new threshold
 ===========================
 
-The detector was trained on one line, and a second line has a slightly different camera. Must I train again? Often a new threshold is enough.
-This example changes the camera, counts false alarms, and recalibrates on a few good parts of the new line.
+The detector was trained on one line, and a second line has a slightly different camera. Must I
+train again? Often a new threshold is enough. This example changes the camera, counts false
+alarms, and recalibrates on a few good parts of the new line.
 """
 
 # %%
 # Two lines
 # ---------
 #
-# The camera of the second line has more noise and is a little out of focus. We take this to be the only difference.
+# The camera of the second line has more noise and is a little out of focus. We take this to be
+# the only difference.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,8 +42,8 @@ detector = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit
 # The old threshold on the new line
 # ---------------------------------
 #
-# Forty good parts of the new line are kept to calibrate on; the other 60 and the 40 defective ones are counted. The threshold asks
-# for 10% of good parts.
+# Forty good parts of the new line are kept to calibrate on; the other 60 and the 40 defective
+# ones are counted. The threshold asks for 10% of good parts.
 
 calibration, new, new_y = second_line[:40], second_line[40:], y[40:]
 
@@ -58,7 +60,8 @@ print("as trained, flagged:  ", rates(detector))
 # Recalibrate
 # -----------
 #
-# ``recalibrate`` returns a copy that shares the model; its threshold is taken from the scores of the good parts of today.
+# ``recalibrate`` returns a copy that shares the model; its threshold is taken from the scores of
+# the good parts of today.
 
 second = recalibrate(detector, images=calibration)
 print("recalibrated, flagged:", rates(second))
@@ -72,6 +75,7 @@ for ax, each, name in zip(axes, (detector, second), ("as trained", "recalibrated
     ax.set_xlim(-0.3, 0)  # many defects lie farther to the left
 
 # %%
-# The new camera makes every part look a little unusual, so that the old threshold flags most good ones; what is seldom noticed is that the
-# ranking of good and defective parts is hardly harmed. A new threshold from forty good parts repairs it. It would not if defects were no
-# longer told apart: then train anew. More ways to move a threshold are in :doc:`/thresholds`.
+# The new camera makes every part look a little unusual, so that the old threshold flags most good
+# ones; what is seldom noticed is that the ranking of good and defective parts is hardly harmed. A
+# new threshold from forty good parts repairs it. It would not if defects were no longer told
+# apart: then train anew. More ways to move a threshold are in :doc:`/thresholds`.

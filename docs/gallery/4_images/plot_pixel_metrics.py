@@ -2,16 +2,18 @@
 How well are defects outlined?
 ==============================
 
-Two detectors find the same defective parts: which one shows better where the defect is? This example draws the curve that is
-made for this question, and shows why the pixel AUROC is not enough.
+Two detectors find the same defective parts: which one shows better where the defect is? This
+example draws the curve that is made for this question, and shows why the pixel AUROC is not
+enough.
 """
 
 # %%
 # Large and small defects
 # -----------------------
 #
-# Stains are large, spots are small. The pixel AUROC counts pixels, so that a spot hardly matters beside a stain. The *per-region overlap*
-# (PRO) counts defects: for each threshold it is the share of a defect that is covered, averaged over the defects.
+# Stains are large, spots are small. The pixel AUROC counts pixels, so that a spot hardly matters
+# beside a stain. The *per-region overlap* (PRO) counts defects: for each threshold it is the
+# share of a defect that is covered, averaged over the defects.
 
 import matplotlib.pyplot as plt
 from sklearn.pipeline import make_pipeline
@@ -21,7 +23,9 @@ from skanomaly.datasets import make_surfaces
 from skanomaly.inspection import PROCurveDisplay
 from skanomaly.metrics import pixel_metrics
 
-data = make_surfaces(25, 10, surface="wood", defects=["stain", "spot"], image_size=128, random_state=0)
+data = make_surfaces(
+    25, 10, surface="wood", defects=["stain", "spot"], image_size=128, random_state=0
+)
 good, new, masks = data.images[:20], data.images[20:], data.masks[20:]
 areas = {kind: 0 for kind in ("stain", "spot")}
 for kind, mask in zip(data.defect_types[20:], masks, strict=True):
@@ -33,8 +37,8 @@ print("pixels of all stains and of all spots:", areas)
 # Two detectors, one of them with smoothed maps too
 # -------------------------------------------------
 #
-# ``sigma`` is how far heat maps are smoothed, in pixels; 4 is the default. Metrics are exact: no score is
-# binned.
+# ``sigma`` is how far heat maps are smoothed, in pixels; 4 is the default. Metrics are exact: no
+# score is binned.
 
 fine = make_pipeline(FilterBankPatches(image_size=128), PatchGaussianScorer("shared")).fit(good)
 deep = make_pipeline(TinyPatches(image_size=128), PatchGaussianScorer("shared")).fit(good)
@@ -52,8 +56,8 @@ for name, heat in maps.items():
 # The curve
 # ---------
 #
-# To the right the share of good pixels that are called anomalous; only its left part is of use, so that the area
-# under the curve, AUPRO, is taken up to 0.3.
+# To the right the share of good pixels that are called anomalous; only its left part is of use,
+# so that the area under the curve, AUPRO, is taken up to 0.3.
 
 figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
 for name, heat in maps.items():
@@ -75,6 +79,7 @@ for ax in axes:
     ax.set_axis_off()
 
 # %%
-# Smoothing further costs little in the pixel AUROC, and plainly more in the AUPRO up to 0.05, the part of the curve that a person at the
-# line lives with. Take the metric that asks your question, and look at the maps. These displays are told in
-# :doc:`/displays`, and measured values of models in :doc:`/results`.
+# Smoothing further costs little in the pixel AUROC, and plainly more in the AUPRO up to 0.05, the
+# part of the curve that a person at the line lives with. Take the metric that asks your question,
+# and look at the maps. These displays are told in :doc:`/displays`, and measured values of models
+# in :doc:`/results`.

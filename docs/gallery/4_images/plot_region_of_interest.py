@@ -2,16 +2,17 @@
 Only a part of the image counts
 ===============================
 
-The ground beside the part is dusty, and nobody cares: how do I tell the detector? By a region of interest. This example puts dust on the
-ground, and compares a detector that looks everywhere with one that looks at the part alone.
+The ground beside the part is dusty, and nobody cares: how do I tell the detector? By a region
+of interest. This example puts dust on the ground, and compares a detector that looks everywhere
+with one that looks at the part alone.
 """
 
 # %%
 # Parts on a dusty ground
 # -----------------------
 #
-# The parts are discs. On the ground of new images, good or not, there are bright specks of dust, which were not there in
-# training.
+# The parts are discs. On the ground of new images, good or not, there are bright specks of dust,
+# which were not there in training.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,8 +38,9 @@ for image in new:
 # A polygon around the part
 # -------------------------
 #
-# ``RegionOfInterest`` stands between embedder and scorer, and takes polygons in shares of width and height, or a mask. Patches
-# outside are out of sight: they are not in the model, do not count for the score, and are clear in heat maps.
+# ``RegionOfInterest`` stands between embedder and scorer, and takes polygons in shares of width
+# and height, or a mask. Patches outside are out of sight: they are not in the model, do not count
+# for the score, and are clear in heat maps.
 
 angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 circle = [(0.5 + 0.4 * np.cos(angle), 0.5 + 0.4 * np.sin(angle)) for angle in angles]
@@ -59,9 +61,10 @@ for name, between in steps.items():
 # The heat maps
 # -------------
 #
-# A good part and a defective one, for either detector. The outline in white on black is the known defect.
+# A good part and a defective one, for either detector. The outline in white on black is the known
+# defect.
 
-figure, axes = plt.subplots(2, 2, figsize=(7, 6.4), layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(7, 7.2), layout="constrained")
 shown = [0, len(new) - 1]
 for line, (name, detector) in zip(axes, detectors.items(), strict=True):
     AnomalyMapDisplay.from_estimator(detector, new[shown], masks=data.masks[30:][shown], ax=line)
@@ -69,6 +72,7 @@ for line, (name, detector) in zip(axes, detectors.items(), strict=True):
         ax.set_title(f"{name}:\n{ax.get_title()}", fontsize=10)
 
 # %%
-# Looking everywhere, the detector calls the dust what it is, unusual, and flags good parts for it. With the region it judges the part alone. A
-# token sees some pixels beyond its patch, so that what lies just outside may still be felt. For objects that move
-# from image to image there is ``PCAForeground``; both are told in :doc:`/foreground`.
+# Looking everywhere, the detector calls the dust what it is, unusual, and flags good parts for
+# it. With the region it judges the part alone. A token sees some pixels beyond its patch, so that
+# what lies just outside may still be felt. For objects that move from image to image there is
+# ``PCAForeground``; both are told in :doc:`/foreground`.

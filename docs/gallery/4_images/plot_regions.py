@@ -2,16 +2,16 @@
 Outlines of defects, for other tools
 ====================================
 
-A heat map is for the eye: how do I get boxes, areas and outlines that other programs can use? This example finds regions,
-draws them, and writes them in the format of COCO.
+A heat map is for the eye: how do I get boxes, areas and outlines that other programs can use?
+This example finds regions, draws them, and writes them in the format of COCO.
 """
 
 # %%
 # Regions
 # -------
 #
-# ``anomaly_regions`` returns for each image the connected parts of its heat map that lie above a threshold. The threshold is
-# calibrated: of new good images one in ten shows any region.
+# ``anomaly_regions`` returns for each image the connected parts of its heat map that lie above a
+# threshold. The threshold is calibrated: of new good images one in ten shows any region.
 
 import json
 
@@ -40,8 +40,8 @@ for path, regions in zip(paths, found, strict=True):
 # Drawn on the images
 # -------------------
 #
-# The box and the outline of each region, and in white the known defect. Regions are larger than defects: a patch looks at its
-# surroundings, and maps are smoothed.
+# The box and the outline of each region, and in white the known defect. Regions are larger than
+# defects: a patch looks at its surroundings, and maps are smoothed.
 
 figure, axes = plt.subplots(2, 4, figsize=(9, 4.8), layout="constrained")
 for ax, path, regions, mask in zip(axes.flat, paths, found, masks, strict=True):
@@ -51,9 +51,7 @@ for ax, path, regions, mask in zip(axes.flat, paths, found, masks, strict=True):
     for region in regions:
         x, y, width, height = region.box
         ax.add_patch(plt.Rectangle((x, y), width, height, fill=False, edgecolor="C1"))
-        ax.contour(
-            region.mask, levels=[0.5], colors="C3", extent=(x, x + width, y, y + height)
-        )
+        ax.contour(region.mask, levels=[0.5], colors="C3", extent=(x, x + width, y, y + height))
     ax.set_title(f"{path}: {len(regions)} region{'s' * (len(regions) != 1)}", fontsize=10)
     ax.set_axis_off()
 
@@ -61,13 +59,16 @@ for ax, path, regions, mask in zip(axes.flat, paths, found, masks, strict=True):
 # Another share, and small specks
 # -------------------------------
 #
-# The threshold can be that of another share of good images, and regions of few pixels can be left out.
+# The threshold can be that of another share of good images, and regions of few pixels can be left
+# out.
 
 size = (128, 128)
 for share in (0.05, 0.1, 0.3):
     threshold = region_threshold(detector, share=share, size=size)
     regions = anomaly_regions(detector, paths, threshold=threshold, min_area=20)
-    print(f"share {share:.0%}: threshold {threshold:.2f}, regions {[len(each) for each in regions]}")
+    print(
+        f"share {share:.0%}: threshold {threshold:.2f}, regions {[len(each) for each in regions]}"
+    )
 
 # %%
 # One file for other tools
@@ -82,5 +83,6 @@ print({key: len(value) for key, value in coco.items() if isinstance(value, list)
 print("keys of an annotation:", *coco["annotations"][0])
 
 # %%
-# Each defect came out as a region, larger than the defect itself. A lower threshold makes more regions on good parts too: which share is
-# right depends on what looking at one costs. How other tools open the file is told in :doc:`/explaining`.
+# Each defect came out as a region, larger than the defect itself. A lower threshold makes more
+# regions on good parts too: which share is right depends on what looking at one costs. How other
+# tools open the file is told in :doc:`/explaining`.

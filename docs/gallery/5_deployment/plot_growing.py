@@ -2,16 +2,17 @@
 A model that grows and forgets
 ==============================
 
-Good parts come in every day: must I train from the start each time? And what if a bad part has slipped into the training
-images? This example adds images to a fitted model, takes one out again, and merges two models.
+Good parts come in every day: must I train from the start each time? And what if a bad part has
+slipped into the training images? This example adds images to a fitted model, takes one out
+again, and merges two models.
 """
 
 # %%
 # A small start
 # -------------
 #
-# A detector is fitted to 5 good parts. Each day 10 more come in. ``update_model`` returns a new model, the old one stays as it
-# was; only the new images are embedded.
+# A detector is fitted to 5 good parts. Each day 10 more come in. ``update_model`` returns a new
+# model, the old one stays as it was; only the new images are embedded.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -67,8 +68,9 @@ print(f"difference of the thresholds:  {abs(fitted[-1].offset_ - days[-1][-1].of
 # Forgetting
 # ----------
 #
-# A defective part slipped in, and the model now takes its defect for normal. We see it in another photograph of the same part, which
-# differs in noise alone. The part is recognised by its tokens and taken out.
+# A defective part slipped in, and the model now takes its defect for normal. We see it in another
+# photograph of the same part, which differs in noise alone. The part is recognised by its tokens
+# and taken out.
 
 bad = data.images[75:76]
 noise = np.random.default_rng(0).normal(0, 2, bad.shape)
@@ -91,6 +93,7 @@ difference = np.abs(fitted.score_samples(new) - merged.score_samples(new)).max()
 print(f"two shards merged, largest difference of a score: {difference:.1g}")
 
 # %%
-# The ranking was good from the start; what needs images is the threshold, which comes nearer to what was asked for with each day. A grown and a
-# merged model are what a fit to all images gives, here without embedding the old ones again. Other scorers have limits, told in
-# :doc:`/growing`; many machines are the topic of :doc:`/many-machines`.
+# The ranking was good from the start; what needs images is the threshold, which comes nearer to
+# what was asked for with each day. A grown and a merged model are what a fit to all images gives,
+# here without embedding the old ones again. Other scorers have limits, told in :doc:`/growing`;
+# many machines are the topic of :doc:`/many-machines`.

@@ -2,17 +2,18 @@
 One graph for the line
 ======================
 
-The computer on the line has neither Python's scientific stack nor this package: how does the detector get there? As one ONNX graph, from the
-pixels to the verdict. This example exports a detector, reads the graph back, and compares.
+The computer on the line has neither Python's scientific stack nor this package: how does the
+detector get there? As one ONNX graph, from the pixels to the verdict. This example exports a
+detector, reads the graph back, and compares.
 """
 
 # %%
 # Export
 # ------
 #
-# Resizing, embedder, scorer, threshold, heat map and p-value are all in the file. Before it is written, the graph is compared with the
-# pipeline on altered copies of the images that are given. It needs the extra ``onnx``:
-# ``pip install "skanomaly[onnx]"``.
+# Resizing, embedder, scorer, threshold, heat map and p-value are all in the file. Before it is
+# written, the graph is compared with the pipeline on altered copies of the images that are given.
+# It needs the extra ``onnx``: ``pip install "skanomaly[onnx]"``.
 
 from pathlib import Path
 
@@ -41,8 +42,8 @@ print("verified:", report["verified"])
 # Read it back
 # ------------
 #
-# ``DeployedDetector`` runs the graph as a detector of this package, so that the very file that goes to the line can be measured
-# with everything that takes a detector.
+# ``DeployedDetector`` runs the graph as a detector of this package, so that the very file that
+# goes to the line can be measured with everything that takes a detector.
 
 deployed = DeployedDetector("metal.onnx")
 print("pipeline:", detector.predict(new))
@@ -75,5 +76,6 @@ for output, value in zip(session.get_outputs(), outputs, strict=True):
     print(f"{output.name:13s} {value.dtype!s:8s} {value.shape}")
 
 # %%
-# Graph and pipeline decide alike, and differ by what float32 rounds. Which steps have a form as a graph is told in :doc:`/deployment`,
-# and programs in Python, C++ and C# that run the file are in :doc:`/deployment-running`.
+# Graph and pipeline decide alike, and differ by what float32 rounds. Which steps have a form as a
+# graph is told in :doc:`/deployment`, and programs in Python, C++ and C# that run the file are in
+# :doc:`/deployment-running`.

@@ -2,15 +2,17 @@
 Keep a model, and hand over a report
 ====================================
 
-How do I take a model to another computer, and show what it found to people who have no Python? By two files: the
-model without pickle, and a report of one page. This example writes and reads both.
+How do I take a model to another computer, and show what it found to people who have no Python?
+By two files: the model without pickle, and a report of one page. This example writes and reads
+both.
 """
 
 # %%
 # Save and load
 # -------------
 #
-# The file is no pickle: loading it runs no code from it. What comes out has the same scores, to the last bit.
+# The file is no pickle: loading it runs no code from it. What comes out has the same scores, to
+# the last bit.
 
 import re
 from pathlib import Path
@@ -48,8 +50,8 @@ print(f"{Path('metal.skan').stat().st_size / 1e6:.1f} MB, the same scores: {same
 # What is in it
 # -------------
 #
-# The manifest can be read without making anything of the model: where the threshold comes from, which images
-# the model has seen, which versions made it.
+# The manifest can be read without making anything of the model: where the threshold comes from,
+# which images the model has seen, which versions made it.
 
 manifest = model_manifest("metal.skan")
 print("estimator:", manifest["estimator"]["text"])
@@ -60,22 +62,24 @@ print("threshold:", manifest["calibration"]["threshold"])
 # The report
 # ----------
 #
-# One HTML file that needs neither network nor server: the images under their heat maps, the most unusual first, the
-# threshold on a slider, and why each image was flagged.
+# One HTML file that needs neither network nor server: the images under their heat maps, the most
+# unusual first, the threshold on a slider, and why each image was flagged.
 
 scored = scored_images(loaded, new)
 write_report(scored, "report.html")
 page = Path("report.html").read_text(encoding="utf-8")
-print(f"report.html: {len(page) / 1e6:.1f} MB, {len(re.findall('data:image', page))} pictures in it")
+print(
+    f"report.html: {len(page) / 1e6:.1f} MB, {len(re.findall('data:image', page))} pictures in it"
+)
 
 # %%
-# The report of labelled images shows performance and costs too. On paper, or in a mail, a picture will do: these are the images with the lowest
-# scores.
+# The report of labelled images shows performance and costs too. On paper, or in a mail, a picture
+# will do: these are the images with the lowest scores.
 
 lowest = np.argsort(loaded.score_samples(new))[:4]
 display = AnomalyMapDisplay.from_estimator(loaded, [new[i] for i in lowest])
 display.figure_.savefig("lowest.png")
 
 # %%
-# A model file and a page are all that has to travel. What is in the file, and whom to trust, is told in :doc:`/models`; what the page
-# shows, in :doc:`/report`.
+# A model file and a page are all that has to travel. What is in the file, and whom to trust, is
+# told in :doc:`/models`; what the page shows, in :doc:`/report`.
