@@ -42,8 +42,7 @@ y, masks = data.y[20:], data.masks[20:]
 # by drawing the images again and again.
 
 scorers = {
-    "nearest patches, cosine": PatchKNNScorer(),
-    "nearest patches, Euclidean": PatchKNNScorer(metric="euclidean"),
+    "nearest patches": PatchKNNScorer(),
     "nearest patches near the place": LocalKNNScorer(),
     "a Gaussian for each place": PatchGaussianScorer(random_state=0),
     "one Gaussian": PatchGaussianScorer("shared", random_state=0),
@@ -56,7 +55,7 @@ for name, scorer in scorers.items():
     scores = scorer.score_samples(test)
     maps = np.kron(scorer.score_patches(test), np.ones((1, side, side), dtype=np.float32))
     images.append(image_auroc(y, scores))
-    intervals.append(bootstrap_interval(image_auroc, y, scores, n_resamples=300))
+    intervals.append(bootstrap_interval(image_auroc, y, scores, n_resamples=200))
     pixels.append(pixel_auroc(masks, maps))
     low, high = intervals[-1]
     print(f"{name:31s} images {images[-1]:.3f} ({low:.3f} to {high:.3f}), pixels {pixels[-1]:.3f}")

@@ -30,7 +30,7 @@ splitter = OneClassSplit(4)
 for number, (train, test) in enumerate(splitter.split(data.images, data.y)):
     good = (data.y[test] > 0).sum()
     print(
-        f"fold {number}: {len(train)} to train, {good} good and {len(test) - good} defective to test"
+        f"fold {number}: train on {len(train)}, test on {good} good, {len(test) - good} defective"
     )
 
 # %%

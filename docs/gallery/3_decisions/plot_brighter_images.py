@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from skanomaly import FilterBankPatches, LocalKNNScorer, PatchKNNScorer, TinyPatches
 from skanomaly.datasets import make_surfaces
 
-good = make_surfaces(55, surface="tile", image_size=64, random_state=0).images
+good = make_surfaces(50, surface="tile", image_size=64, random_state=0).images
 train, new = good[:30], good[30:]
 gains = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])
 

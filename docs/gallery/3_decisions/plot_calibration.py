@@ -64,9 +64,8 @@ def naive_scores(images):
 
 known, unknown = naive_scores(tokens), naive_scores(fresh)
 naive = (1 + (known[None] >= unknown[:, None]).sum(axis=1)) / (len(known) + 1)
-print(
-    f"naive scores of training parts: at most {known.max():.2g}, of new ones at least {unknown.min():.2g}"
-)
+print(f"naive scores of training parts: {known.max():.2g} at most")
+print(f"naive scores of new good parts: {unknown.min():.2g} at least")
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 CalibrationDisplay.from_predictions(p_values(detector, new), name="held out", ax=axes[0])

@@ -27,7 +27,7 @@ data = make_surfaces(
     25, 10, surface="wood", defects=["stain", "spot"], image_size=128, random_state=0
 )
 good, new, masks = data.images[:20], data.images[20:], data.masks[20:]
-areas = {kind: 0 for kind in ("stain", "spot")}
+areas = {"stain": 0, "spot": 0}
 for kind, mask in zip(data.defect_types[20:], masks, strict=True):
     if kind in areas:
         areas[kind] += int(mask.sum())

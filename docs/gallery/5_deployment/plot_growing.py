@@ -37,8 +37,9 @@ for start in range(5, 45, 10):
     days.append(update_model(days[-1], good[start : start + 10]))
 
 counts = [len(each[-1].train_scores_) for each in days]
-auroc = [image_auroc(y, each.score_samples(new)) for each in days]
-alarms = [(each.predict(new[y > 0]) < 0).mean() for each in days]
+scores = [each.score_samples(new) for each in days]
+auroc = [image_auroc(y, each) for each in scores]
+alarms = [(each[y > 0] < day[-1].offset_).mean() for each, day in zip(scores, days, strict=True)]
 for n_images, value, share in zip(counts, auroc, alarms, strict=True):
     print(f"{n_images:2d} images: AUROC {value:.3f}, {share:.0%} of new good parts flagged")
 
@@ -60,7 +61,8 @@ for ax in (left, right):
 # For a bank of all patches it is, threshold included.
 
 fitted = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(good)
-difference = np.abs(fitted.score_samples(new) - days[-1].score_samples(new)).max()
+expected = fitted.score_samples(new)
+difference = np.abs(expected - scores[-1]).max()
 print(f"largest difference of a score: {difference:.1g}")
 print(f"difference of the thresholds:  {abs(fitted[-1].offset_ - days[-1][-1].offset_):.1g}")
 
@@ -89,7 +91,7 @@ for name, each in (("before", days[-1]), ("with it", spoiled), ("forgotten", cle
 
 shards = [fit_shard(model, good, number, 2) for number in range(2)]
 merged = merge_models(shards)
-difference = np.abs(fitted.score_samples(new) - merged.score_samples(new)).max()
+difference = np.abs(expected - merged.score_samples(new)).max()
 print(f"two shards merged, largest difference of a score: {difference:.1g}")
 
 # %%
