@@ -74,7 +74,7 @@ ax.errorbar(
 ax.plot(pixels, places - 0.1, "s", label="pixels")
 ax.set_yticks(places, list(scorers))
 ax.set_xlabel("AUROC (1 is perfect, 0.5 is guessing)")
-ax.legend(loc="lower left")
+figure.legend(loc="outside lower center", ncols=2)
 ax.grid(axis="x", alpha=0.3)
 
 # %%

@@ -82,7 +82,8 @@ for n_shots, values in zip(shots, auroc, strict=True):
 
 # %%
 # Which images were taken matters more than one would like, and for the threshold even more than
-# for the ranking: of two images it may flag nearly nothing or nearly everything. The promise
-# holds on average over the choices, not for each of them. So with a handful of images rank by
-# ``score_samples``, and collect more before relying on ``predict``. What the promise is worth is
-# told in :doc:`/calibration`, and what to take for few images in :doc:`/accuracy`.
+# for the ranking: of two images it may flag nearly nothing or most of the good parts, and that of
+# one image is no promise at all, as the warning says. A promise holds on average over choices,
+# not for each of them. So with a handful of images rank by ``score_samples``, and collect more
+# before relying on ``predict``. What the promise is worth is told in :doc:`/calibration`, and
+# what to take for few images in :doc:`/accuracy`.

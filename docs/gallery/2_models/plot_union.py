@@ -58,12 +58,10 @@ for label, name, colour in ((1, "good", "C0"), (-1, "defective", "C3")):
 ax.axvline(-knn.offset_, color="grey", linestyle="--")
 ax.axhline(-gaussian.offset_, color="grey", linestyle="--")
 ax.set_xscale("log")
-ax.set_yscale("log")
-for axis in (ax.xaxis, ax.yaxis):
-    axis.set_minor_formatter(plt.NullFormatter())
+ax.xaxis.set_minor_formatter(plt.NullFormatter())
 ax.set_xlabel("nearest patches (higher is more anomalous)")
 ax.set_ylabel("Gaussian (higher is more anomalous)")
-ax.legend()
+ax.legend(loc="lower right")
 
 # %%
 # Whole detectors

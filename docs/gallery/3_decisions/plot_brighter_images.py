@@ -91,8 +91,8 @@ ax.set_ylabel("good parts that are flagged")
 ax.legend()
 
 # %%
-# A change of light by a few percent, as training parts show it, does no harm, and one that they
-# do not show makes every good part an alarm; how soon depends on the embedder. Varied images in
-# training repair it, at a price: the more a model takes for normal, the fainter a defect has to
-# be to hide in it. If the light has changed for good, calibrate anew, as in
+# Under light that is far from that of training nearly every good part is an alarm; how soon
+# depends on the embedder. Varied images in training keep the alarms down. The price is not
+# measured here: the more a model takes for normal, the more a defect can hide in it. If the light
+# has changed for good, calibrate anew, as in
 # :ref:`sphx_glr_auto_examples_3_decisions_plot_new_line.py`.

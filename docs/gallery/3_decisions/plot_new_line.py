@@ -76,6 +76,6 @@ for ax, each, name in zip(axes, (detector, second), ("as trained", "recalibrated
 
 # %%
 # The new camera makes every part look a little unusual, so that the old threshold flags most good
-# ones; what is seldom noticed is that the ranking of good and defective parts is hardly harmed. A
-# new threshold from forty good parts repairs it. It would not if defects were no longer told
-# apart: then train anew. More ways to move a threshold are in :doc:`/thresholds`.
+# ones; but the AUROC says that defects still score lower than nearly all good parts. So a new
+# threshold from forty good parts repairs it. Where defects are no longer told apart, no threshold
+# does: train anew. More ways to move a threshold are in :doc:`/thresholds`.

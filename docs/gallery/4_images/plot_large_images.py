@@ -64,7 +64,7 @@ for ax in axes:
     ax.set_axis_off()
 
 # %%
-# On tiles the image scores tell more of the spotted slabs from good ones, and the marked place is
-# about as large as the spot and what a token sees around it; on the shrunk image it is smeared as
-# wide as one of its patches. The price is time and memory: the grid is as many times larger. What
-# it takes, and how seams are joined, is told in :doc:`/tiling`.
+# On tiles the image scores tell the spotted slabs better from good ones, and the marked place is
+# about as large as the spot and what a token sees around it; on the shrunk image it is as wide as
+# the stretched patches are. The price is time and memory: the grid has so many more tokens. What
+# that takes, and how seams are joined, is told in :doc:`/tiling`.

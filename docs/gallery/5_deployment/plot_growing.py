@@ -46,6 +46,7 @@ for n_images, value, share in zip(counts, auroc, alarms, strict=True):
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.4), layout="constrained")
 left.plot(counts, auroc, "o-")
 left.set_ylabel("image AUROC")
+left.set_ylim(0.5, 1)
 right.plot(counts, alarms, "o-")
 right.axhline(0.1, color="grey", linestyle="--", label="asked for")
 right.set_ylabel("new good parts that are flagged")
@@ -96,6 +97,6 @@ print(f"two shards merged, largest difference of a score: {difference:.1g}")
 
 # %%
 # The ranking was good from the start; what needs images is the threshold, which comes nearer to
-# what was asked for with each day. A grown and a merged model are what a fit to all images gives,
-# here without embedding the old ones again. Other scorers have limits, told in :doc:`/growing`;
-# many machines are the topic of :doc:`/many-machines`.
+# what was asked for as they come in. A grown and a merged model are what a fit to all images
+# gives, here without embedding the old ones again. Other scorers have limits, told in
+# :doc:`/growing`; many machines are the topic of :doc:`/many-machines`.
