@@ -309,6 +309,41 @@ def test_knn(names):
     exec(code, dict(names))
 
 
+def test_training_images(names):
+    scope = dict(names)
+    for code in blocks("training-images.md"):
+        exec(code, scope)
+    assert len(scope["ranking"]) == len(names["images"]) and len(scope["suspicious"]) == 5
+    # The images labelled -1 are left out.
+    expected = len(names["good"]) + (np.asarray(names["y"]) == 1).sum()
+    assert len(scope["model"][-1].train_scores_) == expected
+
+
+def test_searching(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("searching.md"):
+        exec(code, scope)
+    assert len(scope["search"].cv_results_["params"]) == 3
+    assert set(scope["verdicts"]) <= {-1, 1}
+    assert len(list(tmp_path.rglob("*.safetensors"))) == len(names["good"] + names["images"])
+
+
+def test_rules_of_thumb(names, capsys):
+    (code,) = blocks("rules-of-thumb.md")
+    exec(code, dict(names))
+    assert capsys.readouterr().out == "(1, 32, 32, 102)\n"
+
+
+def test_coming_from():
+    scope = {}
+    (code,) = blocks("coming-from.md")
+    exec(code, scope)
+    named = create_model("vision_patchcore", coreset=0.1, reweighting=None, random_state=0)
+    assert str(scope["patchcore"][0]) == str(named[0])  # which says what differs from the defaults
+    assert str(scope["patchcore"][1]) == str(named[1])
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -339,8 +374,13 @@ def test_tiny_network(names):
 
 
 def test_each_page_with_code_is_run():
-    """Here, or for the pages of developers and the README in tests of their own."""
-    elsewhere = {"development/extending.md", "development/search.md", "many-machines.md"}
+    """Here, or for the pages of developers, the tutorial and the README in tests of their own."""
+    elsewhere = {
+        "development/extending.md",
+        "development/search.md",
+        "many-machines.md",
+        "tutorial.md",
+    }
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
     here = {
@@ -350,6 +390,7 @@ def test_each_page_with_code_is_run():
         "calibration.md",
         "clip.md",
         "combining.md",
+        "coming-from.md",
         "deployment-running.md",
         "deployment.md",
         "displays.md",
@@ -361,9 +402,12 @@ def test_each_page_with_code_is_run():
         "models/tiny.md",
         "patch-models.md",
         "report.md",
+        "rules-of-thumb.md",
+        "searching.md",
         "streaming-fit.md",
         "thresholds.md",
         "tiling.md",
+        "training-images.md",
         "unlabelled.md",
         "knn.md",
         "local.md",
