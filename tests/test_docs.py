@@ -377,6 +377,7 @@ def test_each_page_with_code_is_run():
     """Here, or for the pages of developers, the tutorial and the README in tests of their own."""
     elsewhere = {
         "development/extending.md",
+        "development/metrics.md",
         "development/search.md",
         "many-machines.md",
         "tutorial.md",
