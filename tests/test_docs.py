@@ -1,7 +1,12 @@
 """The code in the documentation runs, on generated images and small random models."""
 
+import json
+import math
 import re
 import sys
+import threading
+import urllib.error
+import urllib.request
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +18,7 @@ import pytest
 from PIL import Image
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from skanomaly import FilterBankPatches, PatchKNNScorer, create_model, export_model
+from skanomaly import FilterBankPatches, PatchKNNScorer, create_model, export_model, save_model
 from skanomaly._images import load_image
 from skanomaly.datasets import make_surfaces
 from skanomaly.datasets._surfaces import write_surfaces
@@ -319,6 +324,31 @@ def test_training_images(names):
     assert len(scope["model"][-1].train_scores_) == expected
 
 
+def test_on_the_line(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(names["good"])
+    save_model(pipe, "parts.skan")
+    scope = dict(names)
+    for code in blocks("on-the-line.md"):
+        exec(code.replace("8000", "0"), scope)  # any port that is free
+    share, differ = capsys.readouterr().out.split()
+    tail = sum(math.comb(500, k) * 0.1**k * 0.9 ** (500 - k) for k in range(90, 501))
+    assert share == f"{tail:.1e}" == "3.7e-08" and 0 <= float(differ) <= 1
+    with scope["server"] as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for path, verdict in zip(names["new"], pipe.predict(names["new"]), strict=True):
+            told = json.load(urllib.request.urlopen(address, path.read_bytes()))
+            assert told["decision"] == ("normal" if verdict == 1 else "anomalous")
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            urllib.request.urlopen(address, b"no image")
+        assert "not an image" in json.load(refused.value)["error"]
+        refused.value.close()
+        server.shutdown()
+        thread.join()
+
+
 def test_searching(names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = dict(names)
@@ -401,6 +431,7 @@ def test_each_page_with_code_is_run():
         "images.md",
         "models.md",
         "models/tiny.md",
+        "on-the-line.md",
         "patch-models.md",
         "report.md",
         "rules-of-thumb.md",
