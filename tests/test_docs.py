@@ -1,7 +1,12 @@
 """The code in the documentation runs, on generated images and small random models."""
 
+import json
+import math
 import re
 import sys
+import threading
+import urllib.error
+import urllib.request
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +18,7 @@ import pytest
 from PIL import Image
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from skanomaly import FilterBankPatches, PatchKNNScorer, create_model, export_model
+from skanomaly import FilterBankPatches, PatchKNNScorer, create_model, export_model, save_model
 from skanomaly._images import load_image
 from skanomaly.datasets import make_surfaces
 from skanomaly.datasets._surfaces import write_surfaces
@@ -309,6 +314,66 @@ def test_knn(names):
     exec(code, dict(names))
 
 
+def test_training_images(names):
+    scope = dict(names)
+    for code in blocks("training-images.md"):
+        exec(code, scope)
+    assert len(scope["ranking"]) == len(names["images"]) and len(scope["suspicious"]) == 5
+    # The images labelled -1 are left out.
+    expected = len(names["good"]) + (np.asarray(names["y"]) == 1).sum()
+    assert len(scope["model"][-1].train_scores_) == expected
+
+
+def test_on_the_line(names, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(names["good"])
+    save_model(pipe, "parts.skan")
+    scope = dict(names)
+    for code in blocks("on-the-line.md"):
+        exec(code.replace("8000", "0"), scope)  # any port that is free
+    share, differ = capsys.readouterr().out.split()
+    tail = sum(math.comb(500, k) * 0.1**k * 0.9 ** (500 - k) for k in range(90, 501))
+    assert share == f"{tail:.1e}" == "3.7e-08" and 0 <= float(differ) <= 1
+    with scope["server"] as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for path, verdict in zip(names["new"], pipe.predict(names["new"]), strict=True):
+            told = json.load(urllib.request.urlopen(address, path.read_bytes()))
+            assert told["decision"] == ("normal" if verdict == 1 else "anomalous")
+        with pytest.raises(urllib.error.HTTPError, match="400") as refused:
+            urllib.request.urlopen(address, b"no image")
+        assert "not an image" in json.load(refused.value)["error"]
+        refused.value.close()
+        server.shutdown()
+        thread.join()
+
+
+def test_searching(names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = dict(names)
+    for code in blocks("searching.md"):
+        exec(code, scope)
+    assert len(scope["search"].cv_results_["params"]) == 3
+    assert set(scope["verdicts"]) <= {-1, 1}
+    assert len(list(tmp_path.rglob("*.safetensors"))) == len(names["good"] + names["images"])
+
+
+def test_rules_of_thumb(names, capsys):
+    (code,) = blocks("rules-of-thumb.md")
+    exec(code, dict(names))
+    assert capsys.readouterr().out == "(1, 32, 32, 102)\n"
+
+
+def test_coming_from():
+    scope = {}
+    (code,) = blocks("coming-from.md")
+    exec(code, scope)
+    named = create_model("vision_patchcore", coreset=0.1, reweighting=None, random_state=0)
+    assert str(scope["patchcore"][0]) == str(named[0])  # which says what differs from the defaults
+    assert str(scope["patchcore"][1]) == str(named[1])
+
+
 def test_images():
     names = {"FilterBankPatches": FilterBankPatches, "create_model": create_model}
     (code,) = blocks("images.md")
@@ -339,8 +404,14 @@ def test_tiny_network(names):
 
 
 def test_each_page_with_code_is_run():
-    """Here, or for the pages of developers and the README in tests of their own."""
-    elsewhere = {"development/extending.md", "development/search.md", "many-machines.md"}
+    """Here, or for the pages of developers, the tutorial and the README in tests of their own."""
+    elsewhere = {
+        "development/extending.md",
+        "development/metrics.md",
+        "development/search.md",
+        "many-machines.md",
+        "tutorial.md",
+    }
     pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
     with_code = {page for page in pages if blocks(page)}
     here = {
@@ -350,6 +421,7 @@ def test_each_page_with_code_is_run():
         "calibration.md",
         "clip.md",
         "combining.md",
+        "coming-from.md",
         "deployment-running.md",
         "deployment.md",
         "displays.md",
@@ -359,11 +431,15 @@ def test_each_page_with_code_is_run():
         "images.md",
         "models.md",
         "models/tiny.md",
+        "on-the-line.md",
         "patch-models.md",
         "report.md",
+        "rules-of-thumb.md",
+        "searching.md",
         "streaming-fit.md",
         "thresholds.md",
         "tiling.md",
+        "training-images.md",
         "unlabelled.md",
         "knn.md",
         "local.md",

@@ -1,4 +1,4 @@
-"""The page on scorers and embedders of one's own: its code, copied out, does all that ours do."""
+"""The page on scorers, embedders and readers of one's own: its code does all that ours do."""
 
 import importlib.util
 import re
@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator as sklearn_check_estimator
 
 from skanomaly import anomaly_maps, create_model, evaluate_split
-from skanomaly.datasets import make_surfaces, read_dataset
+from skanomaly.datasets import find_problems, make_surfaces, read_dataset
 from skanomaly.datasets._surfaces import write_surfaces
 from skanomaly.estimator_checks import EMBEDDER_CHECKS, SCORER_CHECKS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "development" / "extending.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-SCORER, CHECKS, NAMED, EMBEDDER = BLOCKS
+SCORER, CHECKS, NAMED, EMBEDDER, READER = BLOCKS
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,28 @@ def test_maps_evaluation_and_search(scorer, embedder, surfaces, tmp_path):
     search.fit(surfaces.images, surfaces.y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert search.predict(surfaces.images).shape == (24,)
+
+
+def test_reader(theirs, scorer, embedder, surfaces, tmp_path):
+    made = make_surfaces(4, 0, surface="fabric", image_size=64, random_state=1)
+    kinds = [*surfaces.defect_types, *made.defect_types]
+    known = {}
+    for number, (image, kind) in enumerate(
+        zip([*surfaces.images, *made.images], kinds, strict=True)
+    ):
+        part, view = divmod(number, 2)
+        path = tmp_path / f"p{part:04d}-{view}-{kind.replace('good', 'ok')}.png"
+        Image.fromarray(image).save(path)
+        known[path] = (f"p{part:04d}", kind)
+    Image.fromarray(surfaces.images[0]).save(tmp_path / "other.png")
+    split = theirs("their_reader", READER).read_verdicts(tmp_path)
+    # 14 parts: the first seven are good ones, the others have all defects and the last four images.
+    assert len(split.train) == 14 and len(split.test) == 14
+    for images in (split.train, split.test):
+        for i, path in enumerate(images.images):
+            part, kind = known[path]
+            assert images.groups[i] == part and images.defect_types[i] == kind
+            assert images.y[i] == (1 if kind == "good" else -1)
+    assert (split.train.y == 1).all() and not find_problems(split)
+    result = evaluate_split(make_pipeline(embedder, scorer), split)
+    assert set(result.recall_by_type) == set(kinds) - {"good"}
