@@ -229,9 +229,9 @@ class PatchTokens:
 
         Returns
         -------
-        ndarray of shape (n_images, *grid), float32
-            Masked patches as from :func:`fill_masked`. A 1-D object array of such grids where
-            they differ.
+        ndarray of shape (n_images, ...), float32
+            In the shape of the grids, masked patches as from `fill_masked`. A 1-D object
+            array of such grids where they differ.
 
         Raises
         ------

@@ -44,7 +44,8 @@ def regions_to_coco(
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     regions : sequence of sequence of Region
-        Those of each image, as from :func:`anomaly_regions`; images without any are listed too.
+        Those of each image, as from :func:`~skanomaly.anomaly_regions`; images without any are
+        listed too.
     root : path-like or None, default=None
         Folder that the names of files are relative to. None: the one that all of them lie in.
 
@@ -63,7 +64,7 @@ def regions_to_coco(
     -----
     Each region is an annotation of the category ``"anomaly"``, with `bbox` and `area` in pixels,
     the peak of the map as `score`, and the mean of the map as `mean`. Its `segmentation` is one
-    polygon along the edges of its pixels, which encloses them exactly (:func:`pycocotools.mask`
+    polygon along the edges of its pixels, which encloses them exactly (`pycocotools.mask`
     decodes to the same mask). A hole is cut open by a slit of no width, because polygons of COCO
     have no holes and run lengths, the other form, are not read by all tools.
 
@@ -141,7 +142,7 @@ def write_coco(
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     regions : sequence of sequence of Region
-        Those of each image, as from :func:`anomaly_regions`.
+        Those of each image, as from :func:`~skanomaly.anomaly_regions`.
     root : path-like or None, default=None
         As for :func:`regions_to_coco`.
     overwrite : bool, default=False
@@ -158,8 +159,18 @@ def write_coco(
 
     Examples
     --------
-    >>> from skanomaly.inspection import write_coco
-    >>> write_coco("regions.json", images, anomaly_regions(pipe, images))  # doctest: +SKIP
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from skanomaly.inspection import find_regions, write_coco
+    >>> image = np.zeros((4, 6, 3), dtype=np.uint8)
+    >>> regions = find_regions(np.eye(4, 6), 0.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_coco(Path(folder, "regions.json"), [image], [regions])
+    ...     coco = json.loads(Path(folder, "regions.json").read_text())
+    >>> [annotation["area"] for annotation in coco["annotations"]]
+    [4]
     """
     target = Path(path)
     Guard(_paths(check_images(images)), overwrite).check([target], _is_own_file)
@@ -181,7 +192,7 @@ def save_region_masks(
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     regions : sequence of sequence of Region
-        Those of each image, as from :func:`anomaly_regions`.
+        Those of each image, as from :func:`~skanomaly.anomaly_regions`.
     overwrite : bool, default=False
         Replace files of others too; an image never.
 
@@ -203,8 +214,17 @@ def save_region_masks(
 
     Examples
     --------
-    >>> from skanomaly.inspection import save_region_masks
-    >>> save_region_masks("masks", images, anomaly_regions(pipe, images))  # doctest: +SKIP
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from skanomaly.inspection import find_regions, save_region_masks
+    >>> image = np.zeros((4, 6, 3), dtype=np.uint8)
+    >>> regions = find_regions(np.eye(4, 6), 0.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (mask,) = save_region_masks(Path(folder, "masks"), [image], [regions])
+    ...     np.unique(Image.open(mask)).tolist()
+    [0, 255]
     """
     items, sizes = _checked(images, regions)
     folder = Path(folder)

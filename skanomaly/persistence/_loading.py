@@ -25,13 +25,28 @@ _COMPARED = ("skanomaly", "scikit-learn")
 
 
 class ModelVersionWarning(UserWarning):
-    """A model was saved by another version of skanomaly or scikit-learn than loads it."""
+    """A model was saved by another version of skanomaly or scikit-learn than loads it.
+
+    Examples
+    --------
+    To refuse such models:
+
+    >>> import tempfile
+    >>> import warnings
+    >>> from skanomaly import PatchKNNScorer, load_model, save_model
+    >>> from skanomaly.persistence import ModelVersionWarning
+    >>> with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    ...     warnings.simplefilter("error", ModelVersionWarning)
+    ...     save_model(PatchKNNScorer(n_neighbors=3), f"{folder}/parts.skan")
+    ...     load_model(f"{folder}/parts.skan")
+    PatchKNNScorer(n_neighbors=3)
+    """
 
 
 def load_model(
     path: PathLike, *, trusted: Iterable[str] = (), weights_dir: PathLike | None = None
 ) -> Any:
-    """Read an estimator from a file of :func:`save_model`; no code from the file is run.
+    """Read an estimator from a file of :func:`~skanomaly.save_model`; no code from the file is run.
 
     Parameters
     ----------
@@ -42,8 +57,9 @@ def load_model(
         skanomaly, such as ``"mine.MyScorer"``. They are imported, and used: name none that you do
         not know.
     weights_dir : str, os.PathLike or None, default=None
-        Folder for weights that the file brings (`include_weights` of :func:`save_model`), where
-        they are left for the next time. None: the user's folder of caches.
+        Folder for weights that the file brings (`include_weights` of
+        :func:`~skanomaly.save_model`), where they are left for the next time. None: the user's
+        folder of caches.
 
     Returns
     -------
@@ -73,9 +89,16 @@ def load_model(
 
     Examples
     --------
-    >>> from skanomaly import load_model
-    >>> load_model("bottle.skan").predict(["part 1.png", "part 2.png"])  # doctest: +SKIP
-    array([ 1, -1])
+    >>> import tempfile
+    >>> from skanomaly import create_model, load_model, save_model
+    >>> from skanomaly.datasets import make_surfaces
+    >>> images = make_surfaces(6, image_size=64, random_state=0).images
+    >>> model = create_model("filterbank", image_size=64).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, f"{folder}/disc.skan")
+    ...     loaded = load_model(f"{folder}/disc.skan")
+    ...     bool((loaded.predict(images) == model.predict(images)).all())
+    True
     """
     names = trusted if isinstance(trusted, str) else list(trusted)
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
@@ -123,7 +146,7 @@ def model_manifest(path: PathLike) -> dict[str, Any]:
     Parameters
     ----------
     path : str or os.PathLike
-        A file of :func:`save_model`; ``~`` is expanded.
+        A file of :func:`~skanomaly.save_model`; ``~`` is expanded.
 
     Returns
     -------
@@ -133,13 +156,20 @@ def model_manifest(path: PathLike) -> dict[str, Any]:
     Raises
     ------
     FileNotFoundError, ValueError
-        As from :func:`load_model`.
+        As from :func:`~skanomaly.load_model`.
 
     Examples
     --------
-    >>> from skanomaly import model_manifest
-    >>> model_manifest("bottle.skan")["calibration"]["threshold"]  # doctest: +SKIP
-    -0.41
+    >>> import tempfile
+    >>> from skanomaly import create_model, model_manifest, save_model
+    >>> from skanomaly.datasets import make_surfaces
+    >>> images = make_surfaces(6, image_size=64, random_state=0).images
+    >>> model = create_model("filterbank", image_size=64).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, f"{folder}/disc.skan")
+    ...     manifest = model_manifest(f"{folder}/disc.skan")
+    >>> manifest["calibration"]["threshold"] == model[-1].offset_
+    True
     """
     with Container(path) as file:
         return file.manifest

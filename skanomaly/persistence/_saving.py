@@ -20,13 +20,26 @@ from skanomaly.persistence._weights import weights_of
 
 
 class ModelTrustWarning(UserWarning):
-    """A model was saved that can only be loaded by naming some of what it holds."""
+    """A model was saved that can only be loaded by naming some of what it holds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import warnings
+    >>> from colorsys import rgb_to_hsv
+    >>> from skanomaly import FunctionPatches, save_model
+    >>> with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     save_model(FunctionPatches(rgb_to_hsv), f"{folder}/hue.skan")
+    >>> [warning.category.__name__ for warning in told]
+    ['ModelTrustWarning']
+    """
 
 
 def save_model(
     estimator: Any, path: PathLike, *, include_weights: bool = False, image_paths: bool = True
 ) -> None:
-    """Write an estimator to one file, which :func:`load_model` reads without running code from it.
+    """Write an estimator to a file that :func:`~skanomaly.load_model` reads without running code.
 
     Parameters
     ----------
@@ -56,7 +69,7 @@ def save_model(
     -----
     ModelTrustWarning
         Where whoever loads the file has to name types or functions (`trusted` of
-        :func:`load_model`); the message names them.
+        :func:`~skanomaly.load_model`); the message names them.
 
     Notes
     -----

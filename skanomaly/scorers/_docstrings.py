@@ -67,7 +67,7 @@ SCORER_DOCS = {
     "features_in": """
         n_features_in_ : int
             Dimension of a token.
-        feature_names_in_ : ndarray of shape (n_features_in_,)
+        feature_names_in_ : ndarray of shape (`n_features_in_`,)
             Only where `X` is a DataFrame with string column names.
         """,
 }
