@@ -316,4 +316,5 @@ def round_to_half(tokens: np.ndarray) -> np.ndarray:
     """
     if not max(tokens.max(), -tokens.min()) <= _LARGEST_HALF:
         return tokens
-    return tokens.astype(np.float16).astype(np.float32)
+    torch = import_optional("torch", "torch", "this embedder")
+    return torch.from_numpy(tokens).half().float().numpy()  # NumPy takes ten times as long
