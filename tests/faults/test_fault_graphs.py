@@ -12,13 +12,13 @@ import pytest
 from _fault_models import GOOD, fitted, row_marks, saved
 from _fault_table import Table
 
-from skanomaly import DeployedDetector, export_model, save_model
+from skanomaly import AnomalibDetector, DeployedDetector, export_model, save_model
 from skanomaly.deployment._files import _tail_length, sealed
 
 ORDER = 12.5
 TABLE = Table(
     "graphs",
-    "Exported graphs",
+    "Exported graphs, and checkpoints of a newer anomalib",
     "What `DeployedDetector` opens, in place of what `export_model` wrote. Those that are\n"
     "“sealed” end with a digest that is right, as whoever makes a file on purpose can write it.",
 )
@@ -431,6 +431,87 @@ def _(here, what):
         outputs[name].type.tensor_type.ClearField("shape")
 
     does_not_score(resealed(here, change))
+
+
+# ---------------------------------------------------------------- checkpoints of a newer anomalib
+
+
+@functools.cache
+def trained():
+    """A checkpoint of anomalib, and what its model says of some images."""
+    import _anomalib_tiny as tiny
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder, tiny.third_party():
+        found = tiny.TinyCheckpoints(folder).get("padim")
+        content = torch.load(found.path, weights_only=True)
+    return content, found.images, found.scores
+
+
+@TABLE.row(
+    "checkpoint-{what}",
+    "a checkpoint of a newer anomalib, {what}",
+    "`ValueError`, with its name and what to do; it is not read as if that were not there",
+    row_marks("anomalib", "open_clip", "lightning"),
+    what={
+        "setting": "with a setting of the model that is not known here",
+        "weight": "with weights that are not known here",
+        "gone": "without a weight that is needed here",
+        "part": "with a part around the model that is not known here",
+        "before": "whose images are prepared by more than is known here",
+        "after": "whose scores are worked on by more than is known here",
+        "transform": "with a transform that is not known here",
+        "class": "with an object of a class that is not known here",
+    },
+)
+def _(here, what):
+    import copy
+
+    import torch
+
+    content, path = copy.deepcopy(trained()[0]), here / "newer.ckpt"
+    says = "anomalib 2.7"
+    if what == "setting":
+        content["hyper_parameters"]["rotations"] = 4
+    elif what == "weight":
+        content["state_dict"]["model.rotations"] = torch.ones(4)
+    elif what == "gone":
+        del content["state_dict"][next(key for key in content["state_dict"] if "mean" in key)]
+    elif what == "part":
+        content["anomalib_tiler_config"] = {"tile_size": 128}
+    elif what == "before":
+        content["anomalib_pre_processor_config"]["centre_crop"] = 32
+    elif what == "after":
+        content["anomalib_post_processor_config"]["smoothing"] = 4.0
+    elif what == "transform":
+        content["anomalib_pre_processor_config"]["transform"]["class_path"] += "Newer"
+        says = "ComposeNewer"
+    else:
+        content["hyper_parameters"]["layers"] = Newer()
+        says = "newer.ckpt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="newer.ckpt") as info:
+        AnomalibDetector(path).score_samples(trained()[1])
+    assert says in str(info.value), info.value
+
+
+class Newer:
+    """Of a library that is not installed."""
+
+
+@TABLE.row(
+    "checkpoint-same",
+    "a checkpoint of a newer Lightning, with nothing that is not known here",
+    "it is read; the scores are those of the model that was trained",
+    row_marks("anomalib", "open_clip", "lightning"),
+)
+def _(here):
+    import torch
+
+    content, images, scores = trained()
+    torch.save({**content, "pytorch-lightning_version": "9.9.0"}, here / "newer.ckpt")
+    found = -AnomalibDetector(here / "newer.ckpt").score_samples(images)
+    np.testing.assert_allclose(found, scores, rtol=1e-5 * max(1, np.abs(scores).max()))
 
 
 @pytest.mark.parametrize("row", TABLE.params())
