@@ -15,8 +15,10 @@ from threadpoolctl import threadpool_info
 HERE = Path(__file__).resolve().parent
 # Of the largest component. A sum of n products of float32 is off by n/2 ulp at the worst, by about
 # sqrt(n) ulp for sums of mixed signs: sqrt(800) * 6e-8 is 1.7e-6 for one product of the networks
-# here, and a few of them follow each other.
-TOKENS = 1e-5
+# here, and a few of them follow each other. The filter bank has fourth roots of variances, which
+# are differences of squares: an error of 6e-8 of the squares, which are up to 1, where the variance
+# of a flat place is 1e-4, the noise of these images, is 6e-8 / (4 * 1e-4**0.75) = 1.5e-5 of a root.
+TOKENS = {"filter bank": 1e-4, "tiny network": 1e-5, "ViT": 1e-5}
 # Of the largest score. Scores are squares and quotients of differences of tokens.
 SCORES = 1e-4
 
@@ -84,7 +86,7 @@ def models(folder):
     return made
 
 
-NAMES = ("filter bank", "tiny network", "ViT")
+NAMES = tuple(TOKENS)
 
 
 def work(folder, out, first):
@@ -129,6 +131,9 @@ def run(folder, name, variables, first=False):
     assert done.returncode == 0, done.stderr
     with np.load(out) as kept:
         return {name: kept[name] for name in kept.files}
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +187,7 @@ def test_another_processor_says_the_same(here, others, processor, name, kind):
     if f"{name}, {kind}, tokens" not in expected:
         pytest.skip("needs torch and timm")
     off = differences(found, expected, f"{name}, {kind}")
-    assert off["tokens"] <= TOKENS, off
+    assert off["tokens"] <= TOKENS[name], off
     assert off["scores"] <= SCORES and off["maps"] <= SCORES, off
     prefix = f"{name}, {kind}, "
     scores, threshold = expected[f"{prefix}scores"], expected[f"{prefix}threshold"]

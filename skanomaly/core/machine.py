@@ -68,7 +68,7 @@ def processor_features() -> list[str] | None:
     return None if flags is None else [name for name in _FEATURES if name in flags.split()]
 
 
-def _cpuinfo():
+def _cpuinfo() -> dict[str, str]:
     """What Linux says of the first processor, by name."""
     found: dict[str, str] = {}
     with suppress(OSError):
