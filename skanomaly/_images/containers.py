@@ -47,7 +47,7 @@ def check_images(X: Images) -> list[Any]:
             f"Expected a collection of images, got a single {type(X).__name__}; wrap it in a "
             "list: [X]."
         )
-    elif _is_pandas(X, "DataFrame"):
+    elif _is_frame(X):
         raise TypeError(
             "Expected a collection of images, got a DataFrame; pass the column that holds the "
             "images, e.g. X['path']."
@@ -91,10 +91,16 @@ def iterate_images(X: Iterable[ImageLike]) -> Iterator[Any]:
     """
     single = (*PATH, *BYTES, Image.Image, EncodedImage)
     checked: Any = (*single, np.ndarray, Mapping, Set)
-    # The items of a frame are the names of its columns.
-    if isinstance(X, checked) or _is_pandas(X, "DataFrame") or not isinstance(X, Iterable):
+    # The items of a frame are its columns, or their names.
+    if isinstance(X, checked) or _is_frame(X) or not isinstance(X, Iterable):
         return iter(check_images(X))  # type: ignore[arg-type]
     return iter(X)
+
+
+def _is_frame(X):
+    """Of pandas, or of another library that calls its tables as pandas does, such as polars."""
+    names = [kind.__name__ for kind in type(X).__mro__]
+    return "DataFrame" in names or "LazyFrame" in names
 
 
 def _is_pandas(X, name):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from skanomaly._networks.choosing import choices
 from skanomaly._networks.kernels import ATTENTIONS, LinearMap, choose_attention, choose_packed
 from skanomaly._optional import import_optional
 
@@ -225,20 +224,3 @@ def _scaled(weight, bias, factors, dtype, packed):
         bias = None if bias is None else bias * factors
     bias = None if bias is None else bias.detach().to(dtype)
     return LinearMap(weight.to(dtype), bias, packed)
-
-
-def fastest_ways() -> list[dict[str, object]]:
-    """What is fastest in bfloat16 for a ViT-S at 224 and 448 pixels, timed now where it is not yet.
-
-    Returns
-    -------
-    list of dict
-        `question`, `winner` and `milliseconds` of each way.
-    """
-    torch = import_optional("torch", "torch", "this embedder")
-    n_heads, head_dim = 6, 64
-    dim = n_heads * head_dim
-    choose_packed(torch.full((4 * dim, dim), 0.1, dtype=torch.bfloat16), None)
-    for n_tokens in (257, 1025):
-        choose_attention(n_tokens, n_heads, head_dim, torch.bfloat16)
-    return [{"question": question, **asdict(choice)} for question, choice in choices().items()]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skanomaly._networks.choosing import choose
 from skanomaly._optional import import_optional
+from skanomaly.core.choosing import choose
 
 if TYPE_CHECKING:
     import torch

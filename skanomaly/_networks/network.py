@@ -68,12 +68,12 @@ class Preprocessing:
                 tensor = tensor.pin_memory()
             return tensor.to(device, non_blocking=True)
 
-        x = moved(torch.from_numpy(images)).permute(0, 3, 1, 2)
+        # Row by row, whose numbers lie side by side: faster than colour by colour.
+        width = images.shape[2]
+        x = moved(torch.from_numpy(images)).flatten(2)
         x = x.float().div_(255) if images.dtype == np.uint8 else x.float()
-        mean, std = (
-            moved(torch.tensor(values)).view(1, 3, 1, 1) for values in (self.mean, self.std)
-        )
-        return (x - mean).div_(std)
+        mean, std = (moved(torch.tensor(values).repeat(width)) for values in (self.mean, self.std))
+        return (x - mean).div_(std).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,14 @@ from skanomaly.anomalib._opening import (
     safe_globals,
     saved_pre_processor,
     setting_names,
+    unknown_parts,
 )
 
 if TYPE_CHECKING:
     from skanomaly._typing import PathLike
+
+
+_NEWER = "Of a newer version give an .onnx or OpenVINO export, or train the model with anomalib 2.7"
 
 
 def load_checkpoint(
@@ -243,7 +247,7 @@ def find_family(path: PathLike, settings: Mapping[str, Any], name: str | None = 
         hint = f"; pass family=, one of: {', '.join(candidates)}" if candidates else ""
         raise ValueError(
             f"{path} holds settings of no image model of {installed()} ({listed}): it is of a "
-            f"model of your own, or of another version{hint}"
+            f"model of your own, or of another version{hint}. {_NEWER}"
         )
     family = family_of_class(fitting[0])
     if family is None:
@@ -277,6 +281,12 @@ def _build(
             f"{path}: {family.title} could not be built from the settings in the checkpoint "
             f"({type(exc).__name__}: {reason})"
         ) from exc
+    unknown = unknown_parts(module, content)
+    if unknown:
+        raise ValueError(
+            f"{path} says what {installed()}, which is installed, does not know: {_some(unknown)}. "
+            f"{_NEWER}"
+        )
     return module
 
 
@@ -295,12 +305,13 @@ def _fill(path: Path, content: Mapping[str, Any], module: Any) -> None:
     if missing:
         raise ValueError(
             f"{path} lacks weights, which would have been random: {_some(missing)}. It was written "
-            f"by another version than {installed()}, which is installed, or changed since"
+            f"by another version than {installed()}, which is installed, or changed since. {_NEWER}"
         )
     if surplus:
         raise ValueError(
             f"{path} holds weights that its settings have no place for: {_some(surplus)}. It was "
-            f"written by another version than {installed()}, which is installed, or changed since"
+            f"written by another version than {installed()}, which is installed, or changed since. "
+            f"{_NEWER}"
         )
 
 

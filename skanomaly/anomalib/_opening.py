@@ -188,6 +188,33 @@ def restore_components(module: Any, content: Mapping[str, Any]) -> None:
     member(module, "on_load_checkpoint")(content)
 
 
+def unknown_parts(module: Any, content: Mapping[str, Any]) -> list[str]:
+    """What a checkpoint says of the parts of its model, and the installed anomalib would not.
+
+    Parameters
+    ----------
+    module : anomalib.models.AnomalibModule
+        Made from the checkpoint.
+    content : mapping of str to object
+        The checkpoint.
+
+    Returns
+    -------
+    list of str
+        Names, such as ``anomalib_post_processor_config.tile_size``.
+    """
+    again: dict[str, Any] = {"hyper_parameters": {}}
+    member(module, "on_save_checkpoint")(again)
+    unknown = []
+    for key, value in content.items():
+        if key.startswith("anomalib_") and key not in again:
+            unknown.append(key)
+        elif key.startswith("anomalib_") and isinstance(value, dict):
+            known = again[key] or {}
+            unknown += [f"{key}.{name}" for name in value if name not in known]
+    return sorted(unknown)
+
+
 def restore_winclip(module: Any, source: object) -> None:
     """What WinCLIP keeps elsewhere than in its weights.
 

@@ -22,7 +22,8 @@ from skanomaly.cli._installation import (
     REQUIRED,
     caches,
     environment,
-    fastest_ways,
+    fastest_networks,
+    fastest_searches,
     installed_version,
     look_at_extra,
     processor,
@@ -46,9 +47,12 @@ def doctor(json_file: JsonSummary = None, overwrite: Overwrite = False) -> None:
             devices += more
         torch = next((extra for extra in extras if extra["extra"] == "torch"), None)
         ready = torch is not None and torch["state"] == "ready"
-        fastest = fastest_ways() if ready else None
         print("testing the default model ...", file=sys.stderr, flush=True)
         test = _self_test()
+        fastest = {
+            "transformers": fastest_networks() if ready else None,
+            "searches": fastest_searches(),
+        }
         summary = {
             "command": "doctor",
             "skanomaly": skanomaly.__version__,
@@ -58,7 +62,7 @@ def doctor(json_file: JsonSummary = None, overwrite: Overwrite = False) -> None:
             "extras": extras,
             "devices": ["cpu", *devices],
             "processor": processor(),
-            "fastest": {"transformers": fastest},
+            "fastest": fastest,
             "caches": caches(),
             "environment": environment(),
             "self_test": test,
@@ -114,16 +118,19 @@ def _show(summary: Mapping[str, Any]) -> None:
         ("versions", _versions(summary)),
         ("extras", map(_extra, summary["extras"])),
         ("machine", _machine(summary)),
-        ("fastest here, one thread", map(_fastest, summary["fastest"]["transformers"] or [])),
         ("caches of weights", map(_cache, summary["caches"])),
     ):
         table = _table(title, rows)
         if table.row_count:
             console.print(table)
     test = summary["self_test"]
+    kinds = summary["fastest"].values()
+    fastest = _table("fastest here", (_fastest(choice) for kind in kinds for choice in kind or []))
     verdict = "ok, in" if test["ok"] else "FAILED after"
     reason = "" if test["ok"] else f": {test['error']}"
     print(printable(f"self-test: {verdict} {test['seconds']:.1f} s{reason}"), flush=True)
+    if fastest.row_count:
+        console.print(fastest)
 
 
 def _table(title, rows):

@@ -10,10 +10,11 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_info
+
+from skanomaly.core.machine import processor_features
 
 REQUIRED = (
     "numpy",
@@ -41,11 +42,6 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
     "plot": {"matplotlib": "matplotlib"},
     "parquet": {"pyarrow": "pyarrow"},
 }
-# Of a processor, what our arithmetic makes use of where it is there.
-_FEATURES = (
-    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
-    *("asimd", "bf16", "sve"),
-)
 _LONGEST_IMPORT = 120.0  # seconds
 _SETTINGS = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "HF_HOME", "TORCH_HOME")
 
@@ -69,13 +65,12 @@ with contextlib.redirect_stdout(sys.stderr):
 print(json.dumps([errors, devices]))
 """
 
-# The ways of a transformer that are timed, in a process of its own for the same reason.
-_FASTEST = """
+# What is timed, in a process of its own for the same reason.
+_TIMED = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from skanomaly._networks.fast_vit import fastest_ways
-from skanomaly._networks.runtimes import native_bfloat16
-print(json.dumps(fastest_ways() if native_bfloat16("cpu") else []))
+from skanomaly.cli._trials import {function}
+print(json.dumps({function}()))
 """
 
 
@@ -127,7 +122,7 @@ def look_at_extra(extra: str) -> tuple[dict[str, Any], list[str]]:
     return found, devices
 
 
-def fastest_ways() -> list[dict[str, Any]] | None:
+def fastest_networks() -> list[dict[str, Any]] | None:
     """Which ways of a vision transformer in bfloat16 are fastest here, timed now.
 
     Returns
@@ -136,8 +131,24 @@ def fastest_ways() -> list[dict[str, Any]] | None:
         `question`, `winner` and `milliseconds` of each way; nothing where the processor does not
         multiply in bfloat16. None where it could not be measured.
     """
-    print("timing transformers ...", file=sys.stderr, flush=True)
-    command = [sys.executable, "-c", _FASTEST, json.dumps(sys.path)]
+    return _timed("transformers", "networks")
+
+
+def fastest_searches() -> list[dict[str, Any]] | None:
+    """Which exact search is fastest here, timed now.
+
+    Returns
+    -------
+    list of dict or None
+        As of :func:`fastest_networks`.
+    """
+    return _timed("searches", "searches")
+
+
+def _timed(what, function):
+    print(f"timing {what} ...", file=sys.stderr, flush=True)
+    code = _TIMED.format(function=function)
+    command = [sys.executable, "-c", code, json.dumps(sys.path)]
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=_LONGEST_IMPORT, stdin=subprocess.DEVNULL
@@ -179,23 +190,9 @@ def processor() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "usable_cores": len(usable(0)) if usable else os.cpu_count(),
-        "features": _features(),
+        "features": processor_features(),
         "threads": {info["internal_api"]: info["num_threads"] for info in threadpool_info()},
     }
-
-
-def _features():
-    """None where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip().lower() in ("flags", "features"):
-            known = set(value.split())
-            return [feature for feature in _FEATURES if feature in known]
-    return None
 
 
 def caches() -> list[dict[str, Any]]:

@@ -241,7 +241,28 @@ class DeployedDetector(ImageDetector):
                         "(height, width): export the model for images of that size"
                     )
                 )
-            yield run(image[None])
+            yield self._checked(run, image, i)
+
+    def _checked(self, run: Run, image: Any, number: int) -> dict[str, Any]:
+        """Outputs of the graph for an image, which are what they are called."""
+        try:
+            found = run(image[None])
+            score, heat, patches = (
+                found[name] for name in ("score", "anomaly_map", "patch_scores")
+            )
+            if score.shape != (1,) or not np.isfinite(score).all():
+                raise ValueError(f"the score is {score}")
+            if heat.shape != (1, *image.shape[:2]) or patches.ndim != 3 or len(patches) != 1:
+                raise ValueError(f"of {image.shape[:2]} the map is {heat.shape[1:]}")
+        except MemoryError:
+            raise
+        except Exception as exc:  # each runtime has kinds of its own
+            reason = f"it lacks {exc}" if isinstance(exc, KeyError) else exc
+            raise ValueError(
+                f"{self.path} is no graph from images to scores and maps, as is seen at image "
+                f"{number} ({reason}): export the model again"
+            ) from exc
+        return found
 
     def _fingerprint(self) -> dict[str, object]:
         """All that scores and the threshold depend on but the images."""

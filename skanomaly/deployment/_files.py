@@ -67,6 +67,12 @@ def read_sealed(path: Path) -> list[bytes]:
             f"{path} was not written by skanomaly.export_model, or is not whole: export the "
             "model again"
         )
+    for file in files_of(path):
+        if not file.exists():
+            raise FileNotFoundError(
+                f"there is no file {file}, which belongs to {path}: copy it there, or export the "
+                "model again"
+            )
     contents = [file.read_bytes() for file in files_of(path)]
     tail = contents[-1][-_tail_length(path) :]
     whole = [*contents[:-1], contents[-1][: -len(tail)]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,9 @@ def open_exported(path: Path) -> tuple[Run, dict[str, Any]]:
     except ImportError:
         raise
     except Exception as exc:  # each runtime has kinds of its own
-        raise ValueError(f"{path} holds no model that can be run: {exc}") from exc
+        raise ValueError(
+            f"{path} holds no model that can be run ({exc}): export the model again"
+        ) from exc
     return run, _manifest_of(path, text)
 
 
@@ -63,13 +66,12 @@ def _manifest_of(path: Path, text: str | None) -> dict[str, Any]:
         if not newer and not all(side == "any" or isinstance(side, int) for side in sides):
             raise ValueError(sides)
         known = manifest["threshold"]
-        if not newer and not (
-            isinstance(known["calibration"], dict) and is_finite(known["offset"])
-        ):
+        if not newer and not _is_threshold(known):
             raise ValueError(known)
     except (ValueError, TypeError, LookupError, RecursionError) as exc:
         raise ValueError(
-            f"{path} does not say what it is, as those of skanomaly.export_model do"
+            f"{path} does not say what it is, as those of skanomaly.export_model do: export the "
+            "model again"
         ) from exc
     if newer:
         raise ValueError(
@@ -77,6 +79,18 @@ def _manifest_of(path: Path, text: str | None) -> dict[str, Any]:
             f"{FORMAT} is the newest that is known here"
         )
     return manifest
+
+
+def _is_threshold(known: dict[str, Any]) -> bool:
+    """Whether a threshold, and what goes with it, is as `export_model` writes it."""
+    scores, groups, limits = (known[name] for name in ("train_scores", "groups", "patch_limits"))
+    return (
+        isinstance(known["calibration"], dict)
+        and is_finite(known["offset"])
+        and (scores is None or (len(scores) > 0 and all(map(is_finite, scores))))
+        and (groups is None or [type(group) for group in groups] == [int] * len(scores))
+        and (limits is None or (len(limits) == 2 and all(map(is_finite, limits))))
+    )
 
 
 def onnx_run(model: bytes) -> tuple[Run, str | None]:
@@ -95,6 +109,10 @@ def onnx_run(model: bytes) -> tuple[Run, str | None]:
     ort.disable_telemetry_events()
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # Of ours no numbers lie in other files: those that a graph names are looked for where none is.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 

@@ -73,8 +73,8 @@ runtime : {"auto", "torch", "openvino", "onnx"}, default="auto"
     "cache_dir": """
 cache_dir : str, os.PathLike or None, default=None
     Folder for tokens, one file an image; each image is then embedded once. They are found by the
-    content of the image, whatever its path, and by all that tokens depend on. Embedders of torch
-    also keep there, in ``fastest.json``, which ways to compute were measured to be fastest.
+    content of the image, whatever its path, and by all that tokens depend on. Which ways to
+    compute were measured to be fastest is kept there too, in ``fastest.json``.
 """,
     "cache_size": """
 cache_size : int, default=20_000_000_000

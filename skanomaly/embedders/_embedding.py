@@ -25,6 +25,7 @@ from skanomaly._origins import Origin
 from skanomaly._sklearn import Interval, InvalidParameterError, StrOptions
 from skanomaly._token_stream import TokenStream
 from skanomaly._typing import Augmentation, PathLike
+from skanomaly.core.choosing import remember_in
 from skanomaly.core.threads import reading_threads
 from skanomaly.core.views import VIEWS, View, rotate_image, shrunk_size, views_of
 from skanomaly.embedders._batches import (
@@ -140,6 +141,7 @@ class ImageEmbedding(FittedEmbedder):
         `spans`, if it is given, gets those of the images that are read.
         """
         cache = token_cache(self.cache_dir, self.cache_size)
+        remember_in(self.cache_dir)
         context = None if cache is None else self._cache_context()
         at_once = min(self.batch_size, self._at_once or self.batch_size)
         calls = ((self._prepare, items[i], i, views, cache, context, spans) for i in numbers)

@@ -24,6 +24,7 @@ from skanomaly._parameters import without_addresses
 from skanomaly._recipes import value_as_text
 from skanomaly._sklearn import HasMethods
 from skanomaly._typing import PathLike, ValueRange
+from skanomaly.core.choosing import remember_in
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.embedders._batches import check_tokens_of_image
 from skanomaly.embedders._docstrings import EMBEDDER_DOCS
@@ -51,7 +52,8 @@ class FunctionPatches(BasePatchEmbedder):
         object contains cannot be known, so change it whenever the tokens of an image change.
     cache_dir : str, os.PathLike or None, default=None
         Folder for tokens, one file an image, found by the content of the image and the name and
-        version of `func`. Elements of `X` must then be images, also for an object with ``embed``.
+        version of `func`; and for which search was measured to be fastest. Elements of `X` must
+        then be images, also for an object with ``embed``.
     %(cache_size)s
     %(n_jobs)s
     %(stream)s
@@ -146,6 +148,7 @@ class FunctionPatches(BasePatchEmbedder):
         spans: list[Any] | None,
     ) -> Iterator[list[np.ndarray]]:
         cache = token_cache(self.cache_dir, self.cache_size)
+        remember_in(self.cache_dir)
         context = None if cache is None else self._cache_context()
         pool = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")
         total = len(numbers) if isinstance(numbers, Sized) else None

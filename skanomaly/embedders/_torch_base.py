@@ -111,7 +111,7 @@ class TorchPatches(BasePatchEmbedder):
 
     def _embed_batch(self, images: np.ndarray) -> np.ndarray:
         network = self._network()
-        return embed(network, self._plan(network), images, self.batch_size, self.cache_dir)
+        return embed(network, self._plan(network), images, self.batch_size)
 
     def _manner(self) -> str:
         network = self._network()

@@ -2,13 +2,14 @@
 
 import pytest
 
-from skanomaly._networks import choosing, kernels
+from skanomaly._networks import kernels
 from skanomaly._networks.kernels import (
     ATTENTIONS,
     LinearMap,
     choose_attention,
     choose_packed,
 )
+from skanomaly.core import choosing
 
 torch = pytest.importorskip("torch")
 

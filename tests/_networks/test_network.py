@@ -6,7 +6,7 @@ from _adapters import assert_close, random_images
 
 from skanomaly import DinoV2Patches, TimmPatches
 from skanomaly._cache import cache_key
-from skanomaly._networks.network import layer_numbers, patchcore_stages
+from skanomaly._networks.network import Preprocessing, layer_numbers, patchcore_stages
 from skanomaly._networks.runtimes import Plan, embed
 
 torch = pytest.importorskip("torch")
@@ -48,6 +48,23 @@ def test_a_network_needs_its_embedder_no_more():
     source.set_params(layers=0, fusion="mean", batch_size=1)  # the network is a value by now
     tokens = embed(network, Plan("torch", "float32", torch.device("cpu")), X, batch_size=2)
     assert_close(tokens, expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (3, 5, 7, 3), (2, 40, 33, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images_are_normalised_colour_by_colour(shape, dtype):
+    """To the bit, and laid out as the image was."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    if dtype == np.float32:
+        images = np.random.default_rng(0).random(shape, dtype=np.float32)
+    kept = images.copy()
+    found = Preprocessing(mean, std, "bicubic", 224, 1).normalise(images, torch.device("cpu"))
+    scaled = images / np.float32(255) if dtype == np.uint8 else images
+    expected = (scaled - np.float32(mean)) / np.float32(std)
+    assert found.permute(0, 2, 3, 1).is_contiguous()
+    assert found.permute(0, 2, 3, 1).numpy().tobytes() == expected.tobytes()
+    assert (images == kept).all()
 
 
 def test_fingerprints_tell_networks_apart():

@@ -231,6 +231,17 @@ def test_what_float16_cannot_hold_is_not_rounded():
     assert np.isnan(round_to_half(tokens)[0, 0])
 
 
+def test_rounding_is_that_of_ieee_754():
+    """All numbers of float16, what lies half-way between two of them, and what is next to that."""
+    half = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    half = np.sort(half[np.isfinite(half)].astype(np.float32))
+    middle = (half[1:] + half[:-1]) / 2
+    tokens = np.concatenate([half, middle, *(np.nextafter(middle, s) for s in (-9e9, 9e9))])
+    tokens = np.append(tokens, np.float32([1e-45, -1e-45, -0.0])).astype(np.float32)
+    expected = tokens.astype(np.float16).astype(np.float32)
+    assert round_to_half(tokens).tobytes() == expected.tobytes()
+
+
 @pytest.mark.slow
 def test_precision_does_not_move_the_image_auroc(shared):
     """On real images, with real weights; all of it: python -m benchmarks.embedding --data."""

@@ -12,7 +12,13 @@ from typer.testing import CliRunner
 
 import skanomaly
 from skanomaly.cli import app
-from skanomaly.cli._installation import EXTRAS, REQUIRED, caches, fastest_ways
+from skanomaly.cli._installation import (
+    EXTRAS,
+    REQUIRED,
+    caches,
+    fastest_networks,
+    fastest_searches,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 # What each module does when it is imported, in place of the real one.
@@ -86,7 +92,7 @@ def test_libraries_that_are_broken_are_shown_as_such(tmp_path):
     assert extras["clip"]["error"].startswith("open_clip: the import ended Python")
     assert "No module named 'nothing_such_at_all'" in extras["anomalib"]["error"]
     assert extras["onnx"]["state"] == "ready" and found["devices"] == ["cpu"]
-    assert found["fastest"] == {"transformers": None}
+    assert found["fastest"]["transformers"] is None
     assert found["self_test"]["ok"] and found["self_test"]["error"] is None
     assert "importing torch, torchvision, timm ..." in done.stderr
 
@@ -122,7 +128,7 @@ def test_the_fastest_ways_are_timed():
     pytest.importorskip("torch")
     from skanomaly._networks.runtimes import native_bfloat16
 
-    found = fastest_ways()
+    found = fastest_networks()
     if not native_bfloat16("cpu"):
         assert found == []
         return
@@ -136,24 +142,36 @@ def test_the_fastest_ways_are_timed():
         assert min(choice["milliseconds"].values()) > 0
 
 
+def test_the_searches_are_timed():
+    (choice,) = fastest_searches()
+    assert choice["question"].startswith("search of < 16384 rows of 384, < 2048 queries")
+    assert choice["winner"] in choice["milliseconds"]
+    assert {"brute", "certified"} <= set(choice["milliseconds"]) <= {"brute", "certified", "wide"}
+    assert min(choice["milliseconds"].values()) > 0
+
+
 def test_the_fastest_ways_are_shown(no_extras, monkeypatch):
     choice = {"question": "attention of 9 tokens", "winner": "by head"}
     choice["milliseconds"] = {"by head": 1.0, "fused": 2.345}
     ready = {"extra": "torch", "state": "ready", "versions": {"torch": "3"}}
     monkeypatch.setattr("skanomaly.cli._doctor.EXTRAS", {"torch": {}})
     monkeypatch.setattr("skanomaly.cli._doctor.look_at_extra", lambda extra: (ready, []))
-    monkeypatch.setattr("skanomaly.cli._doctor.fastest_ways", lambda: [choice])
+    search = {"question": "search of rows", "winner": "wide", "milliseconds": {"wide": 7.125}}
+    monkeypatch.setattr("skanomaly.cli._doctor.fastest_networks", lambda: [choice])
+    monkeypatch.setattr("skanomaly.cli._doctor.fastest_searches", lambda: [search])
     monkeypatch.setenv("COLUMNS", "200")
     shown = run("doctor").stdout
-    assert "fastest here" in shown and "by head 1.00 ms, fused 2.35 ms" in shown
-    monkeypatch.setattr("skanomaly.cli._doctor.fastest_ways", lambda: None)
+    assert shown.index("self-test: ok") < shown.index("fastest here")
+    assert "by head 1.00 ms, fused 2.35 ms" in shown and "wide 7.12 ms" in shown
+    monkeypatch.setattr("skanomaly.cli._doctor.fastest_networks", lambda: None)
+    monkeypatch.setattr("skanomaly.cli._doctor.fastest_searches", lambda: None)
     result = run("doctor")
     assert result.exit_code == 0 and "fastest here" not in result.stdout
 
 
 def test_ways_that_cannot_be_timed(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
-    assert fastest_ways() is None
+    assert fastest_networks() is None and fastest_searches() is None
 
 
 def test_a_self_test_that_fails(no_extras, monkeypatch, tmp_path):

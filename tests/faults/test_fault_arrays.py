@@ -2,12 +2,21 @@
 
 import numpy as np
 import pytest
-from _fault_models import GOOD, fitted, is_read_as, is_refused, picture, row_marks, saved
+from _fault_models import (
+    GOOD,
+    fitted,
+    is_read_as,
+    is_refused,
+    picture,
+    row_marks,
+    saved,
+    scores_of_good,
+)
 from _fault_table import Table
 from _image_files import tiff
 from PIL import Image
 
-from skanomaly import PatchKNNScorer
+from skanomaly import PatchKNNScorer, iter_scores
 
 ORDER = 2
 TABLE = Table(
@@ -182,6 +191,37 @@ def frame():
     return pandas.DataFrame({"path": ["a.png"]})
 
 
+POLARS = row_marks("polars")
+
+
+def polars_series():
+    import polars
+
+    return polars.Series("path", ["a.png", "b.png"])
+
+
+def polars_frame():
+    import polars
+
+    return polars.DataFrame({"path": ["a.png", "b.png"]})
+
+
+@TABLE.row(
+    "polars-list-{of}",
+    "`list(X)` of a series of polars, of {of}",
+    "the pictures, as of any other list",
+    POLARS,
+    of=["paths", "bytes"],
+)
+def _(here, of):
+    import polars
+
+    paths = [saved(here, image, f"{i}.png") for i, image in enumerate(GOOD[:2])]
+    given = [str(path) if of == "paths" else path.read_bytes() for path in paths]
+    found = fitted().score_samples(list(polars.Series("images", given)))
+    assert tuple(found) == scores_of_good()
+
+
 def tensor_of_images():
     import torch
 
@@ -201,7 +241,31 @@ several("generator", "a generator", TypeError, "make it a list", lambda: (i for 
 several("set", "a set of paths, which has no order", TypeError, "fixed order", lambda: {"a.png"})
 several("mapping", "a dict of images", TypeError, "make it a list", lambda: {"a": PICTURE})
 several("frame", "a table of pandas", TypeError, "X['path']", frame, row_marks("pandas"))
-several("series-of-others", "a series of polars", TypeError, "make it a list, e.g. list(X)", Series)
+several(
+    "series-of-others",
+    "a series of another library than pandas",
+    TypeError,
+    "make it a list, e.g. list(X)",
+    Series,
+)
+several("polars-series", "a series of polars", TypeError, "list(X)", polars_series, POLARS)
+several("polars-frame", "a table of polars", TypeError, "X['path']", polars_frame, POLARS)
+several(
+    "polars-lazy",
+    "a lazy table of polars",
+    TypeError,
+    "X['path']",
+    lambda: polars_frame().lazy(),
+    POLARS,
+)
+TABLE.error(
+    "polars-frame-stream",
+    "`iter_scores` of a table of polars, which goes through its columns",
+    TypeError,
+    ("X['path']",),
+    lambda here: list(iter_scores(fitted(), polars_frame())),
+    POLARS,
+)
 several("tensor-4d", "a tensor", TypeError, "got Tensor", tensor_of_images, row_marks("torch"))
 several("table", "a table of numbers", ValueError, "not a table of", lambda: np.zeros((4, 9)))
 several(

@@ -6,18 +6,15 @@ nothing else.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from skanomaly._typing import IntArray
+from skanomaly.core.choosing import Choice, recall, settle
 
 _ROUNDS = 2
 _CLEAR = 1.5  # so many times faster in the first round: no second one is needed
-
-_remembered: dict[Situation, str] = {}
-_lock = threading.Lock()
 
 
 class Situation(NamedTuple):
@@ -44,6 +41,24 @@ class Situation(NamedTuple):
     threads: int
     kind: tuple[str, ...] = ()
 
+    @property
+    def question(self) -> str:
+        """In words.
+
+        Examples
+        --------
+        >>> from skanomaly.core.search.choice import Situation
+        >>> Situation(14, 2, 384, 1, 2, ("cosine",)).question
+        'search of < 16384 rows of 384, < 2048 queries, neighbours: 1, threads: 2, cosine'
+        """
+        parts = (
+            f"search of < {2**self.rows} rows of {self.dim}",
+            f"< {2 ** (4 * self.queries + 3)} queries",
+            f"neighbours: {self.n_neighbors}",
+            f"threads: {self.threads}",
+        )
+        return ", ".join([*parts, *self.kind])
+
 
 def fastest(
     situation: Situation, searches: dict[str, Callable[[IntArray], object]], queries: IntArray
@@ -63,6 +78,11 @@ def fastest(
     -------
     str
 
+    Notes
+    -----
+    Time is that of the clock, with all threads. Several threads that ask at once measure each for
+    itself: a search has threads of its own, which must not wait for a lock.
+
     Examples
     --------
     >>> import time
@@ -72,8 +92,7 @@ def fastest(
     >>> fastest(Situation(4, 1, 3, 1, 1, ("an example",)), searches, np.arange(9))
     'fast'
     """
-    with _lock:
-        name = _remembered.get(situation)
+    name = recall(situation.question, searches)
     if name is not None:
         return name
     for search in searches.values():
@@ -87,23 +106,5 @@ def fastest(
         first, second, *_ = sorted(seconds.values())
         if second > _CLEAR * first:
             break
-    with _lock:
-        return _remembered.setdefault(situation, min(seconds, key=seconds.__getitem__))
-
-
-def remembered() -> dict[Situation, str]:
-    """What has been measured in this process.
-
-    Returns
-    -------
-    dict of Situation to str
-        The fastest search of each.
-
-    Examples
-    --------
-    >>> from skanomaly.core.search.choice import remembered
-    >>> isinstance(remembered(), dict)
-    True
-    """
-    with _lock:
-        return dict(_remembered)
+    winner = min(seconds, key=seconds.__getitem__)
+    return settle(situation.question, Choice(winner, {k: 1e3 * s for k, s in seconds.items()}))

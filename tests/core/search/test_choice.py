@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from test_brute_force import METRICS, assert_nearest, oracle
 from test_certified import SHAPES, assert_same, shaped
 
+from skanomaly.core import choosing
+from skanomaly.core.choosing import FILE, choices, remember_in
 from skanomaly.core.search import choice, index
 from skanomaly.core.search.brute_force import prepare_bank
-from skanomaly.core.search.choice import Situation, fastest, remembered
+from skanomaly.core.search.choice import Situation, fastest
 from skanomaly.core.search.index import PatchIndex
 from skanomaly.core.search.tuning import Tuning
 
@@ -25,7 +27,7 @@ quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch):
-    monkeypatch.setattr(choice, "_remembered", {})
+    monkeypatch.setattr(choosing, "_made", {})
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +59,9 @@ def test_the_faster_one_is_taken_and_remembered(clock):
     assert calls == [("a", 1), ("b", 1), ("a", 9), ("b", 9), ("a", 9), ("b", 9)]
     assert fastest(situation, trials, queries) == "a"
     assert len(calls) == 6
-    assert remembered() == {situation: "a"}
+    (found,) = choices().values()
+    assert found.winner == "a" and found.milliseconds == pytest.approx({"a": 1000, "b": 1400})
+    assert list(choices()) == [situation.question]
 
 
 def test_one_round_is_enough_where_it_is_clear(clock):
@@ -65,6 +69,26 @@ def test_one_round_is_enough_where_it_is_clear(clock):
     trials = {"a": takes("a", [2.0]), "b": takes("b", [1.0]), "c": takes("c", [1.8])}
     assert fastest(Situation(13, 2, 384, 1, 1), trials, np.arange(5)) == "b"
     assert len(calls) == 6
+
+
+def test_what_is_remembered_is_of_one_situation():
+    other = {"rows": 14, "queries": 1, "dim": 385, "n_neighbors": 2, "kind": ("grouped",)}
+    situation = Situation(13, 2, 384, 1, 1)
+    questions = {situation._replace(**{name: value}).question for name, value in other.items()}
+    assert len(questions | {situation.question}) == len(other) + 1
+
+
+def test_a_folder_remembers(monkeypatch, clock, tmp_path):
+    """That of the tokens: another process makes no trial."""
+    takes, _ = clock
+    situation, queries = Situation(13, 2, 384, 1, 1), np.arange(5)
+    remember_in(tmp_path)
+    fastest(situation, {"a": takes("a", [2.0]), "b": takes("b", [1.0])}, queries)
+    assert "search of" in (tmp_path / FILE).read_text()
+    for name in ("_made", "_read", "_files"):
+        monkeypatch.setattr(choosing, name, {})
+    remember_in(tmp_path)
+    assert fastest(situation, {"a": None, "b": None}, queries) == "b"
 
 
 def auto(bank, metric, taken, monkeypatch):

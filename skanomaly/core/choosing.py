@@ -1,21 +1,24 @@
-"""Which of several ways to the same numbers is fastest on this processor: measured, remembered."""
+"""Which of several ways to the same numbers is fastest on this processor: measured, remembered.
+
+A choice lives as long as the process, and in the folders that embedders keep their tokens in.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from skanomaly._optional import import_optional
 from skanomaly._typing import PathLike
+from skanomaly.core.machine import processor_features, processor_name
 from skanomaly.core.threads import one_openmp_thread
 
 # Another way takes the place of one before it when it needs less than this share of its time: where
@@ -24,6 +27,8 @@ CLEARLY_FASTER = 0.9
 FILE = "fastest.json"
 _VERSION = 1
 _LARGEST_FILE = 2**20  # bytes; it holds a line for each kind of processor and shape
+# Of the environment: what keeps libraries from instructions that the processor has.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE")
 
 # Each way is called twice, the first time to warm up, and then in so many rounds as fit into this
 # time (in seconds), but for those that take so many times as long as the fastest. The shortest time
@@ -85,12 +90,52 @@ def choose(question: str, ways: Mapping[str, Callable[[], object]]) -> str:
     rounding of results, is the same however many threads there are.
     """
     with _lock:
+        winner = recall(question, ways)
+        return settle(question, _measured(ways)) if winner is None else winner
+
+
+def recall(question: str, names: Collection[str]) -> str | None:
+    """What was chosen before, by this process or by another one that shares a folder.
+
+    Parameters
+    ----------
+    question : str
+    names : collection of str
+        Of the ways that there are.
+
+    Returns
+    -------
+    str or None
+        One of the names; None where nothing is known, or another one.
+    """
+    with _lock:
         known = _made.get(question)
-        if known is None or known.winner not in ways:
+        if known is None or known.winner not in names:
             kept = _read.get(question, "")
-            known = Choice(kept) if kept in ways else _measured(ways)
-            _made[question] = known
+            if kept not in names:
+                return None
+            known = _made[question] = Choice(kept)
         return known.winner
+
+
+def settle(question: str, choice: Choice) -> str:
+    """Take a choice that was measured, and keep it in the folders that are known.
+
+    Parameters
+    ----------
+    question : str
+    choice : Choice
+
+    Returns
+    -------
+    str
+        Its winner.
+    """
+    with _lock:
+        _made[question] = choice
+        for file in _files:
+            _write(file)
+        return choice.winner
 
 
 def choices() -> dict[str, Choice]:
@@ -104,9 +149,8 @@ def choices() -> dict[str, Choice]:
         return dict(_made)
 
 
-@contextlib.contextmanager
-def remembered(folder: PathLike | None) -> Iterator[None]:
-    """Take over the choices that a folder keeps, and keep there what is chosen meanwhile.
+def remember_in(folder: PathLike | None) -> None:
+    """Take over the choices that a folder keeps, and keep there what was and what will be chosen.
 
     Parameters
     ----------
@@ -115,12 +159,11 @@ def remembered(folder: PathLike | None) -> Iterator[None]:
 
     Notes
     -----
-    A file that is damaged, of another version, processor or torch counts as missing. The first
+    A file that is damaged, of another version, processor or libraries counts as missing. The first
     choice that a folder has stays, so that all processes that share it round alike. A folder that
     cannot be written to is no error: the choice is then made once a process.
     """
     if folder is None:
-        yield
         return
     file = Path(os.path.abspath(os.path.expanduser(folder))) / FILE
     with _lock:
@@ -129,12 +172,7 @@ def remembered(folder: PathLike | None) -> Iterator[None]:
             _files[file] = set(winners)
             for question, winner in winners.items():
                 _read.setdefault(question, winner)
-    yield
-    with _lock:
-        if not _made.keys() <= _files[file]:
-            _files[file] |= _made.keys()
-            with contextlib.suppress(OSError):
-                _keep(file)
+        _write(file)
 
 
 def _measured(ways: Mapping[str, Callable[[], object]]) -> Choice:
@@ -177,29 +215,24 @@ def _seconds(way: Callable[[], object]) -> float:
 
 @cache
 def machine() -> str:
-    """What decides which way is fastest: the processor, what may be used of it, torch.
+    """What decides which way is fastest: the processor, what may be used of it, the libraries.
 
     Returns
     -------
     str
-        Such as ``"GenuineIntel 6 143 8 Intel(R) Xeon(R), AVX512, torch 2.9.0"``.
+        Such as ``"GenuineIntel 6 143 8 Intel(R) Xeon(R), avx2 avx512f, numpy 2.3.5, torch 2.9.0"``.
     """
-    torch = import_optional("torch", "torch", "this embedder")
-    limits = [os.environ.get(f"{library}_MAX_CPU_ISA", "") for library in ("ONEDNN", "DNNL")]
-    parts = [_processor(), torch.backends.cpu.get_cpu_capability(), *filter(None, limits)]
-    return ", ".join([*parts, f"torch {torch.__version__}"])
+    limits = [f"{name}={os.environ[name]}" for name in _LIMITS if os.environ.get(name)]
+    features = " ".join(processor_features() or [])
+    libraries = [f"{name} {_version(name)}" for name in ("numpy", "torch")]
+    return ", ".join([processor_name(), *filter(None, [features, *limits]), *libraries])
 
 
-def _processor():
-    wanted = ("vendor_id", "cpu family", "model", "stepping", "model name")
-    found: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        for line in text.split("\n\n")[0].splitlines():
-            name, _, value = line.partition(":")
-            found[name.strip()] = value.strip()
-    known = [found[name] for name in wanted if name in found]
-    return " ".join(known) or platform.processor() or platform.machine()
+def _version(library):
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def _contents(file):
@@ -224,8 +257,16 @@ def _winners(machines):
     return {question: name for question, name in winners.items() if isinstance(name, str)}
 
 
+def _write(file):
+    """Add what this process chose to a file that does not hold it yet, where that can be done."""
+    if not _made.keys() <= _files[file]:
+        _files[file] |= _made.keys()
+        with contextlib.suppress(OSError):
+            _keep(file)
+
+
 def _keep(file):
-    """Add what this process chose to a file, behind what others wrote meanwhile."""
+    """The same, behind what others wrote meanwhile."""
     machines = _contents(file)
     machines[machine()] = {
         **{question: choice.winner for question, choice in _made.items()},

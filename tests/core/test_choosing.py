@@ -8,10 +8,17 @@ from itertools import chain, count, repeat
 
 import pytest
 
-from skanomaly._networks import choosing
-from skanomaly._networks.choosing import FILE, Choice, choices, choose, machine, remembered
-
-torch = pytest.importorskip("torch")
+from skanomaly.core import choosing
+from skanomaly.core.choosing import (
+    FILE,
+    Choice,
+    choices,
+    choose,
+    machine,
+    recall,
+    remember_in,
+    settle,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +148,7 @@ def test_other_errors_are_not_hidden(clock):
 
 
 def test_one_thread_is_timed_and_the_others_are_back_after_it():
+    torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -151,32 +159,62 @@ def test_one_thread_is_timed_and_the_others_are_back_after_it():
         torch.set_num_threads(before)
 
 
+def test_who_measures_otherwise_has_its_choice_remembered_too():
+    assert recall("what", ["a", "b"]) is None
+    assert settle("what", Choice("b", {"b": 2.0})) == "b"
+    assert recall("what", ["a", "b"]) == "b"
+    assert recall("what", ["a"]) is None
+    assert choose("what", {"a": not_called, "b": not_called}) == "b"
+
+
+def test_what_a_processor_may_not_use_makes_it_another_one(monkeypatch):
+    machine.cache_clear()
+    before = machine()
+    try:
+        monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+        assert machine() == before  # looked at once a process, as the libraries do
+        machine.cache_clear()
+        assert machine() != before and "OPENBLAS_CORETYPE=Nehalem" in machine()
+    finally:
+        machine.cache_clear()
+
+
 # Folders
 
 
 def test_a_folder_remembers(clock, forgetful, tmp_path):
-    with remembered(tmp_path):
-        assert choose("what", {"a": clock(2e-3), "b": clock(1e-3)}) == "b"
+    remember_in(tmp_path)
+    assert choose("what", {"a": clock(2e-3), "b": clock(1e-3)}) == "b"
     kept = json.loads((tmp_path / FILE).read_text())
     assert kept == {"version": 1, "machines": {machine(): {"what": "b"}}}
     forgetful()
-    with remembered(os.path.relpath(tmp_path)):
-        assert choose("what", {"a": not_called, "b": not_called}) == "b"
-        assert choices() == {"what": Choice("b", {})}
+    remember_in(os.path.relpath(tmp_path))
+    assert choose("what", {"a": not_called, "b": not_called}) == "b"
+    assert choices() == {"what": Choice("b", {})}
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+def test_several_folders_remember_what_is_chosen_later(clock, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        remember_in(tmp_path / name)
+    remember_in(tmp_path / "gone")
+    choose("what", {"a": clock(1e-3)})
+    for name in ("one", "two"):
+        assert machine() in json.loads((tmp_path / name / FILE).read_text())["machines"]
+    assert not (tmp_path / "gone").exists()
 
 
 def test_without_a_folder_nothing_is_written(clock, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with remembered(None):
-        choose("what", {"a": clock(1e-3)})
+    remember_in(None)
+    choose("what", {"a": clock(1e-3)})
     assert not list(tmp_path.iterdir())
 
 
 def test_what_was_chosen_before_the_folder_was_known_is_kept_there(clock, tmp_path):
     choose("what", {"a": clock(2e-3), "b": clock(1e-3)})
-    with remembered(tmp_path):
-        pass
+    remember_in(tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["machines"] == {machine(): {"what": "b"}}
 
 
@@ -184,14 +222,14 @@ def test_a_choice_of_this_process_stands_against_the_folder_and_the_folder_again
     clock, forgetful, tmp_path
 ):
     """So that neither a running process nor those that share a folder change their minds."""
-    with remembered(tmp_path):
-        choose("what", {"a": clock(2e-3), "b": clock(1e-3)})
+    remember_in(tmp_path)
+    choose("what", {"a": clock(2e-3), "b": clock(1e-3)})
     forgetful()
     ways = {"a": clock(1e-3), "b": clock(2e-3)}
     assert choose("what", ways) == "a"
-    with remembered(tmp_path):
-        assert choose("what", ways) == "a"
-        choose("new", ways)
+    remember_in(tmp_path)
+    assert choose("what", ways) == "a"
+    choose("new", ways)
     assert json.loads((tmp_path / FILE).read_text())["machines"] == {
         machine(): {"what": "b", "new": "a"}
     }
@@ -200,8 +238,8 @@ def test_a_choice_of_this_process_stands_against_the_folder_and_the_folder_again
 def test_other_machines_are_passed_over_and_kept(clock, tmp_path):
     others = {"a Zen 4, torch 2.0": {"what": "b"}}
     (tmp_path / FILE).write_text(json.dumps({"version": 1, "machines": others}))
-    with remembered(tmp_path):
-        assert choose("what", {"a": clock(1e-3), "b": clock(2e-3)}) == "a"
+    remember_in(tmp_path)
+    assert choose("what", {"a": clock(1e-3), "b": clock(2e-3)}) == "a"
     machines = json.loads((tmp_path / FILE).read_text())["machines"]
     assert machines == {**others, machine(): {"what": "a"}}
 
@@ -229,12 +267,12 @@ def test_a_damaged_file_counts_as_missing(clock, tmp_path, contents):
     if isinstance(contents, str):
         contents = contents.replace("MACHINE", machine()).encode()
     (tmp_path / FILE).write_bytes(contents)
-    with remembered(tmp_path):
-        assert choose("what", {"a": clock(1e-3), "b": clock(2e-3)}) == "a"
+    remember_in(tmp_path)
+    assert choose("what", {"a": clock(1e-3), "b": clock(2e-3)}) == "a"
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_error(clock, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with remembered(tmp_path / "file"):
-        assert choose("what", {"a": clock(1e-3)}) == "a"
+    remember_in(tmp_path / "file")
+    assert choose("what", {"a": clock(1e-3)}) == "a"
     assert (tmp_path / "file").read_text() == "in the way"
