@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from _rooms import FLOOR, MODULES, imports, room_of, tree_of  # noqa: E402
 
+import skanomaly  # noqa: E402
+
 WIDTH, STEP, BOX, MARGIN = 1000, 74, 28, 20  # pixels: of the picture, a floor, a box
 LETTER = 7.5  # pixels, the width of a letter of a box
 
@@ -68,7 +70,7 @@ def picture(graph):
                 'stroke-opacity="0.7" marker-end="url(#tip)"/>'
             )
     for room, (x, y, width) in at.items():
-        shade = "#eee" if room.startswith("_") else "#fd9"
+        shade = "#fd9" if room in skanomaly.__all__ else "#eee"
         lines += [
             f'<rect x="{x - width / 2:.1f}" y="{y - BOX / 2:.1f}" width="{width:.1f}" '
             f'height="{BOX}" rx="4" fill="{shade}" stroke="#555"/>',

@@ -26,6 +26,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "_templates", "gallery"]
+default_role = "literal"
 templates_path = ["_templates"]
 
 # Anchors as on GitHub, down to the headings that pages link to.
@@ -33,6 +34,9 @@ myst_heading_anchors = 4
 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections say what they are
+# References to what has no page here. Nothing is fetched, so that the build needs no network.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(sklearn|skanomaly\.core)\..*")]
 numpydoc_show_class_members = False  # the template of classes lists them
 # The file of its examples, for each name on an API page, and a link from each name in an example.
 sphinx_gallery_conf = {
@@ -49,6 +53,7 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = f"skanomaly {version}"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "github_url": SOURCE,
@@ -73,7 +78,7 @@ def link_to_the_source(app, name, content):
 
 
 def is_skipped(app, what, name, obj, skip, options):
-    """What estimators have of scikit-learn for metadata: its docstrings point into its own guide."""
+    """Leave out what scikit-learn adds for metadata: its docstrings refer to its own guide."""
     return True if re.fullmatch(r"set_\w+_request|set_output|get_metadata_routing", name) else None
 
 

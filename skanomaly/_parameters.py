@@ -55,7 +55,7 @@ class Estimator(BaseEstimator):
 
     # HTML diagrams link an estimator to its page where its module is of this package.
     _doc_link_module = "skanomaly"
-    _doc_link_template = DOCUMENTATION + "/api/{estimator_module}.{estimator_name}.html"
+    _doc_link_template = DOCUMENTATION + "/api/generated/skanomaly.{estimator_name}.html"
 
     def _validate_params(self):
         """Validate as scikit-learn does, and refuse True and False where a number is meant."""

@@ -230,7 +230,7 @@ class PatchTokens:
         Returns
         -------
         ndarray of shape (n_images, ...), float32
-            In the shape of the grids, masked patches as from :func:`fill_masked`. A 1-D object
+            In the shape of the grids, masked patches as from `fill_masked`. A 1-D object
             array of such grids where they differ.
 
         Raises

@@ -39,7 +39,7 @@ def benchmark(
     ----------
     models : dict of str to estimator
         Pipelines, detectors or searches by name, as for
-        :func:`~skanomaly.evaluation.evaluate_split`.
+        :func:`~skanomaly.evaluate_split`.
     datasets : iterable of DatasetSplit
         Their names must differ.
     shots : sequence of int or None, default=(None,)
@@ -104,12 +104,12 @@ def each_run(
     n_jobs: int | None = None,
     results: ResultsFile | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of :func:`benchmark`, each as soon as it is had and in the file.
+    """The rows of :func:`~skanomaly.benchmark`, each as soon as it is had and in the file.
 
     Parameters
     ----------
     models, datasets, shots, seeds, n_jobs : object
-        As for :func:`benchmark`.
+        As for :func:`~skanomaly.benchmark`.
     results : ResultsFile or None, default=None
         Where rows are read from, and written to.
 
@@ -152,12 +152,12 @@ def each_run(
 
 
 def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over seeds of the rows of :func:`benchmark`.
+    """Mean and standard deviation over seeds of the rows of :func:`~skanomaly.benchmark`.
 
     Parameters
     ----------
     rows : list of dict
-        From :func:`benchmark`.
+        From :func:`~skanomaly.benchmark`.
 
     Returns
     -------

@@ -200,7 +200,7 @@ def evaluate_checked(
     on_result: OnResult | None = None,
     on_map: OnMap | None = None,
 ) -> EvaluationResult:
-    """As :func:`evaluate_split`, of what was checked: a table checks a data set once."""
+    """As :func:`~skanomaly.evaluate_split`, of what was checked: a table checks a data set once."""
     train = split.train
     if train.groups is not None and not takes_groups(estimator):
         warn_user(
@@ -228,16 +228,16 @@ def evaluation_of(
     Parameters
     ----------
     estimator : Pipeline or detector
-        Fitted, such as a model that was kept; as for :func:`evaluate_split`.
+        Fitted, such as a model that was kept; as for :func:`~skanomaly.evaluate_split`.
     split : DatasetSplit
         Only its test images are looked at.
     sigma, on_result, on_map : object
-        As for :func:`evaluate_split`.
+        As for :func:`~skanomaly.evaluate_split`.
 
     Returns
     -------
     EvaluationResult
-        As of :func:`evaluate_split`, with the detector itself.
+        As of :func:`~skanomaly.evaluate_split`, with the detector itself.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from skanomaly.datasets import ImageSet
 
 @dataclass(frozen=True, repr=False, eq=False)
 class EvaluationResult:
-    """What :func:`~skanomaly.evaluation.evaluate_split` and `evaluation_of` found.
+    """What :func:`~skanomaly.evaluate_split` and `evaluation_of` found.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class EvaluationResult:
         `image_fpr_at_95_recall`; with groups, `sample_auroc`, a sample being as anomalous as its
         worst image. Where the masks of all anomalous images are known: `pixel_auroc`,
         `pixel_average_precision`, `pixel_f1_max`, `aupro_0.3`, `aupro_0.05`; with the defects of
-        MVTec LOCO, `auspro_0.05`. See :mod:`skanomaly.metrics`. F1-max knows the test labels.
+        MVTec LOCO, `auspro_0.05`. See `skanomaly.metrics`. F1-max knows the test labels.
     n_unknown_masks : int
         Anomalous test images without a known mask; pixel metrics need 0.
     contamination : float or None

@@ -87,9 +87,9 @@ def recalibrate(
     A threshold that is a number is no share of good images: a clone of the copy that is fitted has
     the share `contamination` again.
 
-    A scorer of your own that derives from nothing of :mod:`skanomaly.base` needs `offset_` for a
+    A scorer of your own that derives from nothing of `skanomaly.base` needs `offset_` for a
     `threshold`, and `train_scores_` too for a `contamination`; its `decision_function` must be
-    ``score_samples(X) - offset_``, as the checks in :mod:`skanomaly.estimator_checks` ask.
+    ``score_samples(X) - offset_``, as the checks in `skanomaly.estimator_checks` ask.
 
     Examples
     --------
@@ -134,7 +134,7 @@ def with_threshold(estimator: _Estimator, threshold: float, kind: str, **origin:
     Parameters
     ----------
     estimator : Pipeline, scorer or detector
-        As for :func:`recalibrate`.
+        As for :func:`~skanomaly.recalibrate`.
     threshold : float
         Finite.
     kind : str

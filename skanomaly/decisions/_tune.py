@@ -42,8 +42,8 @@ def tune_threshold(
     Parameters
     ----------
     estimator : Pipeline, scorer or detector
-        As for :func:`recalibrate`. It is left as it is; :meth:`TunedThreshold.apply` gives a copy
-        with the threshold.
+        As for :func:`~skanomaly.recalibrate`. It is left as it is;
+        :meth:`~skanomaly.decisions.TunedThreshold.apply` gives a copy with the threshold.
     images : images
         Labelled images, which are neither training images nor those of the test set; patch tokens
         for a scorer by itself.

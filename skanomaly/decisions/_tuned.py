@@ -17,7 +17,7 @@ _LEFT_OUT = "  of those left out of the choice"
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TunedThreshold:
-    """What :func:`tune_threshold` found.
+    """What :func:`~skanomaly.tune_threshold` found.
 
     Parameters
     ----------

@@ -19,8 +19,9 @@ def warn_if_tuned_on(estimator: Any, images: Images) -> None:
     Parameters
     ----------
     estimator : Pipeline or detector
-        Fitted. The threshold of one that :func:`recalibrate` or :func:`tune_threshold` made rests
-        on other images than the training images; they are recognised by what is in their files.
+        Fitted. The threshold of one that :func:`~skanomaly.recalibrate` or
+        :func:`~skanomaly.tune_threshold` made rests on other images than the training images; they
+        are recognised by what is in their files.
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         The images to be measured on, such as those of a test set.
 

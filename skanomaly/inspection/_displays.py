@@ -46,7 +46,7 @@ def overlay_map(
         Of the image's size; higher is more anomalous.
     limits : tuple of float
         ``(low, high)``: values up to `low` are clear, from `high` on violet. Those of
-        :func:`color_limits` are the same for all images of a detector.
+        :func:`~skanomaly.inspection.color_limits` are the same for all images of a detector.
     mask : ndarray of shape (height, width), bool, optional
         True defect; its outline is drawn in white on black.
 
@@ -189,13 +189,14 @@ class AnomalyMapDisplay:
             Of each image the true defect, or None where it is not known.
         %(sigma)s
         limits : tuple of float or None, default=None
-            ``(low, high)`` of the colours; None: :func:`color_limits` of the estimator, so that
-            a good part stays clear and a defect is coloured whatever else is shown. Where it has
-            none, from its threshold to twice that, and a `UserWarning` says so.
+            ``(low, high)`` of the colours; None: :func:`~skanomaly.inspection.color_limits` of the
+            estimator, so that a good part stays clear and a defect is coloured whatever else is
+            shown. Where it has none, from its threshold to twice that, and a `UserWarning` says so.
         contour : "calibrated", float or None, default="calibrated"
             Value of the maps at which regions are outlined. ``"calibrated"``: that of
-            :func:`region_threshold` for the size of each image, so that few good images show any;
-            no outline, where the scorer keeps nothing to calibrate it on. None: no outline.
+            :func:`~skanomaly.inspection.region_threshold` for the size of each image, so that few
+            good images show any; no outline, where the scorer keeps nothing to calibrate it on.
+            None: no outline.
         n_columns : int, default=4
             Of the grid.
         ax : matplotlib Axes, array of them, or None, default=None

@@ -22,7 +22,7 @@ SCORE_LABEL = "score (higher is more normal)"
 DISPLAY_DOCS = {
     "estimator": """
         estimator : Pipeline or detector
-            As for :func:`anomaly_maps`; fitted.
+            As for :func:`~skanomaly.anomaly_maps`; fitted.
         """,
     "images": """
         images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array

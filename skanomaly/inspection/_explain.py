@@ -42,18 +42,20 @@ def explain(estimator: Any, image: ImageLike, *, n_neighbors: int = 3) -> Explan
     Returns
     -------
     Explanation
-        `print` shows it in words, :meth:`Explanation.to_dict` gives plain values.
+        `print` shows it in words, :meth:`~skanomaly.inspection.Explanation.to_dict` gives plain
+        values.
 
     Raises
     ------
     TypeError
-        When the scorer does not explain its scores. :func:`anomaly_regions` say where it looks.
+        When the scorer does not explain its scores. :func:`~skanomaly.anomaly_regions` say where it
+        looks.
 
     Notes
     -----
     Explained is the patch with the highest score in the most anomalous region, of those of
-    :func:`anomaly_regions`; where there is no region, the patch with the highest score. It is
-    explained by what its scorer compares it to:
+    :func:`~skanomaly.anomaly_regions`; where there is no region, the patch with the highest score.
+    It is explained by what its scorer compares it to:
 
     - :class:`skanomaly.PatchKNNScorer`: the nearest patches of the memory bank, each with the
       training image and the place that it comes from. Patches from turned or mirrored views are

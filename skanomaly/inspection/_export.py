@@ -44,7 +44,8 @@ def regions_to_coco(
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     regions : sequence of sequence of Region
-        Those of each image, as from :func:`anomaly_regions`; images without any are listed too.
+        Those of each image, as from :func:`~skanomaly.anomaly_regions`; images without any are
+        listed too.
     root : path-like or None, default=None
         Folder that the names of files are relative to. None: the one that all of them lie in.
 
@@ -63,7 +64,7 @@ def regions_to_coco(
     -----
     Each region is an annotation of the category ``"anomaly"``, with `bbox` and `area` in pixels,
     the peak of the map as `score`, and the mean of the map as `mean`. Its `segmentation` is one
-    polygon along the edges of its pixels, which encloses them exactly (:func:`pycocotools.mask`
+    polygon along the edges of its pixels, which encloses them exactly (`pycocotools.mask`
     decodes to the same mask). A hole is cut open by a slit of no width, because polygons of COCO
     have no holes and run lengths, the other form, are not read by all tools.
 
@@ -141,7 +142,7 @@ def write_coco(
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     regions : sequence of sequence of Region
-        Those of each image, as from :func:`anomaly_regions`.
+        Those of each image, as from :func:`~skanomaly.anomaly_regions`.
     root : path-like or None, default=None
         As for :func:`regions_to_coco`.
     overwrite : bool, default=False
@@ -181,7 +182,7 @@ def save_region_masks(
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     regions : sequence of sequence of Region
-        Those of each image, as from :func:`anomaly_regions`.
+        Those of each image, as from :func:`~skanomaly.anomaly_regions`.
     overwrite : bool, default=False
         Replace files of others too; an image never.
 

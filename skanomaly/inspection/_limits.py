@@ -21,13 +21,13 @@ def color_limits(estimator: Any) -> Limits | None:
     Parameters
     ----------
     estimator : Pipeline or detector
-        As for :func:`anomaly_maps`; fitted.
+        As for :func:`~skanomaly.anomaly_maps`; fitted.
 
     Returns
     -------
     tuple of float or None
-        ``(low, high)``, for :func:`overlay_map` and :class:`AnomalyMapDisplay`: maps are clear up
-        to `low` and violet from `high` on. None where the detector has no calibration.
+        ``(low, high)``, for :func:`overlay_map` and :class:`~skanomaly.AnomalyMapDisplay`: maps are
+        clear up to `low` and violet from `high` on. None where the detector has no calibration.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def limits_for(estimator: Any, maps: Sequence[FloatArray] | None = None) -> Limi
     Parameters
     ----------
     estimator : Pipeline or detector
-        As for :func:`color_limits`.
+        As for :func:`~skanomaly.inspection.color_limits`.
     maps : sequence of ndarray or None, default=None
         Maps or grids of patch scores of all images that will be shown, for a detector that has no
         threshold in their unit either. None: an error then.
@@ -75,9 +75,9 @@ def limits_for(estimator: Any, maps: Sequence[FloatArray] | None = None) -> Limi
     Returns
     -------
     tuple of float
-        ``(low, high)``: those of :func:`color_limits`; else from the threshold to twice the
-        threshold, for an image score is minus an aggregate of patch scores; else the median and the
-        highest value of `maps`.
+        ``(low, high)``: those of :func:`~skanomaly.inspection.color_limits`; else from the
+        threshold to twice the threshold, for an image score is minus an aggregate of patch scores;
+        else the median and the highest value of `maps`.
 
     Raises
     ------

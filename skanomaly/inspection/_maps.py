@@ -124,7 +124,7 @@ def score_images(estimator: Any, images: Images) -> tuple[list[FloatArray], Floa
     Parameters
     ----------
     estimator : Pipeline or detector
-        As for :func:`anomaly_maps`.
+        As for :func:`~skanomaly.anomaly_maps`.
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
 
@@ -223,8 +223,8 @@ def p_values_of(scorer: Any, scores: FloatArray) -> FloatArray | None:
     Returns
     -------
     ndarray of shape (n_images,), float64, or None
-        As :func:`p_values`. None where the scorer has no held-out scores of good images to compare
-        with, or they belong to other parameters than it has now.
+        As :func:`~skanomaly.p_values`. None where the scorer has no held-out scores of good images
+        to compare with, or they belong to other parameters than it has now.
 
     Examples
     --------

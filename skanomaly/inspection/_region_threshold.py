@@ -33,12 +33,12 @@ def region_threshold(
     Parameters
     ----------
     estimator : Pipeline or detector
-        As for :func:`anomaly_maps`; fitted.
+        As for :func:`~skanomaly.anomaly_maps`; fitted.
     share : float or None, default=None
         Share of new good *images* that may show any region, in (0, 1). None: the `contamination`
         of the scorer, also where its threshold was given as a number; 0.1 where it is no share.
     sigma : float, default=4.0
-        As for :func:`anomaly_maps`.
+        As for :func:`~skanomaly.anomaly_maps`.
     size : tuple of int or None, default=None
         ``(height, width)`` of the maps in pixels. None: a threshold for maps of any size and
         `sigma`, from the patch scores themselves, which no map exceeds; it is higher than need be.
@@ -98,7 +98,7 @@ class RegionCalibration:
     Parameters
     ----------
     estimator, share, sigma
-        As for :func:`region_threshold`; with `sigma` checked.
+        As for :func:`~skanomaly.inspection.region_threshold`; with `sigma` checked.
     """
 
     def __init__(self, estimator: Any, share: float | None, sigma: float) -> None:

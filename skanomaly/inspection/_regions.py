@@ -150,18 +150,18 @@ def anomaly_regions(
     Parameters
     ----------
     estimator : Pipeline or detector
-        As for :func:`anomaly_maps`; fitted.
+        As for :func:`~skanomaly.anomaly_maps`; fitted.
     images : list, tuple, 1-D array or Series of images, or a 4-D uint8 array
         Paths, bytes, PIL images or arrays.
     threshold : "calibrated" or float, default="calibrated"
-        ``"calibrated"``: that of :func:`region_threshold` for the size of the image, so that of new
-        good images the share `contamination` shows any region, also where the threshold of images
-        is now a number, as by ``recalibrate(estimator, threshold=...)``; 0.1 where it is no share.
-        A number: that value of the maps.
+        ``"calibrated"``: that of :func:`~skanomaly.inspection.region_threshold` for the size of the
+        image, so that of new good images the share `contamination` shows any region, also where the
+        threshold of images is now a number, as by ``recalibrate(estimator, threshold=...)``; 0.1
+        where it is no share. A number: that value of the maps.
     min_area : int, default=1
         Regions of fewer pixels are left out.
     sigma : float, default=4.0
-        As for :func:`anomaly_maps`.
+        As for :func:`~skanomaly.anomaly_maps`.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def anomaly_regions(
     Raises
     ------
     NotFittedError, TypeError
-        As from :func:`region_threshold`, before any image is scored.
+        As from :func:`~skanomaly.inspection.region_threshold`, before any image is scored.
 
     Notes
     -----

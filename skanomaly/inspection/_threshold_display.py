@@ -62,7 +62,8 @@ class ThresholdDisplay:
     Attributes
     ----------
     best_threshold : float
-        The highest of the thresholds with the least cost, as :func:`tune_threshold` takes it.
+        The highest of the thresholds with the least cost, as :func:`~skanomaly.tune_threshold`
+        takes it.
     %(axes)s
     cost_ax_ : matplotlib Axes
         Of the cost, over the same thresholds; its scale stands at the right.
@@ -115,7 +116,7 @@ class ThresholdDisplay:
 
     @property
     def best_threshold(self) -> float:
-        """The highest of the thresholds with the least cost, as :func:`tune_threshold` takes it."""
+        """The highest threshold of the least cost, as :func:`~skanomaly.tune_threshold` takes it."""
         return float(self.thresholds[cheapest(self.cost)])
 
     @classmethod

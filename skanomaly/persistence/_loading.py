@@ -31,7 +31,7 @@ class ModelVersionWarning(UserWarning):
 def load_model(
     path: PathLike, *, trusted: Iterable[str] = (), weights_dir: PathLike | None = None
 ) -> Any:
-    """Read an estimator from a file of :func:`save_model`; no code from the file is run.
+    """Read an estimator from a file of :func:`~skanomaly.save_model`; no code from the file is run.
 
     Parameters
     ----------
@@ -42,8 +42,9 @@ def load_model(
         skanomaly, such as ``"mine.MyScorer"``. They are imported, and used: name none that you do
         not know.
     weights_dir : str, os.PathLike or None, default=None
-        Folder for weights that the file brings (`include_weights` of :func:`save_model`), where
-        they are left for the next time. None: the user's folder of caches.
+        Folder for weights that the file brings (`include_weights` of
+        :func:`~skanomaly.save_model`), where they are left for the next time. None: the user's
+        folder of caches.
 
     Returns
     -------
@@ -123,7 +124,7 @@ def model_manifest(path: PathLike) -> dict[str, Any]:
     Parameters
     ----------
     path : str or os.PathLike
-        A file of :func:`save_model`; ``~`` is expanded.
+        A file of :func:`~skanomaly.save_model`; ``~`` is expanded.
 
     Returns
     -------
@@ -133,7 +134,7 @@ def model_manifest(path: PathLike) -> dict[str, Any]:
     Raises
     ------
     FileNotFoundError, ValueError
-        As from :func:`load_model`.
+        As from :func:`~skanomaly.load_model`.
 
     Examples
     --------

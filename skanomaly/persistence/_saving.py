@@ -26,7 +26,7 @@ class ModelTrustWarning(UserWarning):
 def save_model(
     estimator: Any, path: PathLike, *, include_weights: bool = False, image_paths: bool = True
 ) -> None:
-    """Write an estimator to one file, which :func:`load_model` reads without running code from it.
+    """Write an estimator to a file that :func:`~skanomaly.load_model` reads without running code.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def save_model(
     -----
     ModelTrustWarning
         Where whoever loads the file has to name types or functions (`trusted` of
-        :func:`load_model`); the message names them.
+        :func:`~skanomaly.load_model`); the message names them.
 
     Notes
     -----

@@ -48,10 +48,11 @@ def create_model(
     Parameters
     ----------
     name : str
-        From :func:`list_models`. Or a backbone: a name of :class:`~skanomaly.DinoV2Patches`,
-        ``"filterbank"``, ``"tiny"``, ``"MODEL/TAG"`` of open_clip, or a name of timm; it gets the
-        scorer ``"auto"``. Or several of these, ``"A+B"``: a :class:`~skanomaly.ImageUnion` of them,
-        whose members have these names, with ``_`` for what no identifier of Python has.
+        From :func:`~skanomaly.list_models`. Or a backbone: a name of
+        :class:`~skanomaly.DinoV2Patches`, ``"filterbank"``, ``"tiny"``, ``"MODEL/TAG"`` of
+        open_clip, or a name of timm; it gets the scorer ``"auto"``. Or several of these, ``"A+B"``:
+        a :class:`~skanomaly.ImageUnion` of them, whose members have these names, with ``_`` for
+        what no identifier of Python has.
     embedder : str, transformer, object with ``embed``, callable or None, default=None
         In place of the model's own embedder: the name of a backbone or of
         :func:`~skanomaly.registry.register_embedder`, or an object. Its ``embed(path)`` returns
@@ -194,7 +195,7 @@ def embedder_of(name: str) -> Any:
     Parameters
     ----------
     name : str
-        As for :func:`create_model`.
+        As for :func:`~skanomaly.create_model`.
 
     Returns
     -------

@@ -22,7 +22,7 @@ class ModelInfo:
     summary : str
         What it is, in a line.
     tags : tuple of str
-        For :func:`list_models`.
+        For :func:`~skanomaly.list_models`.
     extras : tuple of str
         Extras of this package that it needs: ``pip install "skanomaly[EXTRA]"``.
     paper : str
@@ -98,7 +98,7 @@ def model_info(name: str) -> ModelInfo:
     Parameters
     ----------
     name : str
-        From :func:`list_models`.
+        From :func:`~skanomaly.list_models`.
 
     Returns
     -------

@@ -28,7 +28,7 @@ _COLUMNS = ("image", "heat_map", "defect_type", "score", "threshold", "verdict")
 class HeatMapFolder:
     """Writes image and heat map side by side, and a table of the scores, image by image.
 
-    It is the `on_map` of :func:`skanomaly.evaluation.evaluate_split`, and is to be closed by
+    It is the `on_map` of :func:`~skanomaly.evaluate_split`, and is to be closed by
     ``with``. When it is made, all that it will write is checked, and the folder is made. Each
     picture and each row of the table is written at once. At the end the heat maps that an earlier
     run listed in its table, and this one has not, are removed, and nothing else in the folder.

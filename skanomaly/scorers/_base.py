@@ -57,7 +57,7 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
     ``_score_tokens(tokens)``
         Return the score of each row of `tokens`, float64, higher for more anomalous patches and
         undefined for masked ones, and the `score_samples` of each image, float64, higher for more
-        normal ones; :meth:`_aggregate` makes these from those. A training image has to get the
+        normal ones; `_aggregate` makes these from those. A training image has to get the
         score that it got in `_fit_tokens`.
 
     It may override:
