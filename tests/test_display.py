@@ -4,7 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from sklearn.base import clone
+from _pages import api_pages
+from _public import public_objects
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import make_pipeline
 
 import skanomaly
@@ -22,6 +24,7 @@ from skanomaly import (
     TinyPatches,
 )
 
+PUBLIC = public_objects()
 ESTIMATORS = [
     DinoV2Patches(),
     TimmPatches("no_such_model", weights="nowhere.safetensors"),
@@ -57,16 +60,32 @@ def test_showing_loads_nothing(estimator):
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 def test_each_step_of_a_diagram_links_to_its_page(estimator):
     link = estimator._get_doc_link()
-    assert link.endswith(
-        f"/api/{type(estimator).__module__.rpartition('._')[0]}.{type(estimator).__name__}.html"
-    )
+    assert link == page_of(type(estimator))
     assert link in make_pipeline(None, clone(estimator))._repr_html_()
+
+
+def page_of(cls):
+    """Where the page of a public class is, by the list of the pages that are made."""
+    (name,) = (name for name in api_pages() if PUBLIC.get(name) is cls)
+    return f"https://skanomaly.readthedocs.io/en/stable/api/generated/{name}.html"
+
+
+def test_every_estimator_links_to_its_page():
+    """Those of `skanomaly.base` are no estimators yet."""
+    found = {
+        cls
+        for name, cls in PUBLIC.items()
+        if isinstance(cls, type) and issubclass(cls, BaseEstimator) and ".base." not in name
+    }
+    assert found >= {type(estimator) for estimator in ESTIMATORS}
+    for cls in found:
+        assert cls._get_doc_link(cls.__new__(cls)) == page_of(cls)
 
 
 def test_diagrams_link_to_the_docs():
     link = PatchKNNScorer()._get_doc_link()
     assert link.startswith("https://") and link.endswith(
-        "/api/skanomaly.scorers.PatchKNNScorer.html"
+        "/api/generated/skanomaly.PatchKNNScorer.html"
     )
     assert link in PatchKNNScorer()._repr_html_()
 

@@ -338,6 +338,13 @@ def test_tiny_network(names):
     assert [name for name, _ in scope["finer"].detectors] == ["filterbank", "tiny"]
 
 
+def test_first_page(names):
+    scope = dict(names)
+    (code,) = blocks("index.md")
+    exec(code, scope)
+    assert len(scope["verdicts"]) == len(scope["maps"]) == len(names["new"])
+
+
 def test_each_page_with_code_is_run():
     """Here, or for the pages of developers and the README in tests of their own."""
     elsewhere = {"development/extending.md", "development/search.md", "many-machines.md"}
@@ -357,6 +364,7 @@ def test_each_page_with_code_is_run():
         "foreground.md",
         "growing.md",
         "images.md",
+        "index.md",
         "models.md",
         "models/tiny.md",
         "patch-models.md",

@@ -1,5 +1,6 @@
 """Docstrings of all that is public, by numpydoc's validation."""
 
+import doctest
 import inspect
 from pathlib import Path
 
@@ -29,6 +30,37 @@ def test_docstring(path):
         for name, _ in public_methods(PUBLIC[path]):
             found += faults(f"{path}.{name}")
     assert not found, "\n".join(found)
+
+
+# matplotlib is an extra, without which the examples of docstrings run too.
+DRAWN = {
+    "skanomaly.AnomalyMapDisplay",
+    "skanomaly.inspection.CalibrationDisplay",
+    "skanomaly.inspection.NearestPatchDisplay",
+    "skanomaly.inspection.ScoreHistogramDisplay",
+    "skanomaly.inspection.ThresholdDisplay",
+}
+
+
+def examples(text):
+    """The lines of a section Examples, and of these the ones that run and are no imports."""
+    shown = text.partition("\nExamples\n--------\n")[2]
+    lines = doctest.DocTestParser().get_examples(shown)
+    run = [line for line in lines if not line.options.get(doctest.SKIP)]
+    return lines, [line for line in run if not line.source.startswith(("import ", "from "))]
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_has_an_example_that_runs(path):
+    shown, run = examples(inspect.getdoc(PUBLIC[path]))
+    assert shown and bool(run) != (path in DRAWN)
+
+
+def test_an_example_that_is_skipped_does_not_run():
+    skipped = "Do.\n\nExamples\n--------\n>>> import os\n>>> os.stat('x')  # doctest: +SKIP\n"
+    assert list(map(len, examples(skipped))) == [2, 0]
+    assert list(map(len, examples(skipped.replace("  # doctest: +SKIP", "")))) == [2, 1]
+    assert list(map(len, examples(">>> 1 + 1\n2\n"))) == [0, 0]
 
 
 def documented(size, name):

@@ -39,6 +39,15 @@ class ImageReadError(OSError, ValueError):
     The message names the item (its index in the input, where known, and its path or kind), what
     is wrong with it and what to do. It is both an ``OSError`` and a ``ValueError``, because a
     caller may reasonably expect either.
+
+    Examples
+    --------
+    >>> from skanomaly import FilterBankPatches, ImageReadError
+    >>> try:
+    ...     FilterBankPatches().transform([b"no image"])
+    ... except ImageReadError as exc:
+    ...     print(str(exc).partition(":")[0])
+    Cannot read image 0 (8 bytes)
     """
 
 

@@ -62,6 +62,26 @@ class EvaluationResult:
         Pairs of x and y, from (0, 0) to (1, 1): `roc`, the share of the anomalous images that is
         flagged against that of the normal ones; with pixel metrics `pro`, the points of
         :func:`skanomaly.metrics.pro_curve`, thinned to at most 1000.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from skanomaly import create_model, evaluate_split
+    >>> from skanomaly.datasets import DatasetSplit, ImageSet, make_surfaces
+    >>> made = make_surfaces(9, 2, image_size=64, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [Path(folder, f"{i}.png") for i in range(11)]
+    ...     for path, image in zip(paths, made.images, strict=True):
+    ...         Image.fromarray(image).save(path)
+    ...     types = ["good"] * 9 + ["scratch"] * 2
+    ...     train = ImageSet(paths[:6], made.y[:6], [None] * 6, types[:6], "disc/train")
+    ...     test = ImageSet(paths[6:], made.y[6:], [None] * 5, types[6:], "disc/test")
+    ...     model = create_model("filterbank", image_size=64)
+    ...     result = evaluate_split(model, DatasetSplit("disc", train, test))
+    >>> result.n_train, result.n_normal, result.n_anomalous, sorted(result.metrics)[:2]
+    (6, 3, 2, ['image_auroc', 'image_average_precision'])
     """
 
     name: str

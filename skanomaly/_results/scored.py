@@ -44,9 +44,21 @@ class ScoredImages:
 
     Examples
     --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from skanomaly import create_model, write_report
+    >>> from skanomaly.datasets import make_surfaces
     >>> from skanomaly.evaluation import scored_images
-    >>> from skanomaly.report import write_report
-    >>> write_report(scored_images(pipe, paths), "report.html")  # doctest: +SKIP
+    >>> images = make_surfaces(6, 1, image_size=64, random_state=0).images
+    >>> model = create_model("filterbank", image_size=64).fit(images[:6])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     part = Path(folder, "part.png")
+    ...     Image.fromarray(images[6]).save(part)
+    ...     found = scored_images(model, [part], name="discs")
+    ...     write_report(found, Path(folder, "report.html"))
+    >>> found.name, len(found.images), found.threshold == model[-1].offset_
+    ('discs', 1, True)
     """
 
     name: str
@@ -97,8 +109,20 @@ def scored_images(
 
     Examples
     --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from skanomaly import create_model
+    >>> from skanomaly.datasets import make_surfaces
     >>> from skanomaly.evaluation import scored_images
-    >>> scored_images(pipe, sorted(folder.glob("*.png")))  # doctest: +SKIP
+    >>> images = make_surfaces(6, 1, image_size=64, random_state=0).images
+    >>> model = create_model("filterbank", image_size=64).fit(images[:6])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     part = Path(folder, "part.png")
+    ...     Image.fromarray(images[6]).save(part)
+    ...     found = scored_images(model, [part])
+    >>> bool(found.scores[0] == model.score_samples(images[6:])[0])
+    True
     """
     known = images if isinstance(images, ImageSet) else None
     listed = images.images if isinstance(images, ImageSet) else images

@@ -40,6 +40,13 @@ class DefectType:
     ------
     ValueError
         For a value of another type or out of its range.
+
+    Examples
+    --------
+    >>> from skanomaly.datasets import DefectType
+    >>> missing = DefectType("missing_pin", 255, 0.5, relative_saturation=True)
+    >>> missing.saturation_area(400)  # half of the defect counts as all of it
+    200
     """
 
     name: str

@@ -35,6 +35,17 @@ class LayoutError(ValueError):
     root : Path
     offenders : tuple of (Path, str)
         All of them, also those which the message leaves out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from skanomaly.datasets import LayoutError, read_mvtec
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     try:
+    ...         read_mvtec(folder)
+    ...     except LayoutError as exc:
+    ...         print([path.relative_to(exc.root).as_posix() for path, _ in exc.offenders])
+    ['train/good']
     """
 
     def __init__(self, root: PathLike, offenders: Sequence[tuple[Path, str]]) -> None:
@@ -90,6 +101,15 @@ class ImageSet:
         The lengths differ, `y` holds other values than +1 and -1, a normal
         image has a mask, `y` and `defect_types` contradict each other, or two
         `defects` share a pixel value.
+
+    Examples
+    --------
+    >>> from skanomaly.datasets import ImageSet
+    >>> caps = ImageSet(
+    ...     ["a.png", "b.png"], [1, -1], [None, "b_mask.png"], ["good", "scratch"], "cap/test"
+    ... )
+    >>> [path.name for path, label in zip(caps.images, caps.y, strict=True) if label == -1]
+    ['b.png']
     """
 
     images: tuple[Path, ...]
@@ -277,6 +297,15 @@ class DatasetSplit:
         Images apart from both, mostly normal ones, where the layout has them.
     unlabelled : dict of str to sequence of path-like, or None, default=None
         Image files of test folders whose labels are secret, by folder.
+
+    Examples
+    --------
+    >>> from skanomaly.datasets import DatasetSplit, ImageSet
+    >>> train = ImageSet(["a.png", "b.png"], [1, 1], [None, None], ["good", "good"], "cap/train")
+    >>> test = ImageSet(["c.png"], [-1], ["c_mask.png"], ["scratch"], "cap/test")
+    >>> split = DatasetSplit("cap", train, test)
+    >>> len(split.train.images), split.test.y
+    (2, array([-1]))
     """
 
     name: str

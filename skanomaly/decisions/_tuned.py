@@ -52,6 +52,17 @@ class TunedThreshold:
         What was in the files of the images; empty where patch tokens were given.
     thresholds, costs, miss_rates, false_alarm_rates : ndarray of shape (n_thresholds,)
         The curves, as from :func:`skanomaly.metrics.expected_cost_curve`.
+
+    Examples
+    --------
+    >>> from skanomaly import create_model, tune_threshold
+    >>> from skanomaly.datasets import make_surfaces
+    >>> made = make_surfaces(20, 6, image_size=64, random_state=0)
+    >>> detector = create_model("filterbank", image_size=64).fit(made.images[:10])
+    >>> costs = {"cost_miss": 100, "cost_false_alarm": 1, "prevalence": 0.01}
+    >>> found = tune_threshold(detector, made.images[10:], made.y[10:], **costs)
+    >>> found.n_normal, found.n_anomalous, found.apply(detector)[-1].offset_ == found.threshold
+    (10, 6, True)
     """
 
     threshold: float

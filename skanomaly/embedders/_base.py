@@ -38,6 +38,41 @@ class BasePatchEmbedder(TokenOutput, ImageEmbedding):
     fitted has no state.
 
     Images are read by threads ahead of the model, as many as there are cores, up to 8.
+
+    Examples
+    --------
+    The mean colour of each square of 16 pixels, as a token:
+
+    >>> from skanomaly.base import BasePatchEmbedder
+    >>> from skanomaly.datasets import make_surfaces
+    >>> class MeanColour(BasePatchEmbedder):
+    ...     def __init__(
+    ...         self, *, image_size=None, resize="squash", augmentation=None, batch_size=32,
+    ...         cache_dir=None, cache_size=10**9, verbose=False,
+    ...     ):
+    ...         self.image_size = image_size
+    ...         self.resize = resize
+    ...         self.augmentation = augmentation
+    ...         self.batch_size = batch_size
+    ...         self.cache_dir = cache_dir
+    ...         self.cache_size = cache_size
+    ...         self.verbose = verbose
+    ...
+    ...     def _cell(self):
+    ...         return 16
+    ...
+    ...     def _default_image_size(self):
+    ...         return 64
+    ...
+    ...     def _fingerprint(self):
+    ...         return {"version": 1, "image_size": self.image_size, "resize": self.resize}
+    ...
+    ...     def _embed_batch(self, images):
+    ...         n, height, width, _ = images.shape
+    ...         return images.reshape(n, height // 16, 16, width // 16, 16, 3).mean(axis=(2, 4))
+    >>> images = make_surfaces(2, image_size=64, random_state=0).images
+    >>> MeanColour().fit_transform(images).shape
+    (2, 4, 4, 3)
     """
 
     # What to do where images give several grids, for messages.

@@ -16,7 +16,9 @@ from skanomaly.embedders._timm import TimmPatches
 
 @document(EMBEDDER_DOCS)
 class DinoV2Patches(TimmPatches):
-    """Patch tokens of DINOv2 [1]_, with or without registers [2]_, and of DINOv3 [3]_.
+    """Patch tokens of DINOv2, with or without registers, and of DINOv3.
+
+    They are described in [1]_, [2]_ and [3]_.
 
     The numbers are those of the official implementation at every image size: the tokens of the
     last block after its layer normalisation, without class and register tokens.

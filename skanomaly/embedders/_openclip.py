@@ -20,7 +20,9 @@ from skanomaly.embedders._torch_base import TorchPatches
 
 @document(EMBEDDER_DOCS)
 class OpenClipPatches(TorchPatches):
-    """Patch tokens of the image towers of open_clip: CLIP [1]_, SigLIP, CoCa, EVA02, and more.
+    """Patch tokens of the image towers of open_clip: CLIP, SigLIP, CoCa, EVA02, and more.
+
+    The first of them is CLIP [1]_.
 
     Parameters
     ----------

@@ -149,6 +149,16 @@ class Explanation:
     Examples
     --------
     >>> from skanomaly import explain
+    >>> from skanomaly import create_model
+    >>> from skanomaly.datasets import make_surfaces
+    >>> images = make_surfaces(6, 1, image_size=64, random_state=0).images
+    >>> model = create_model("filterbank", scorer="knn", image_size=64).fit(images[:6])
+    >>> explanation = explain(model, images[6])
+    >>> explanation.kind, explanation.size, explanation.neighbors[0].image_number < 6
+    ('neighbors', (64, 64), True)
+
+    In words, of a file:
+
     >>> print(explain(pipe, "part.png"))  # doctest: +SKIP
     patch (12, 40), x 640-655, y 192-207, score 0.41
     in a region of 1830 pixels, x 611-672, y 170-224, peak 0.33

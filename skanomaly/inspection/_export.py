@@ -159,8 +159,18 @@ def write_coco(
 
     Examples
     --------
-    >>> from skanomaly.inspection import write_coco
-    >>> write_coco("regions.json", images, anomaly_regions(pipe, images))  # doctest: +SKIP
+    >>> import json
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from skanomaly.inspection import find_regions, write_coco
+    >>> image = np.zeros((4, 6, 3), dtype=np.uint8)
+    >>> regions = find_regions(np.eye(4, 6), 0.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_coco(Path(folder, "regions.json"), [image], [regions])
+    ...     coco = json.loads(Path(folder, "regions.json").read_text())
+    >>> [annotation["area"] for annotation in coco["annotations"]]
+    [4]
     """
     target = Path(path)
     Guard(_paths(check_images(images)), overwrite).check([target], _is_own_file)
@@ -204,8 +214,17 @@ def save_region_masks(
 
     Examples
     --------
-    >>> from skanomaly.inspection import save_region_masks
-    >>> save_region_masks("masks", images, anomaly_regions(pipe, images))  # doctest: +SKIP
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from skanomaly.inspection import find_regions, save_region_masks
+    >>> image = np.zeros((4, 6, 3), dtype=np.uint8)
+    >>> regions = find_regions(np.eye(4, 6), 0.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (mask,) = save_region_masks(Path(folder, "masks"), [image], [regions])
+    ...     np.unique(Image.open(mask)).tolist()
+    [0, 255]
     """
     items, sizes = _checked(images, regions)
     folder = Path(folder)

@@ -116,7 +116,7 @@ class ThresholdDisplay:
 
     @property
     def best_threshold(self) -> float:
-        """The highest threshold of the least cost, as :func:`~skanomaly.tune_threshold` takes it."""
+        """The highest threshold of the least cost: what :func:`~skanomaly.tune_threshold` takes."""
         return float(self.thresholds[cheapest(self.cost)])
 
     @classmethod

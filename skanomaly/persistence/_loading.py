@@ -25,7 +25,22 @@ _COMPARED = ("skanomaly", "scikit-learn")
 
 
 class ModelVersionWarning(UserWarning):
-    """A model was saved by another version of skanomaly or scikit-learn than loads it."""
+    """A model was saved by another version of skanomaly or scikit-learn than loads it.
+
+    Examples
+    --------
+    To refuse such models:
+
+    >>> import tempfile
+    >>> import warnings
+    >>> from skanomaly import PatchKNNScorer, load_model, save_model
+    >>> from skanomaly.persistence import ModelVersionWarning
+    >>> with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    ...     warnings.simplefilter("error", ModelVersionWarning)
+    ...     save_model(PatchKNNScorer(n_neighbors=3), f"{folder}/parts.skan")
+    ...     load_model(f"{folder}/parts.skan")
+    PatchKNNScorer(n_neighbors=3)
+    """
 
 
 def load_model(
@@ -74,9 +89,16 @@ def load_model(
 
     Examples
     --------
-    >>> from skanomaly import load_model
-    >>> load_model("bottle.skan").predict(["part 1.png", "part 2.png"])  # doctest: +SKIP
-    array([ 1, -1])
+    >>> import tempfile
+    >>> from skanomaly import create_model, load_model, save_model
+    >>> from skanomaly.datasets import make_surfaces
+    >>> images = make_surfaces(6, image_size=64, random_state=0).images
+    >>> model = create_model("filterbank", image_size=64).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, f"{folder}/disc.skan")
+    ...     loaded = load_model(f"{folder}/disc.skan")
+    ...     bool((loaded.predict(images) == model.predict(images)).all())
+    True
     """
     names = trusted if isinstance(trusted, str) else list(trusted)
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
@@ -138,9 +160,16 @@ def model_manifest(path: PathLike) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from skanomaly import model_manifest
-    >>> model_manifest("bottle.skan")["calibration"]["threshold"]  # doctest: +SKIP
-    -0.41
+    >>> import tempfile
+    >>> from skanomaly import create_model, model_manifest, save_model
+    >>> from skanomaly.datasets import make_surfaces
+    >>> images = make_surfaces(6, image_size=64, random_state=0).images
+    >>> model = create_model("filterbank", image_size=64).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(model, f"{folder}/disc.skan")
+    ...     manifest = model_manifest(f"{folder}/disc.skan")
+    >>> manifest["calibration"]["threshold"] == model[-1].offset_
+    True
     """
     with Container(path) as file:
         return file.manifest

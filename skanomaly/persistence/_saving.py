@@ -20,7 +20,20 @@ from skanomaly.persistence._weights import weights_of
 
 
 class ModelTrustWarning(UserWarning):
-    """A model was saved that can only be loaded by naming some of what it holds."""
+    """A model was saved that can only be loaded by naming some of what it holds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import warnings
+    >>> from colorsys import rgb_to_hsv
+    >>> from skanomaly import FunctionPatches, save_model
+    >>> with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
+    ...     warnings.simplefilter("always")
+    ...     save_model(FunctionPatches(rgb_to_hsv), f"{folder}/hue.skan")
+    >>> [warning.category.__name__ for warning in told]
+    ['ModelTrustWarning']
+    """
 
 
 def save_model(

@@ -206,6 +206,12 @@ def embedder_of(name: str) -> Any:
     ------
     ValueError
         For an unknown name.
+
+    Examples
+    --------
+    >>> from skanomaly.registry import embedder_of
+    >>> embedder_of("vision_filterbank")
+    FilterBankPatches()
     """
     entry = models().get(name)
     if entry is None:

@@ -49,7 +49,9 @@ def _scores_no_new_images(self: MutualScorer) -> NoReturn:
 
 @document(SCORER_DOCS)
 class MutualScorer(OutlierMixin, CheckedScorer):
-    """Scores of unlabelled images by each other: no image is known to be good (MuSc [1]_).
+    """Scores of unlabelled images by each other: no image is known to be good.
+
+    This is MuSc [1]_.
 
     What is normal has a near patch in most other images; a defect has one in few. A patch's score
     is its mean distance to the nearest patch of each of the other images, over the `share` of them
