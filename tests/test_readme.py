@@ -39,7 +39,7 @@ def test_examples(tmp_path, monkeypatch, tiny_clip):
 
 def test_continuous_integration_runs_the_readme():
     readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
-    assert '-e ".[all,test]"' in readme and '-e ".[all,test]"' in script
+    assert '-e ".[all,test,docs]"' in readme and '-e ".[all,test,docs]"' in script
     assert "python -m pytest -n auto\n" in readme and 'python" -m pytest -n auto' in script
 
 
