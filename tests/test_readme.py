@@ -41,15 +41,3 @@ def test_continuous_integration_runs_the_readme():
     readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert '-e ".[all,test,docs]"' in readme and '-e ".[all,test,docs]"' in script
     assert "python -m pytest -n auto\n" in readme and 'python" -m pytest -n auto' in script
-
-
-def test_links_lead_to_files():
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    pages += [ROOT / folder / "README.md" for folder in ("benchmarks", "training")]
-    dead = [
-        f"{page.relative_to(ROOT)}: {link}"
-        for page in pages
-        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
-        if "://" not in link and not (page.parent / link).exists()
-    ]
-    assert not dead, "\n".join(dead)
