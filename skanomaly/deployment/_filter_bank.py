@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -173,11 +174,11 @@ def _pooled(
     grid: tuple[int, int],
     window: float,
     level: int,
-    dtype: type = np.float32,
+    dtype: type[np.floating[Any]] = np.float32,
 ) -> str:
     """Gaussian means around the centres of the cells."""
     rows, columns = (
-        pooling_matrix(*sides, window, level).astype(dtype, copy=False)
+        np.asarray(pooling_matrix(*sides, window, level), dtype=dtype)
         for sides in zip(level_size, size, grid, strict=True)
     )
     # A copy: the function hands out the same array again, the transpose of which is another.

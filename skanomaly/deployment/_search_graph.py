@@ -232,13 +232,17 @@ class _Chunk:
         short = part[:, :0] if directions is None else directions.shortened(part)
         lengths = np.einsum("ij,ij->i", part, part, dtype=np.float64)
         lengths = np.pad(lengths, rows[0], constant_values=_FAR)
-        arrays = (np.pad(part, rows), np.pad(short, rows), lengths)
-        return cls(*(np.asarray(array, dtype=np.float32) for array in arrays), len(part))
+        return cls(
+            np.pad(part, rows).astype(np.float32),
+            np.pad(short, rows).astype(np.float32),
+            lengths.astype(np.float32),
+            len(part),
+        )
 
     def bounds(self, graph: Graph, queries: str, rows: FloatArray) -> str:
         """Squared distances without the squared lengths of the queries, by the product."""
-        rows, lengths = floats(graph, rows), floats(graph, self.lengths)
-        return graph.op("Gemm", queries, rows, lengths, alpha=-2.0, transB=1)
+        held, lengths = floats(graph, rows), floats(graph, self.lengths)
+        return graph.op("Gemm", queries, held, lengths, alpha=-2.0, transB=1)
 
 
 def directions_of(bank: FloatArray, n_neighbors: int) -> Directions | None:
