@@ -5,7 +5,9 @@ few directions hold nearly all: in the coordinates of these, and the length of w
 distance has a lower bound that takes a fraction of the product. The few rows with the least
 bounds are measured. Where the farthest of these bounds is above the distance found, no other row
 can be nearer; the other queries, some in a hundred, are compared with the whole bank. So what is
-found is exact, and how many directions to take is a matter of time alone.
+found is as by the product, and how many directions to take is a matter of time alone. Of rows whose
+distances differ by less than the rounding of the product, relative to the squared lengths about the
+mean of the bank, any may be found.
 """
 
 from __future__ import annotations
