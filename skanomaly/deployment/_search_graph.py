@@ -4,10 +4,10 @@ Most of the time of a search is the product of all queries with all rows of the 
 few directions hold nearly all: in the coordinates of these, and the length of what is left, each
 distance has a lower bound that takes a fraction of the product. The few rows with the least
 bounds are measured. Where the farthest of these bounds is above the distance found, no other row
-can be nearer; the other queries, some in a hundred, are compared with the whole bank. So what is
-found is as by the product, and how many directions to take is a matter of time alone. Of rows whose
-distances differ by less than the rounding of the product, relative to the squared lengths about the
-mean of the bank, any may be found.
+can be nearer; the other queries, some in a hundred, are compared with the whole bank. How many
+directions to take is a matter of time alone. What is found is exact but for the rounding of that
+last product: of more than a few rows that are nearer to each other than it tells apart, relative
+to their lengths about the mean of the bank, any may be found.
 """
 
 from __future__ import annotations
