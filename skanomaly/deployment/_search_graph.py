@@ -27,8 +27,8 @@ _BLOCK = 32
 _FAR = np.float32(1e38)  # a squared length of rows that fill up a block, and are never the nearest
 _N_DIRECTIONS = (16, 32, 48, 64, 96, 128, 192, 256)
 _N_MEASURED = (4, 8, 16)  # rows with the least bounds, of each chunk
-_MEASURING = 50  # what a component of these takes, in multiplications of the product
-_SPARE = 3  # rows more than are asked for, where the product with the whole bank finds them
+_MEASURING = 16  # what a component of these takes, in multiplications of the product
+_SPARE = 3  # rows more than are asked for that are measured by their differences
 _N_SAMPLED = 128  # rows as queries, by which the number of directions is chosen
 
 
@@ -97,7 +97,7 @@ class SearchGraph:
         for chunk in self._chunks:
             bounds = chunk.bounds(graph, low, chunk.short)
             numbers, limit = self._least(bounds, self._directions.n_measured)
-            found.append((chunk.rows, numbers))
+            found.append((chunk.rows, self._nearest_of(queries, chunk, numbers, count + _SPARE)))
             limits.append(limit)
         least, near = self._measured(queries, found, count)
         # Bounds lack the squared length of the query, and may be too high by their rounding.
@@ -109,6 +109,18 @@ class SearchGraph:
             graph.op("Sub", limit, self._rounding(squared_lengths)),
         )
         return self._completed(queries, is_certain, least, near, count)
+
+    def _nearest_of(self, queries, chunk, numbers, count):
+        """The nearest of some rows, by the product of each query with these alone."""
+        graph = self._graph
+        k = integers(graph, [min(count, self._directions.n_measured)])
+        rows = graph.op("Gather", floats(graph, chunk.rows), numbers, axis=0)
+        product = graph.op("MatMul", rows, unsqueeze(graph, queries, 2))
+        product = graph.op("Squeeze", product, integers(graph, [2]))
+        lengths = graph.op("Gather", floats(graph, chunk.lengths), numbers, axis=0)
+        bounds = graph.op("Sub", lengths, graph.op("Mul", product, floats(graph, 2.0)))
+        place = graph.ops("TopK", bounds, k, n_outputs=2, axis=1, largest=0)[1]
+        return graph.op("GatherElements", numbers, place, axis=1)
 
     def _shortened(self, queries):
         """Coordinates and the length of the rest of queries, and their squared lengths."""
