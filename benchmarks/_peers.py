@@ -34,8 +34,9 @@ class Ours:
         self.scorer, self.params = scorer, params
 
     def fit(self, job, contamination):
-        import skanomaly
         from sklearn.pipeline import make_pipeline
+
+        import skanomaly
 
         share = {} if contamination is None else {"contamination": contamination}
         if self.scorer is None:  # one of the named models, which has its own scorers
@@ -74,6 +75,7 @@ class Pooled:
 
     def __init__(self, module, name, threshold, **params):
         self.module, self.name, self.threshold, self.params = module, name, threshold, params
+        self.kept = {}
         self.needs = ("skanomaly", "torch", "timm", module)
 
     def fit(self, job, contamination):
@@ -81,7 +83,10 @@ class Pooled:
         self.detector.fit(self.vectors(job, "train"))
 
     def vectors(self, job, part):
-        return embedder_of(job).fit_transform(job[part]).mean(axis=(1, 2))
+        if part not in self.kept:  # for the fits of the nominal shares, which are not timed
+            tokens = embedder_of(job).fit_transform(job[part])
+            self.kept[part] = tokens.mean(axis=(1, 2))
+        return self.kept[part]
 
     def detector_of(self, contamination):
         """Behind standardized components, as is usual for these."""

@@ -25,7 +25,8 @@ AUPRO is exact, up to a false-positive rate of 0.3, on maps of the images' size:
 anomalib's are brought to it by bilinear interpolation. Times are those of the processor. *import*
 is what the contender imports, *fit* goes from files to a fitted model, embedding included, *score*
 to scores, and to maps where there are any. *MB* is the model as the package saves it, and in
-brackets what of it is not the backbone.
+brackets what of it is not the backbone. Rows go to the file of results one by one: those that
+are there already are not measured again.
 """
 
 import argparse
@@ -41,7 +42,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks._peers import BLOCK, CONTENDERS, NOMINAL, SIDE, Anomalib, embedder_of
-from benchmarks._timing import machine, print_table, write_json
+from benchmarks._timing import machine, print_table
 from skanomaly import metrics
 from skanomaly.datasets import read_mvtec
 
@@ -102,7 +103,7 @@ def run(name, split, weights):
         }  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks._peers"], input=json.dumps(job), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, check=False,
+            capture_output=True, env=environment, check=False,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{name} failed:\n{done.stderr[-4000:]}")
@@ -167,7 +168,7 @@ def main():
     parser.add_argument("--weights", type=Path, required=True, help="of vit_tiny_patch16_224")
     parser.add_argument("--categories", nargs="+", default=["cookies", "toothbrush"])
     parser.add_argument("--only", nargs="+", default=[""], help="contenders with one of these")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file of results, a JSON line a row")
     args = parser.parse_args()
     names = [name for name in CONTENDERS if any(word in name for word in args.only)]
     for name in names:
@@ -179,18 +180,32 @@ def main():
         images = [str(path) for path in next(iter(splits.values())).train.images[:4]]
         apart = token_difference(args.weights.resolve(), images)
         print(f"tokens of anomalib and ours, {SIDE} px: median 1 - cos at most {apart:.1e}")
-    tables = {}
+    kept = rows_in(args.json)
     for category, split in splits.items():
-        tables[category] = []
+        rows = []
         for name in names:
-            tables[category].append(run(name, split, args.weights))
-            print(category, *tables[category][-1].values(), sep=" | ", flush=True)
+            if (category, name) not in kept:
+                kept[category, name] = run(name, split, args.weights)
+                print(category, *kept[category, name].values(), sep=" | ", flush=True)
+                append(args.json, {"category": category, "row": kept[category, name]})
+            rows.append(kept[category, name])
         good = int((split.test.y == 1).sum())
         counts = f"{len(split.train.images)} training images, test: {good} good, "
-        print_table(f"{category}: {counts}{len(split.test.y) - good} defective", tables[category])
-    found = machine(PACKAGES)
-    print("\n" + json.dumps(found))
-    write_json(args.json, {"machine": found, "tables": tables})
+        print_table(f"{category}: {counts}{len(split.test.y) - good} defective", rows)
+    print("\n" + json.dumps(machine(PACKAGES)))
+
+
+def rows_in(path):
+    """Rows that an earlier run left, by category and contender."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    found = [json.loads(line) for line in lines]
+    return {(line["category"], line["row"]["contender"]): line["row"] for line in found}
+
+
+def append(path, line):
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
