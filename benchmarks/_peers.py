@@ -53,7 +53,9 @@ class Ours:
         return -scores, maps
 
     def flags(self, job, scores):
-        return scores > -self.model.offset_
+        from skanomaly._pipelines import offset_of, split_detector
+
+        return scores > -offset_of(split_detector(self.model).scorer)
 
     def save(self, path):
         from skanomaly import save_model
@@ -173,7 +175,7 @@ class Anomalib:
         )  # fmt: skip
         self.engine = Engine(
             accelerator="cpu", devices=1, logger=False, default_root_dir=job["folder"],
-            enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         self.engine.fit(model=self.model, datamodule=data)
 

@@ -71,7 +71,7 @@ def token_difference(weights, paths):
         model = contender.model_of(job).eval()
         images = torch.stack([PredictDataset(path)[0].image for path in paths])
         with torch.inference_mode():
-            x = model.pre_processor(images)
+            x = model.pre_processor.transform(images)  # as the engine; a call is for exports
             inner = model.model
             extract = getattr(inner, "feature_encoder", None) or inner.feature_extractor
             theirs = extract(x)[f"blocks.{BLOCK}"]
