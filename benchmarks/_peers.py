@@ -164,20 +164,22 @@ class Anomalib:
         self.family, self.params = family, params
 
     def fit(self, job, contamination):
-        from anomalib.data import Folder
         from anomalib.engine import Engine
 
         self.model = self.model_of(job)
-        folder = Path(job["train"][0]).parent
-        data = Folder(
-            name="peers", normal_dir=folder, num_workers=0, train_batch_size=_BATCH,
-            eval_batch_size=_BATCH, test_split_mode="none", val_split_mode="none",
-        )  # fmt: skip
         self.engine = Engine(
             accelerator="cpu", devices=1, logger=False, default_root_dir=job["folder"],
             enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        self.engine.fit(model=self.model, datamodule=data)
+        self.engine.fit(model=self.model, train_dataloaders=self.loader(job["train"]))
+
+    def loader(self, paths):
+        """Its own reading of files, one after the other: its data modules want defects too."""
+        from anomalib.data import ImageBatch, PredictDataset
+        from torch.utils.data import ConcatDataset, DataLoader
+
+        files = ConcatDataset([PredictDataset(path) for path in paths])
+        return DataLoader(files, batch_size=_BATCH, collate_fn=ImageBatch.collate)
 
     def model_of(self, job):
         import torch
@@ -219,12 +221,8 @@ class Anomalib:
 
     def score(self, job):
         import numpy as np
-        from anomalib.data import ImageBatch, PredictDataset
-        from torch.utils.data import ConcatDataset, DataLoader
 
-        files = ConcatDataset([PredictDataset(path) for path in job["test"]])
-        loader = DataLoader(files, batch_size=_BATCH, collate_fn=ImageBatch.collate)
-        batches = self.engine.predict(model=self.model, dataloaders=loader)
+        batches = self.engine.predict(model=self.model, dataloaders=self.loader(job["test"]))
         paths = [path for batch in batches for path in batch.image_path]
         assert paths == job["test"]
         scores = np.concatenate([batch.pred_score.numpy().ravel() for batch in batches])
