@@ -136,7 +136,7 @@ class KeepsItsInput(Broken):
 
 class TakesBools(Broken):
     def _validate_params(self):
-        self.contamination = float(self.contamination)  # quantiles of NumPy 1.24 fail for True
+        self.contamination = float(self.contamination)
 
 
 class FittedClone(Broken):

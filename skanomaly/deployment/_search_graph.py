@@ -4,8 +4,10 @@ Most of the time of a search is the product of all queries with all rows of the 
 few directions hold nearly all: in the coordinates of these, and the length of what is left, each
 distance has a lower bound that takes a fraction of the product. The few rows with the least
 bounds are measured. Where the farthest of these bounds is above the distance found, no other row
-can be nearer; the other queries, some in a hundred, are compared with the whole bank. So what is
-found is exact, and how many directions to take is a matter of time alone.
+can be nearer; the other queries, some in a hundred, are compared with the whole bank. How many
+directions to take is a matter of time alone. What is found is exact but for the rounding of that
+last product: of more than a few rows that are nearer to each other than it tells apart, relative
+to their lengths about the mean of the bank, any may be found.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _BLOCK = 32
 _FAR = np.float32(1e38)  # a squared length of rows that fill up a block, and are never the nearest
 _N_DIRECTIONS = (16, 32, 48, 64, 96, 128, 192, 256)
 _N_MEASURED = (4, 8, 16)  # rows with the least bounds, of each chunk
-_MEASURING = 16  # what a component of these takes, in multiplications of the product
+_MEASURING = 50  # what a component of these takes, in multiplications of the product
+_SPARE = 3  # rows more than are asked for, where the product with the whole bank finds them
 _N_SAMPLED = 128  # rows as queries, by which the number of directions is chosen
 
 
@@ -94,7 +97,7 @@ class SearchGraph:
         for chunk in self._chunks:
             bounds = chunk.bounds(graph, low, chunk.short)
             numbers, limit = self._least(bounds, self._directions.n_measured)
-            found.append((chunk.rows, self._nearest_of(queries, chunk, numbers, count)))
+            found.append((chunk.rows, numbers))
             limits.append(limit)
         least, near = self._measured(queries, found, count)
         # Bounds lack the squared length of the query, and may be too high by their rounding.
@@ -106,17 +109,6 @@ class SearchGraph:
             graph.op("Sub", limit, self._rounding(squared_lengths)),
         )
         return self._completed(queries, is_certain, least, near, count)
-
-    def _nearest_of(self, queries, chunk, numbers, count):
-        """The nearest of some rows, by the product of each query with these alone."""
-        graph, k = self._graph, integers(self._graph, [count])
-        rows = graph.op("Gather", floats(graph, chunk.rows), numbers, axis=0)
-        product = graph.op("MatMul", rows, unsqueeze(graph, queries, 2))
-        product = graph.op("Squeeze", product, integers(graph, [2]))
-        lengths = graph.op("Gather", floats(graph, chunk.lengths), numbers, axis=0)
-        bounds = graph.op("Sub", lengths, graph.op("Mul", product, floats(graph, 2.0)))
-        place = graph.ops("TopK", bounds, k, n_outputs=2, axis=1, largest=0)[1]
-        return graph.op("GatherElements", numbers, place, axis=1)
 
     def _shortened(self, queries):
         """Coordinates and the length of the rest of queries, and their squared lengths."""
@@ -155,14 +147,19 @@ class SearchGraph:
         return graph.op("ScatterND", least, at, squared), graph.op("ScatterND", near, at, rows)
 
     def _by_product(self, queries, count):
-        """As `nearest`, from distances by the product with the whole bank, then measured."""
+        """As `nearest`, from distances by the product with the whole bank.
+
+        A few rows more than are asked for are measured, for the product rounds: rows that are
+        nearer to each other than it tells apart are told apart by their differences.
+        """
         graph, found = self._graph, []
         for chunk in self._chunks:
             bounds = chunk.bounds(graph, queries, chunk.rows)
-            if count == 1:
-                numbers = self._first(bounds)
+            n_measured = min(count + _SPARE, chunk.n_rows)
+            if n_measured * _BLOCK <= len(chunk.rows):
+                numbers, _ = self._least(bounds, n_measured)
             else:
-                k = integers(graph, [min(count, chunk.n_rows)])
+                k = integers(graph, [n_measured])
                 numbers = graph.ops("TopK", bounds, k, n_outputs=2, axis=1, largest=0)[1]
             found.append((chunk.rows, numbers))
         return self._measured(queries, found, count)
@@ -183,22 +180,14 @@ class SearchGraph:
         near = graph.op("GatherND", all_rows, unsqueeze(graph, order, 2), batch_dims=1)
         return least, near
 
-    def _first(self, bounds):
-        """Number of the least bound of each query, (n, 1)."""
-        graph = self._graph
-        blocks, minima = self._blocks(bounds)
-        block = graph.op("ArgMin", minima, axis=1, keepdims=1)
-        within = graph.op("GatherND", blocks, block, batch_dims=1)
-        place = graph.op("ArgMin", within, axis=1, keepdims=1)
-        return graph.op("Add", graph.op("Mul", block, integers(graph, _BLOCK)), place)
-
     def _least(self, bounds, count):
         """Numbers of the least bounds of each query, (n, count), and the last of these bounds.
 
         They lie in the `count` blocks whose least bounds are the least.
         """
         graph, k = self._graph, integers(self._graph, [count])
-        blocks, minima = self._blocks(bounds)
+        blocks = graph.op("Reshape", bounds, integers(graph, (0, -1, _BLOCK)))
+        minima = graph.op("ReduceMin", blocks, integers(graph, [2]), keepdims=0)
         block = graph.ops("TopK", minima, k, n_outputs=2, axis=1, largest=0)[1]
         within = graph.op("GatherND", blocks, unsqueeze(graph, block, 2), batch_dims=1)
         within = graph.op("Reshape", within, integers(graph, (0, count * _BLOCK)))
@@ -209,12 +198,6 @@ class SearchGraph:
         numbers = graph.op("Add", graph.op("Mul", block, size), place)
         ends = (count - 1, count, 1)
         return numbers, graph.op("Slice", values, *(integers(graph, [i]) for i in ends))
-
-    def _blocks(self, bounds):
-        """Bounds in blocks of rows, and the least of each block."""
-        graph = self._graph
-        blocks = graph.op("Reshape", bounds, integers(graph, (0, -1, _BLOCK)))
-        return blocks, graph.op("ReduceMin", blocks, integers(graph, [2]), keepdims=0)
 
 
 @dataclass(frozen=True)

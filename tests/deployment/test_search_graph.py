@@ -89,3 +89,14 @@ def test_duplicates_of_a_row():
     bank = np.repeat(mixture(60, 0), 40, axis=0)
     check_exact(bank, mixture(30, 1), 1)
     check_exact(bank, bank[::100].copy(), 3)
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("rows", [mixture, noise])
+def test_rows_that_are_nearer_to_each_other_than_a_product_tells_apart(rows, spread):
+    """Of three rows in one place the nearest one is found, by their differences."""
+    places = rows(200, 0).astype(float)
+    moved = spread * np.random.default_rng(1).normal(size=(3, 200, DIM))
+    bank = (places + moved).reshape(-1, DIM).astype(np.float32)
+    queries = places + spread * np.random.default_rng(2).normal(size=(200, DIM))
+    check_exact(bank, queries[:60].astype(np.float32), 1)

@@ -261,7 +261,8 @@ def test_a_random_state_that_reads_elsewhere(tmp_path):
         state["content"]["pos"]["content"] = "100000"
 
     data = rewritten(PCA(random_state=np.random.RandomState(0)), change)
-    with pytest.raises(ValueError, match="RandomState is at the place 100000"):
+    # Newer than 2.4, NumPy refuses it when the state is set.
+    with pytest.raises(ValueError, match=r"RandomState is at the place 100000|state position must"):
         load_model(write(tmp_path / "made.skan", data))
 
 
