@@ -205,8 +205,14 @@ def unknown_parts(module: Any, content: Mapping[str, Any]) -> list[str]:
     """
     again: dict[str, Any] = {"hyper_parameters": {}}
     member(module, "on_save_checkpoint")(again)
+    enabled = content.get("anomalib_components_enabled")
+    parts = enabled if isinstance(enabled, dict) else {}
+    # A part that is switched off is not made, whatever is still said of it.
+    off = {f"anomalib_{part}_config" for part, is_on in parts.items() if not is_on}
     unknown = []
     for key, value in content.items():
+        if key in off:
+            continue
         if key.startswith("anomalib_") and key not in again:
             unknown.append(key)
         elif key.startswith("anomalib_") and isinstance(value, dict):
