@@ -3,7 +3,6 @@
 import pytest
 from _adapters import assert_close, assert_same, deviation, deviation_of_bfloat16, random_images
 from _transformers import VARIANTS, transformer
-from skanomaly._networks.choosing import choose as measured
 from sklearn.pipeline import make_pipeline
 
 from skanomaly import DinoV2Patches, PatchKNNScorer, TimmPatches
@@ -11,6 +10,7 @@ from skanomaly._networks import dinov2, kernels
 from skanomaly._networks.fast_vit import FastVit, Ways
 from skanomaly._networks.kernels import ATTENTIONS, LinearMap
 from skanomaly._networks.timm_vit import embed_patches, plain_vit
+from skanomaly.core.choosing import choose as measured
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
