@@ -160,11 +160,10 @@ def test_bools_are_refused(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("surface", SURFACES)
-def test_the_default_model_finds_defects_and_keeps_its_promise(surface, seed):
+def test_the_default_model_finds_defects_and_keeps_its_promise(surface):
     """What `skanomaly demo` shows: defects are found, and one good part in ten is flagged."""
-    data = make_surfaces(150, 50, surface=surface, image_size=384, random_state=seed)
+    data = make_surfaces(150, 50, surface=surface, image_size=384, random_state=0)
     pipe = create_model("filterbank").fit(data.images[:100])
     scores, y = pipe.score_samples(data.images[100:]), data.y[100:]
     assert roc_auc_score(y == -1, -scores) >= 0.97
