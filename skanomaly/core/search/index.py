@@ -219,8 +219,9 @@ class PatchIndex:
             kind=(self.metric, str(self.dtype), "grouped" if grouped else "all", *names),
         )
         searches = {name: functools.partial(run, name) for name in names}
+        in_use = self._search is not None and "wide" in self._search  # by searches of other sizes
         name = fastest(situation, searches, rows)
-        if name != "wide" and self._search is not None and self._search.pop("wide", None):
+        if name != "wide" and not in_use and self._search and self._search.pop("wide", None):
             if self._parts is not None:
                 self._prepared("certified").release_wide()
         return name

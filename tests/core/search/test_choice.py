@@ -207,6 +207,25 @@ def test_what_lost_gives_its_memory_back(monkeypatch):
     assert found._search["certified"]._wide is None
 
 
+def test_what_wins_for_some_queries_stays_for_them(monkeypatch):
+    """Where few queries are searched for in one way and many in another, neither is made anew."""
+    pytest.importorskip("torch")
+    queries, bank = (prepare_bank(x, "cosine") for x in shaped("plain", 40, 600, 16, np.float32))
+    monkeypatch.setattr(index, "fastest_dtype", lambda: "bfloat16")
+
+    def by_number(situation, searches, rows):
+        return "wide" if len(rows) < 20 else "certified"
+
+    monkeypatch.setattr(index, "fastest", by_number)
+    found = PatchIndex(bank, tuning=Tuning(small_bank=1))
+    found.search(queries[:5])
+    kept = found._search["wide"]
+    found.search(queries)
+    assert found.chosen == "certified"
+    found.search(queries[:5])
+    assert found.chosen == "wide" and found._search["wide"] is kept
+
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
