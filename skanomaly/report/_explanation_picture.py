@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def explanation_picture(
         _VERDICT_INK[verdict],
     )
     caption.write(name, _FAINT)
-    for line in explanation.lines():
+    for line in _without_folders(explanation).lines():
         caption.write(line, _INK)
     text = caption.strip()
     height = max(strip.height for strip in strips)
@@ -82,6 +83,15 @@ def explanation_picture(
         x += strip.width + _GAP
     out.paste(text, (0, height))
     return out
+
+
+def _without_folders(explanation: Explanation) -> Explanation:
+    """With names of files alone: a picture is passed on, and the folders are of one computer."""
+    named = tuple(
+        near if near.path is None else replace(near, path=os.path.basename(near.path))
+        for near in explanation.neighbors
+    )
+    return replace(explanation, neighbors=named)
 
 
 def _photograph(image: Any) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,17 @@ def test_what_is_no_image(parts, tmp_path):
         assert not (tmp_path / "why.png").exists()
     result = run(model, parts[1], "-o", tmp_path / "missing" / "why.png")
     assert result.exit_code == 1 and "no folder for --output" in result.stderr
+
+
+def test_the_picture_names_no_folder(parts, tmp_path):
+    """It is passed on: the same images elsewhere give the same picture."""
+    elsewhere = tmp_path / "a folder of someone else, deep below many others" / "2026"
+    shutil.copytree(tmp_path / "good", elsewhere)
+    pictures = []
+    for good in (parts[0], sorted(elsewhere.iterdir())):
+        pipe = make_pipeline(FilterBankPatches(image_size=SIDE), PatchKNNScorer()).fit(good)
+        save_model(pipe, tmp_path / "model.skan")
+        target = tmp_path / f"{len(pictures)}.png"
+        assert run(tmp_path / "model.skan", parts[1], "-o", target).exit_code == 0
+        pictures.append(np.asarray(Image.open(target)))
+    np.testing.assert_array_equal(*pictures)
