@@ -19,9 +19,9 @@ ORDER = 12.5
 TABLE = Table(
     "graphs",
     "Exported graphs, and checkpoints of a newer anomalib",
-    "Here `DeployedDetector` opens other files than those that `export_model` wrote. Files that are\n"
-    "called “sealed” end with a correct digest, because anyone who makes a file on purpose can\n"
-    "compute it.",
+    "Here `DeployedDetector` opens other files than those that `export_model` wrote. Files that\n"
+    "are called “sealed” end with a correct digest, because anyone who makes a file on purpose\n"
+    "can compute it.",
 )
 ONNX = row_marks("onnx", "onnxruntime")
 OPENVINO = row_marks("onnx", "onnxruntime", "openvino")
