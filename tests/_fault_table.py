@@ -122,16 +122,20 @@ def page() -> str:
 
 HEAD = """# What happens when something is wrong
 
-Each line is a test of its own. It holds what is given, what happens, and the name of the test:
+This page is a reference of faults: damaged files, wrong arguments, full disks and so on. Search it
+if you want to know what the package does with bad input. If you have a problem to solve, begin with
+[Troubleshooting](troubleshooting.md).
+
+Each line of the tables is a test. It says what is given, what happens, and the name of the test:
 `python -m pytest "tests/faults/test_fault_images.py::test_row[missing]"` runs the line `missing`.
 There are {total} lines.
 
-- An error names the image by its number and its path, the parameter or the option as it was typed,
-  and says what was expected. The words in quotation marks are in the message.
-- In no line is there a result that is wrong and silent: each test looks for the result that one
-  would get by mistake, such as a picture that is lying on its side, and fails where it is there.
+- An error names the image by its number and its path, or the parameter or the option as it was
+  typed, and says what was expected. The words in quotation marks are part of the message.
+- No line ends with a wrong result and without a message. Each test looks for the wrong result that
+  the fault could cause, such as a picture that lies on its side, and fails if it finds it.
 
-The page is written by `python tests/_fault_table.py`; a test holds it equal to the tests.
+`python tests/_fault_table.py` writes this page; a test checks that the page agrees with the tests.
 """
 
 

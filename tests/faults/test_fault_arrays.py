@@ -22,7 +22,8 @@ ORDER = 2
 TABLE = Table(
     "arrays",
     "Arrays, and what holds several images",
-    "Whatever may be an image by mistake is refused by its number, and nothing is guessed.",
+    "If something may be an image only by mistake, it is refused, and the error gives its number.\n"
+    "Nothing is guessed.",
 )
 PICTURE = picture()
 WIDE = np.random.default_rng(5).integers(0, 65536, (8, 10, 3)).astype(np.uint16)

@@ -18,8 +18,8 @@ ORDER = 8
 TABLE = Table(
     "datasets",
     "Data sets",
-    "Names in lists and folders are a stranger's claims, and a label or a mask that is taken for\n"
-    "another makes every number of an evaluation wrong.",
+    "Names in lists and folders may come from strangers and may be wrong. If a label or a mask is\n"
+    "taken for another one, every number of an evaluation is wrong.",
 )
 
 

@@ -24,7 +24,7 @@ ORDER = 7
 TABLE = Table(
     "disk",
     "Kept tokens and the disk",
-    "What is written is whole or not there, and what is kept is never another image's.",
+    "A file is written completely or not at all, and kept tokens are never those of another image.",
 )
 
 

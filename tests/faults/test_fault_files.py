@@ -20,7 +20,7 @@ ORDER = 6
 TABLE = Table(
     "files",
     "Model files and weights",
-    "A file is read whole or not at all.",
+    "A file is read completely or not at all.",
 )
 
 

@@ -26,7 +26,8 @@ ORDER = 10
 TABLE = Table(
     "forks",
     "Processes that are forked or spawned",
-    "A forked process has none of the threads of its parent, and whoever waits for one hangs.",
+    "A forked process has none of the threads of its parent. Code that waits for one of them\n"
+    "waits for ever.",
 )
 SLOW = (pytest.mark.slow,)
 TOKENS = np.random.default_rng(0).normal(size=(16, 4, 4, 24)).astype(np.float32)

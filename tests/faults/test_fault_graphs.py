@@ -19,8 +19,9 @@ ORDER = 12.5
 TABLE = Table(
     "graphs",
     "Exported graphs, and checkpoints of a newer anomalib",
-    "What `DeployedDetector` opens, in place of what `export_model` wrote. Those that are\n"
-    "“sealed” end with a digest that is right, as whoever makes a file on purpose can write it.",
+    "Here `DeployedDetector` opens other files than those that `export_model` wrote. Files that\n"
+    "are called “sealed” end with a correct digest, because anyone who makes a file on purpose\n"
+    "can compute it.",
 )
 ONNX = row_marks("onnx", "onnxruntime")
 OPENVINO = row_marks("onnx", "onnxruntime", "openvino")

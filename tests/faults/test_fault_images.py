@@ -20,9 +20,9 @@ ORDER = 0
 TABLE = Table(
     "images",
     "Image files",
-    "Each file that is refused is tried by reading it, by `transform`, by `score_samples` of a\n"
-    "pipeline and by `iter_scores`, which goes on behind it: the images beside it keep their\n"
-    "scores to the bit.",
+    "Each refused file is tried in four ways: by reading it, by `transform`, by `score_samples`\n"
+    "of a pipeline and by `iter_scores`. The latter continues after the file, and the other\n"
+    "images keep their scores to the bit.",
 )
 PICTURE = picture()
 TELLS = "`ImageReadError`, with number and path: "

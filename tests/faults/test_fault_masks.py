@@ -16,7 +16,7 @@ ORDER = 9
 TABLE = Table(
     "masks",
     "Masks",
-    "A mask has two levels, 0 and one other; whatever stands between would be a guess.",
+    "A mask has two levels, 0 and one other. The meaning of values in between would be a guess.",
 )
 
 

@@ -22,7 +22,7 @@ ORDER = 13
 TABLE = Table(
     "outside",
     "Hostile images, and what leads outside",
-    "Images and data sets are data, and nothing asks the network unless a person asks for weights.",
+    "Images and data sets are only data. The network is used only if a person asks for weights.",
 )
 REFUSED = "it is refused, and nothing of it runs"
 

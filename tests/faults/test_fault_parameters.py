@@ -23,7 +23,7 @@ ORDER = 5
 TABLE = Table(
     "parameters",
     "Parameters and options",
-    "A constructor never raises; `fit` does, and `transform`, before any image is read. The\n"
+    "A constructor never raises an error; `fit` and `transform` do, before any image is read. The\n"
     "message names the parameter or the option as it was typed, what is allowed, and what was\n"
     "given.",
 )

@@ -24,7 +24,8 @@ ORDER = 1
 TABLE = Table(
     "pictures",
     "Orientation, pages and sizes",
-    "What is read has to be the picture that a person sees: upright, whole, and itself.",
+    "The picture that is read has to be the one that a person sees: upright, complete, and the\n"
+    "right one of several.",
 )
 PICTURE = picture()
 TELLS = "`ImageReadError`, with number and path: "

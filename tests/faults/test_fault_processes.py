@@ -26,7 +26,7 @@ ORDER = 11
 TABLE = Table(
     "processes",
     "Workers, interruptions, pipes and memory",
-    "What waits for ever is worse than an error: nothing here may hang.",
+    "A program that waits for ever is worse than an error: nothing here may hang.",
 )
 SLOW = (pytest.mark.slow,)
 # ---------------------------------------------------------------- workers of joblib

@@ -21,7 +21,7 @@ ORDER = 4.5
 TABLE = Table(
     "scorers",
     "Too little, and too much alike",
-    "A threshold that rests on nothing says so, and nothing is divided by zero.",
+    "If there is too little data for a threshold, a message says so. Nothing is divided by zero.",
 )
 RNG = np.random.default_rng(0)
 TOKENS = RNG.normal(size=(12, 3, 3, 8)).astype(np.float32)

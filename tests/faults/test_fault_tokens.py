@@ -22,8 +22,9 @@ ORDER = 4
 TABLE = Table(
     "tokens",
     "Labels and patch tokens",
-    "What enters a model by mistake makes it blind: a label, a token or a number that is not what\n"
-    "it seems is refused, or has no effect.",
+    "If something enters a model by mistake, the model can no longer find it as a defect. A\n"
+    "label, a token or a number that is not what it seems is therefore refused, or has no\n"
+    "effect.",
 )
 RNG = np.random.default_rng(0)
 TOKENS = RNG.normal(size=(12, 3, 3, 8)).astype(np.float32)

@@ -27,8 +27,8 @@ ORDER = 12
 TABLE = Table(
     "trust",
     "Hostile files",
-    "What [SECURITY.md](../SECURITY.md) promises. Each file here carries something that would\n"
-    "leave a trace if it ran, led out of its folder, or filled the memory.",
+    "These tests check what [SECURITY.md](../SECURITY.md) promises. Each file here contains\n"
+    "something that would leave a trace if it ran, led out of its folder, or filled the memory.",
 )
 REFUSED = "it is refused, and nothing of it runs"
 IGNORED = pytest.mark.filterwarnings("ignore::skanomaly.persistence.ModelTrustWarning")

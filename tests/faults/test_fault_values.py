@@ -15,8 +15,8 @@ ORDER = 3
 TABLE = Table(
     "values",
     "Depth, colour and transparency",
-    "Which number is black and which is white has to be known: by a wrong guess a picture has no\n"
-    "contrast.",
+    "The reader has to know which number is black and which is white: with a wrong guess a\n"
+    "picture has no contrast.",
 )
 PICTURE = picture()
 WIDE = np.random.default_rng(5).integers(0, 65536, (8, 10, 3)).astype(np.uint16)

@@ -3,8 +3,8 @@ Why was this part flagged?
 ==========================
 
 A detector calls a part anomalous, and the person at the line asks why. This example asks two
-detectors: one that compares with patches of good parts shows what it compared with, and one
-that knows averages and spreads names the numbers that are off.
+detectors. The first compares with patches of good parts, and shows what it compared with. The
+second knows averages and spreads, and names the numbers that deviate.
 """
 
 # %%
@@ -31,10 +31,10 @@ print("nearest patches:", nearest.predict([piece]), " Gaussian:", gaussian.predi
 # Compared with what?
 # -------------------
 #
-# ``explain`` takes the most anomalous patch of the most anomalous region. The pictures show it in
-# a frame, on the left, beside the patches of the good pieces that are nearest to it; below are
-# close-ups. Had ``fit`` been given paths of files, the training images would be found by
-# themselves.
+# ``explain`` takes the most anomalous patch of the most anomalous region. The pictures on the left
+# show it in a frame, beside the patches of the good pieces that are nearest to it; below are
+# close-ups. Here the training images are arrays, so we have to give them again. If ``fit`` had
+# been given paths of files, ``explain`` would find the training images by itself.
 
 NearestPatchDisplay.from_estimator(nearest, piece, n_neighbors=2, train_images=good)
 
@@ -47,9 +47,9 @@ print(explain(nearest, piece, n_neighbors=2))
 # Which numbers are off?
 # ----------------------
 #
-# The Gaussian has no patches to show. It says how many standard deviations each number of the
-# token is away from its mean in good pieces, and what it adds to the squared distance. The
-# numbers of the filter bank have names.
+# The Gaussian has no patches to show. Instead it says for each number of the token how many
+# standard deviations it is away from its mean in good pieces, and how much it adds to the squared
+# distance. The numbers of the filter bank have names.
 
 told = explain(gaussian, piece)
 print(told)
@@ -62,6 +62,7 @@ ax.set_xlabel("standard deviations from the mean of good pieces")
 ax.set_title(f"the patch in row {told.row}, column {told.column}")
 
 # %%
-# Both point at the spot: the first by showing that even the nearest good patch looks different,
-# the second by naming what differs. A number may add much although it is not far off by itself,
-# where it does not fit the others. All that explanations hold is told in :doc:`/explaining`.
+# Both explanations point at the spot. The first shows that even the nearest good patch looks
+# different; the second names what differs. A number may add much although it is not far from its
+# mean: this happens if it does not fit the other numbers. The page :doc:`/explaining` describes
+# everything that an explanation contains.

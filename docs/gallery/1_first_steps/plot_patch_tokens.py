@@ -2,9 +2,9 @@
 What patch tokens are
 =====================
 
-What does a detector see in an image? It cuts the image into patches and describes each by a
-list of numbers, its *token*. This example looks at tokens: which patches of an image are alike,
-and which patch of the good parts is most like a defect.
+What does a detector see in an image? It cuts the image into patches and describes each patch by a
+list of numbers, its *token*. This example looks at tokens: it shows which patches of an image are
+alike, and which patch of the good parts is most similar to a defect.
 """
 
 # %%
@@ -13,7 +13,7 @@ and which patch of the good parts is most like a defect.
 #
 # The parts are discs. ``transform`` turns each image into a grid of tokens: with 128 x 128 pixels
 # and patches of 8 pixels there are 16 rows and 16 columns. The filter bank describes a patch by
-# its colours and by the edges and the structure in and around it, of several sizes.
+# its colours, and by edges and structures of several sizes in and around it.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,9 +34,9 @@ print("the first of these numbers:", ", ".join(embedder.get_feature_names_out()[
 # Which patches are alike?
 # ------------------------
 #
-# Two patches are alike where their tokens point in nearly the same direction: the cosine of the
-# angle between them is near 1. We pick one patch of a good part, at the rim of a hole, and colour
-# all patches of the same image by how much they are like it.
+# Two patches are alike if their tokens point in nearly the same direction: the cosine of the angle
+# between them is then near 1. We pick one patch of a good part, at the rim of a hole, and colour
+# all patches of the same image by their similarity to it.
 
 
 def cosine(token, others):
@@ -72,15 +72,15 @@ for ax in axes:
     ax.set_axis_off()
 
 # %%
-# Patches at the other holes are like the patch, and the ground beside the part is not, though
-# nobody has told what a hole is.
+# Patches at the other holes are similar to the patch, and the ground beside the part is not,
+# although nobody has told the embedder what a hole is.
 #
 # What is most like a defect?
 # ---------------------------
 #
-# The last image has a defect. For each of its patches we look for the one that is most like it
-# among all patches of the good parts. One minus its cosine is a patch score: how far the nearest
-# good patch is.
+# The last image has a defect. For each of its patches we look for the most similar one among all
+# patches of the good parts. One minus the cosine of the two is a patch score: it says how far away
+# the nearest good patch is.
 
 good, defective = tokens[:-1].reshape(-1, dim), tokens[-1]
 best = np.array([[cosine(token, good).max() for token in line] for line in defective])
@@ -105,7 +105,7 @@ for ax in axes:
     ax.set_axis_off()
 
 # %%
-# The highest distances lie at the defect, though the nearest patch is only the least bad answer.
-# That is all that ``PatchKNNScorer`` does, but for a faster search and a threshold;
-# ``skanomaly.explain`` has these answers in words:
+# The highest distances lie at the defect. The nearest good patch does not look like the defect: it
+# is only less different than all others. ``PatchKNNScorer`` does the same, with a faster search
+# and a threshold. ``skanomaly.explain`` gives these answers in words:
 # :ref:`sphx_glr_auto_examples_1_first_steps_plot_explain.py`.

@@ -2,8 +2,8 @@
 Comparing scorers on the same tokens
 ====================================
 
-Which scorer suits my parts? Embedding images takes time, and all scorers take the same tokens:
-so we embed once, fit many, and compare how well they find defective images and defective
+Which scorer suits my parts? Embedding images takes time, and all scorers take the same tokens. So
+we embed once, fit many scorers, and compare how well they find defective images and defective
 pixels.
 """
 
@@ -11,7 +11,8 @@ pixels.
 # Embed once
 # ----------
 #
-# Twenty good pieces of fabric to train on, and 10 good and 20 defective ones to compare on.
+# There are twenty good pieces of fabric to train on, and 10 good and 20 defective ones to compare
+# on.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,11 +36,11 @@ y, masks = data.y[20:], data.masks[20:]
 # Fit many
 # --------
 #
-# A scorer gives each patch a score, and makes of them one for the image. The AUROC is the chance
-# that a good image (or pixel) has a more normal score than a defective one: 1 is perfect, 0.5 is
-# guessing. Scores of patches are spread over the pixels of their patches here, so that they can
-# be compared with the masks. With 30 images an AUROC is uncertain; the interval says by how much,
-# by drawing the images again and again.
+# A scorer gives each patch a score, and computes one score for the image from them. The AUROC is
+# the chance that a good image (or pixel) has a more normal score than a defective one: 1 is
+# perfect, 0.5 is guessing. Here each patch score is given to all pixels of the patch, so that it
+# can be compared with the masks. With 30 images an AUROC is uncertain. The interval says how
+# uncertain; it is found by drawing the images again and again.
 
 scorers = {
     "nearest patches": PatchKNNScorer(),
@@ -78,6 +79,6 @@ figure.legend(loc="outside lower center", ncols=2)
 ax.grid(axis="x", alpha=0.3)
 
 # %%
-# Where intervals overlap as here, 30 images do not tell which scorer is best: the order of two
-# neighbours may be chance. What suits which parts is in :doc:`/accuracy`; to choose by
+# If intervals overlap as they do here, 30 images cannot tell which scorer is best: the order of
+# two neighbours may be chance. Which scorer suits which parts is in :doc:`/accuracy`; to choose by
 # cross-validation, see :ref:`sphx_glr_auto_examples_2_models_plot_grid_search.py`.

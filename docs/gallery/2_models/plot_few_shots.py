@@ -2,9 +2,9 @@
 How many good images does it take?
 ==================================
 
-What can be had from 1, 2, 4 or 8 good images, and how much does it depend on which ones? This
-example fits a detector to each of many such choices, and looks at how far the results lie
-apart.
+What can you achieve with 1, 2, 4 or 8 good images, and how much does it depend on which ones you
+take? This example fits a detector to each of many such choices, and looks at how much the results
+differ.
 """
 
 # %%
@@ -32,8 +32,8 @@ bank, test, y = tokens[:40], tokens[40:], data.y[40:]
 # One, two, four, eight
 # ---------------------
 #
-# With a single image nothing is left to calibrate the threshold on, and ``fit`` warns of it. We
-# collect the warnings to read them once.
+# With a single image, no other image is left to calibrate the threshold on, and ``fit`` warns
+# about it. We collect the warnings and print each of them once.
 
 shots, seeds = (1, 2, 4, 8), range(5)
 auroc = np.empty((len(shots), len(seeds)))
@@ -56,10 +56,11 @@ for n_shots, messages in told.items():
 # How far they lie apart
 # ----------------------
 #
-# On the left the AUROC, the chance that a good image scores higher than a defective one: for each
-# choice of training images a dot. On the right the share of new good images that is flagged.
-# ``contamination=0.1``, the default, asks for one in ten; with n images no threshold can promise
-# less than one in n + 1, which is the grey line.
+# The left picture shows the AUROC, the chance that a good image scores higher than a defective
+# one, as a dot for each choice of training images. (Scores are higher for more normal images.) The
+# right picture shows the share of new good images that is flagged. ``contamination=0.1``, the
+# default, asks for one in ten. With n images no threshold can promise less than one in n + 1; this
+# is the grey line.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 places = np.arange(len(shots))
@@ -81,9 +82,10 @@ for n_shots, values in zip(shots, auroc, strict=True):
     print(f"{n_shots} images: {values.mean():.3f}, {values.min():.3f} to {values.max():.3f}")
 
 # %%
-# Which images were taken matters more than one would like, and for the threshold even more than
-# for the ranking: of two images it may flag nearly nothing or most of the good parts, and that of
-# one image is no promise at all, as the warning says. A promise holds on average over choices,
-# not for each of them. So with a handful of images rank by ``score_samples``, and collect more
-# before relying on ``predict``. What the promise is worth is told in :doc:`/calibration`, and
-# what to take for few images in :doc:`/accuracy`.
+# It matters very much which images were taken, and it matters more for the threshold than for the
+# ranking. With two images the threshold may flag nearly none or most of the good parts; with one
+# image it promises nothing at all, as the warning says. A promise holds on average over many
+# choices, not for each single choice. So with only a few images, rank new images by
+# ``score_samples``, and collect more good images before you rely on ``predict``. The page
+# :doc:`/calibration` says how reliable the promise is, and :doc:`/accuracy` which model to use for
+# few images.

@@ -2,9 +2,9 @@
 Choosing a scorer by cross-validation
 =====================================
 
-How do I choose a scorer and its parameters without fooling myself? As for any other estimator
-of scikit-learn: by ``GridSearchCV``, with a splitter that keeps defective images out of
-training.
+How do I choose a scorer and its parameters without fooling myself? Do it as for any other
+estimator of scikit-learn: with ``GridSearchCV``, and with a splitter that keeps defective images
+out of training.
 """
 
 # %%
@@ -37,9 +37,9 @@ for number, (train, test) in enumerate(splitter.split(data.images, data.y)):
 # The search
 # ----------
 #
-# The last step of the pipeline is searched over, the embedder is the same. It embeds the images
-# for each candidate anew, unless it keeps tokens on disk (``cache_dir=``) or, as here, the images
-# are embedded before the search.
+# The search varies the last step of the pipeline; the embedder is always the same. It would embed
+# the images anew for each candidate. To avoid that, let it keep tokens on disk (``cache_dir=``),
+# or embed the images before the search, as here.
 
 tokens = FilterBankPatches(image_size=96).fit_transform(data.images)
 pipe = Pipeline([("scorer", PatchKNNScorer())])
@@ -55,8 +55,8 @@ print("chosen:", search.best_params_)
 # What the folds say
 # ------------------
 #
-# ``topk`` is the share of the highest patch scores whose mean is the score of the image. Each dot
-# is the AUROC of one fold, the bar is their mean.
+# ``topk`` is a share of the patches: the mean of the highest patch scores of this share is the
+# score of the image. Each dot is the AUROC of one fold, the bar is their mean.
 
 results = search.cv_results_
 folds = np.array([results[f"split{i}_test_score"] for i in range(splitter.get_n_splits())])
@@ -76,7 +76,7 @@ ax.set_xlabel("AUROC of a fold")
 ax.grid(axis="x", alpha=0.3)
 
 # %%
-# Dots of one row lie apart by as much as rows do: the search chooses the best mean, which may be
-# the best by chance. And the AUROC of the chosen one is flattered, since it was chosen for it.
-# Measure it on images that had no part in the choice. Read on in
+# The dots of one row differ as much as the rows do. The search chooses the best mean, which may be
+# the best by chance. Moreover, the AUROC of the chosen candidate looks too good, because it was
+# chosen for its AUROC. Measure it on images that had no part in the choice. Read on in
 # :ref:`sphx_glr_auto_examples_2_models_plot_compare_scorers.py`.

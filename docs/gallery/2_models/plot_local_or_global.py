@@ -2,17 +2,17 @@
 Parts that lie still, and parts that are turned
 ===============================================
 
-May a patch be compared with the patches of good parts anywhere, or only with those near the
-same place? This example puts a screw into the wrong corner, and then turns all parts.
+May a patch be compared with the patches of good parts anywhere, or only with those near the same
+place? This example puts a screw into the wrong corner, and then turns all parts.
 """
 
 # %%
 # A screw in its corner
 # ---------------------
 #
-# Each plate has a screw in its upper left corner, give or take a pixel. On some it is in the
-# lower right one: nothing about the screw is wrong but its place. Others have a spot somewhere,
-# as a defect of the usual kind.
+# Each plate has a screw in its upper left corner, with a tolerance of one pixel. On some plates
+# the screw is in the lower right corner instead: the screw itself is correct, only its place is
+# wrong. Other plates have a spot somewhere, as a defect of the usual kind.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,6 +88,6 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 
 # %%
 # Only the scorer that compares near the place can know that a screw is in the wrong corner, and
-# only as long as the plates lie still: once they are turned, every corner has had a screw in
-# training. So ask how the parts lie before choosing. The local scorer is told in :doc:`/local`,
-# nearest patches anywhere in :doc:`/knn`.
+# only as long as the plates always lie in the same way. Once they are turned, every corner had a
+# screw in training. So find out how the parts lie before you choose. The page :doc:`/local`
+# describes the local scorer, and :doc:`/knn` the one that compares anywhere.

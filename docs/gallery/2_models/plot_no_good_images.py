@@ -3,16 +3,16 @@ No image that is known to be good
 =================================
 
 What if nobody has sorted the photographs? In a batch that is mostly good, images can judge each
-other. This example finds the defective ones of an unsorted batch, and cleans a training folder
-with them.
+other. This example finds the defective ones of an unsorted batch, and uses the result to clean a
+training folder.
 """
 
 # %%
 # An unsorted batch
 # -----------------
 #
-# Of 24 tiles four have a defect, and nobody has said which. They are shuffled; ``y`` serves to
-# check the result.
+# Four of 24 tiles have a defect, and nobody has said which. The tiles are shuffled; ``y`` is only
+# used to check the result.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,10 +30,11 @@ images, y = data.images[order], data.y[order]
 # Images judge each other
 # -----------------------
 #
-# What is normal has a patch like it in most other images; a defect has one in few.
-# ``MutualScorer`` compares all with all (MuSc). It has ``fit_predict``, as scikit-learn's
-# ``LocalOutlierFactor``. ``contamination`` is no promise here, but the share of the batch that is
-# flagged, whatever is in it; so look at the ranking.
+# A normal patch has a similar patch in most other images; a defect has one in few.
+# ``MutualScorer`` compares all patches with all others (the method MuSc). Like scikit-learn's
+# ``LocalOutlierFactor`` it has ``fit_predict``. Here ``contamination`` is not a promise: it is the
+# share of the batch that is flagged, whatever the batch contains. So look at the ranking. (Lower
+# scores are more anomalous.)
 
 mutual = make_pipeline(FilterBankPatches(image_size=96), MutualScorer(contamination=0.2))
 labels = mutual.fit_predict(images)
@@ -58,9 +59,9 @@ figure.suptitle("the most unusual images of the batch, and their heat maps")
 # A clean training folder
 # -----------------------
 #
-# ``MutualScorer`` says nothing of new images. But what it has not flagged can train a detector
-# that does. We compare it with one that was trained on the whole batch, defects included, on new
-# tiles.
+# ``MutualScorer`` cannot score new images. But the images that it has not flagged can train a
+# detector that does. We compare it with a detector that was trained on the whole batch, defects
+# included, on new tiles.
 
 fresh = make_surfaces(20, 20, surface="tile", image_size=96, random_state=1)
 detectors = {"all images": images, "those not flagged": images[labels > 0]}
@@ -73,8 +74,8 @@ for name, chosen in detectors.items():
     )
 
 # %%
-# The ranking puts the defective tiles in front. A detector that was trained on the whole batch
-# takes their defects for normal, and misses many of the new ones; it gets better by what the
-# batch says of itself. Whether ``contamination`` was well chosen one has to look at, in the
-# images at its border. More is in :doc:`/unlabelled`; what a threshold promises otherwise, in
-# :ref:`sphx_glr_auto_examples_3_decisions_plot_calibration.py`.
+# The ranking puts the defective tiles first. A detector that was trained on the whole batch takes
+# their defects for normal, and misses many of the new ones; it becomes better after the flagged
+# images were left out. To see whether ``contamination`` was well chosen, look at the images on
+# both sides of the border. More is in :doc:`/unlabelled`; what a threshold promises when good
+# images are known is in :ref:`sphx_glr_auto_examples_3_decisions_plot_calibration.py`.

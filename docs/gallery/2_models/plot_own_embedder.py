@@ -2,18 +2,18 @@
 Your own description of patches
 ===============================
 
-I know what matters on my parts: can I say so in a function of my own? ``FunctionPatches`` makes
-an embedder of any function from an image to a grid of numbers. This example looks at colours
-alone, and compares that with the filter bank.
+I know what matters on my parts: can I describe it in a function of my own? ``FunctionPatches``
+makes an embedder of any function from an image to a grid of numbers. This example looks only at
+colours, and compares that with the filter bank.
 """
 
 # %%
 # A function of one image
 # -----------------------
 #
-# The function gets an array of (height, width, 3), numbers from 0 to 255, and returns an array of
-# (rows, columns, numbers). Here: of each cell of 8 x 8 pixels the mean colour, and how much the
-# colour varies.
+# The function gets an array of (height, width, 3), with numbers from 0 to 255, and returns an
+# array of (rows, columns, numbers). Here it returns for each cell of 8 x 8 pixels the mean colour,
+# and how much the colour varies.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,8 +39,9 @@ print("tokens:", tokens.shape)
 # Which defects does it see?
 # --------------------------
 #
-# The same scorer takes the tokens of the function and those of the filter bank. Both are trained
-# on 30 good pieces; the AUROC is that of each kind of defect against 20 good pieces.
+# The same scorer takes the tokens of the function and those of the filter bank. Both detectors are
+# trained on 30 good pieces. For each kind of defect, the AUROC compares the defective pieces with
+# 20 good pieces.
 
 good, new = data.images[:30], data.images[30:]
 y, kinds = data.y[30:], np.array(data.defect_types[30:])
@@ -72,7 +73,7 @@ ax.set_ylim(0.4, 1.02)
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 # %%
-# Six numbers of a patch see what differs in colour, such as a missing piece; a fine scratch has
-# hardly another mean colour, and the filter bank, which knows edges and lines, is ahead there. A
-# function of your own is worth it where you know what to look for. Classes with parameters,
-# batches and a cache are told in :doc:`/development/extending`.
+# Six numbers for each patch are enough to see what differs in colour, such as a missing piece. A
+# fine scratch hardly changes the mean colour; the filter bank, which knows edges and lines, is
+# better there. A function of your own is useful if you know what to look for.
+# :doc:`/development/extending` describes classes with parameters, batches and a cache.

@@ -2,20 +2,19 @@
 Your own scorer in twenty lines
 ===============================
 
-I have an idea how to tell good patches from bad ones: what does it take to make it a detector
-with a calibrated threshold and heat maps? Two methods. This example writes them, and has the
-package check the result.
+I have an idea how to tell good patches from bad ones: what does it take to make it a detector with
+a calibrated threshold and heat maps? Two methods are enough. This example writes them, and lets
+the package check the result.
 """
 
 # %%
 # The idea
 # --------
 #
-# Good patches come in a few kinds. We find the kinds by k-means, and score a patch by its
-# distance to the nearest centre. ``_fit_model`` learns from tokens, one a row; ``_score_model``
-# gives each row a number, higher for more anomalous ones. All else comes from
-# ``CrossFittedScorer``: the forms of tokens, masked patches, labels, a threshold from images that
-# were held out, p-values, maps.
+# Good patches come in a few kinds. We find the kinds by k-means, and score a patch by its distance
+# to the nearest centre. ``_fit_model`` learns from tokens, one in each row; ``_score_model`` gives
+# each row a number, higher for more anomalous ones. ``CrossFittedScorer`` does everything else:
+# the forms of tokens, masked patches, labels, a threshold from held-out images, p-values, maps.
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -51,8 +50,9 @@ class KindsScorer(CrossFittedScorer):
 # Does it keep the promises?
 # --------------------------
 #
-# ``checks_of`` lists what maps, evaluations and users rely on, and each check raises an error
-# where a scorer does not keep it. ``parametrize_with_checks`` makes tests of them for pytest.
+# ``checks_of`` lists checks of everything that maps, evaluations and users rely on. A check raises
+# an error if a scorer does not fulfil it. ``parametrize_with_checks`` makes tests of them for
+# pytest.
 
 checks = checks_of(KindsScorer())
 for check in checks:
@@ -72,5 +72,6 @@ AnomalyMapDisplay.from_estimator(detector, data.images[30:], masks=data.masks[30
 
 # %%
 # Compare what is known with what is predicted: an idea of twenty lines makes errors, and the maps
-# show where. But its errors are those of the idea, since thresholds, maps and checks are those of
-# every other scorer. All methods that can be written are told in :doc:`/development/extending`.
+# show where. But all errors come from the idea, because thresholds, maps and checks are the same
+# as for every other scorer. :doc:`/development/extending` describes all methods that you can
+# write.

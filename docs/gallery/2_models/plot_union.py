@@ -4,16 +4,16 @@ Two scorers as one
 
 One scorer sees what another overlooks: can I have both? ``ScoreUnion`` brings the scores of
 several scorers onto one scale and averages them. This example joins a memory of patches with a
-Gaussian, and then two embedders.
+Gaussian, and then joins two embedders.
 """
 
 # %%
 # Scorers of the same tokens
 # --------------------------
 #
-# Their scores have no common unit: a cosine distance is below 2, a Mahalanobis distance may be
-# 20. The scale is taken from patches of good images, scored by models that have not seen them: 0
-# is their median, and 1 their 99% quantile.
+# The scores of different scorers have no common unit: a cosine distance is below 2, a Mahalanobis
+# distance may be 20. The scale is taken from patches of good images, scored by models that have
+# not seen them: 0 is their median, and 1 their 99% quantile.
 
 import matplotlib.pyplot as plt
 from sklearn.pipeline import make_pipeline
@@ -46,9 +46,10 @@ for name, scorer in (("knn", knn), ("gaussian", gaussian), ("both", both)):
 # What each of them sees
 # ----------------------
 #
-# A dot is an image, drawn by how anomalous it is: minus its score. Right of the upright dashed
-# line the first scorer flags it, above the other line the second does. In the upper left and the
-# lower right corner they disagree; only images there can be decided otherwise by a union, for
+# Each dot is an image. Its position says how anomalous it is for each scorer; the axes show minus
+# the score, because scores are higher for more normal images. To the right of the vertical dashed
+# line the first scorer flags the image; above the horizontal one the second does. In the upper
+# left and the lower right corner they disagree. Only there can a union decide differently, for
 # better or worse.
 
 figure, ax = plt.subplots(figsize=(5.5, 4.5), layout="constrained")
@@ -68,8 +69,8 @@ ax.legend(loc="lower right")
 # ---------------
 #
 # ``ImageUnion`` joins pipelines, each with an embedder of its own: here the filter bank and a
-# small network that is part of the package. ``explain`` says what each has added at the worst
-# place of an image.
+# small network that is part of the package. ``explain`` says how much each has added at the most
+# anomalous place of an image.
 
 fine = make_pipeline(FilterBankPatches(image_size=96), LocalKNNScorer())
 deep = make_pipeline(TinyPatches(image_size=96), PatchKNNScorer())
@@ -81,7 +82,7 @@ for member in explain(union, new[-1]).members:
     print(f"at the worst place of the last image {member.name} adds {member.contribution:.2f}")
 
 # %%
-# The first union hardly differs from its members, which look at the same tokens and err on the
-# same images. The second, whose members see the images with different eyes, is ahead of both.
-# That is not so on all parts: measure a union as any other model. More on unions is in
-# :doc:`/combining`.
+# The first union hardly differs from its members: they look at the same tokens, and make errors on
+# the same images. The members of the second union use different tokens, and the union is better
+# than both. That is not so on all parts: measure a union like any other model. More on unions is
+# in :doc:`/combining`.

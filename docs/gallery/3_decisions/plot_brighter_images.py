@@ -3,14 +3,14 @@ What happens when the light changes
 ===================================
 
 A lamp ages, or a window is opened: how soon does a detector call good parts anomalous? This
-example makes good images darker and brighter, and follows their scores.
+example makes good images darker and brighter, and follows the share of them that is flagged.
 """
 
 # %%
 # Good parts under other light
 # ----------------------------
 #
-# All pixels are multiplied by a factor. The photographs of a single day differ too:
+# All pixels are multiplied by a factor. Even the photographs of a single day differ:
 # ``make_surfaces`` varies the exposure from part to part by some percent.
 
 import matplotlib.pyplot as plt
@@ -40,8 +40,8 @@ for ax, gain in zip(axes, gains[::2], strict=True):
 # Three detectors
 # ---------------
 #
-# All are trained on the same good parts, and asked for 10% of false alarms. We count what they
-# flag of good parts under each light.
+# All three are trained on the same good parts, with 10% of false alarms as the nominal share. We
+# count how many good parts they flag under each light.
 
 detectors = {
     "filter bank, nearest patches": make_pipeline(
@@ -70,9 +70,9 @@ ax.legend()
 # If the light is known to vary
 # -----------------------------
 #
-# A detector knows what it was shown. We add copies of the training parts under other light, and
-# tell by ``groups`` which images are of one part: without that, copies would vouch for each
-# other, and the threshold would be too tight.
+# A detector only knows what it was shown. We add copies of the training parts under other light,
+# and use ``groups`` to say which images show the same part. Without that, the copies of a held-out
+# part would make it look too normal, and the threshold would be too tight.
 
 varied = np.concatenate([brighter(train, gain) for gain in (0.7, 0.85, 1.0, 1.15, 1.3)])
 groups = list(range(len(train))) * 5
@@ -91,8 +91,8 @@ ax.set_ylabel("good parts that are flagged")
 ax.legend()
 
 # %%
-# Under light that is far from that of training nearly every good part is an alarm; how soon
-# depends on the embedder. Varied images in training keep the alarms down. The price is not
-# measured here: the more a model takes for normal, the more a defect can hide in it. If the light
-# has changed for good, calibrate anew, as in
+# If the light differs much from that of training, nearly every good part is flagged; how soon this
+# happens depends on the embedder. Varied images in training keep the share of false alarms low.
+# The price is not measured here: the more a model takes for normal, the more easily it misses a
+# defect. If the light has changed permanently, calibrate anew, as in
 # :ref:`sphx_glr_auto_examples_3_decisions_plot_new_line.py`.

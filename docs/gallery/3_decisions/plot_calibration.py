@@ -2,17 +2,17 @@
 Is the promise of the threshold kept?
 =====================================
 
-A detector with ``contamination=0.1`` promises to flag one good part in ten: does it? This
-example counts, on good parts that it has never seen, for every share that could have been asked
-for, and does the same with the tempting wrong way to set a threshold.
+A detector with ``contamination=0.1`` promises to flag one good part in ten: does it? This example
+counts on good parts that the detector has never seen, for every possible share. Then it does the
+same with a wrong way to set a threshold that looks natural.
 """
 
 # %%
 # Many new good parts
 # -------------------
 #
-# Forty good tiles to train on, and 150 new good ones to count on. No defect is needed to check a
-# promise on good parts.
+# There are forty good tiles to train on, and 150 new good ones to count on. To check a promise
+# about good parts we need no defect.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,9 +33,10 @@ print(f"asked for 10%, flagged of new good parts: {(detector.predict(new) < 0).m
 # Held-out scores
 # ---------------
 #
-# The threshold comes from scores of the training parts, each of which was scored by a model
-# without that part: the outline. If scores of new good parts, filled, are spread in the same way,
-# the threshold means for these what it means for those.
+# The threshold comes from the scores of the training parts. Each of them was scored by a model
+# without that part: these scores are the outline. The scores of new good parts are filled. If both
+# are distributed in the same way, the threshold flags the same share of both. (Scores are
+# negative, and higher for more normal parts.)
 
 figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
 ScoreHistogramDisplay.from_estimator(detector, new, np.ones(len(new), dtype=int), ax=ax)
@@ -45,9 +46,11 @@ ScoreHistogramDisplay.from_estimator(detector, new, np.ones(len(new), dtype=int)
 # --------
 #
 # The p-value of a part is the share of good parts that look at least as unusual. Flagging all
-# parts with a p-value of at most 0.05 should flag at most 5% of the good ones, and so on for
-# every share. The wrong way is to score the training parts by the model that has them in its
-# memory: each finds its own patches there, at the distance zero. We make p-values in that way
+# parts with a p-value of at most 0.05 should flag at most 5% of the good ones, and so on for every
+# share.
+#
+# The wrong way is to score the training parts with the model that has them in its memory: each
+# part then finds its own patches there, at the distance zero. We compute p-values in this way,
 # too.
 
 tokens, fresh = detector[0].transform(train), detector[0].transform(new)
@@ -72,8 +75,8 @@ CalibrationDisplay.from_predictions(p_values(detector, new), name="held out", ax
 CalibrationDisplay.from_predictions(naive, name="naive", ax=axes[1])
 
 # %%
-# With held-out scores the line stays near the diagonal, which is the promise; forty training
-# parts leave it some room, as the band and the number above show. The naive p-values of nearly
-# all new good parts are the smallest there is, so that the line shoots up at once: such a
-# threshold flags whatever it has not seen. What the promise rests on, and where it cannot hold,
-# is told in :doc:`/calibration`.
+# With held-out scores the line stays near the diagonal, as promised. With forty training parts it
+# may deviate somewhat, as the band and the number above show. The naive p-values of nearly all new
+# good parts have the smallest possible value, so that the line rises at once: such a threshold
+# flags every part that it has not seen. :doc:`/calibration` says why the promise holds, and in
+# which cases it cannot hold.

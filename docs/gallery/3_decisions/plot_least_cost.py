@@ -11,8 +11,8 @@ images that had no part in the choice.
 # Three sets apart
 # ----------------
 #
-# Good pieces to train on; good and defective ones to choose the threshold on; and others to try
-# it on.
+# We need good pieces to train on, good and defective ones to choose the threshold on, and others
+# to try it on.
 
 import matplotlib.pyplot as plt
 from sklearn.pipeline import make_pipeline
@@ -32,9 +32,10 @@ detector = make_pipeline(FilterBankPatches(image_size=64), scorer).fit(good)
 # What errors cost
 # ----------------
 #
-# A defect that passes costs 20, a good piece that is flagged costs 1. Of the images 2 in 5 are
-# defective, on the line it is 1 in 20: that is ``prevalence``, and without it the threshold would
-# be for a line that makes defects as often as they are among our images.
+# A defect that passes costs 20, a good piece that is flagged costs 1. Among the images 2 in 5 are
+# defective; on the line it is 1 in 20. The parameter ``prevalence`` gives the share on the line.
+# Without it, the threshold would be right for a line on which defects are as frequent as among our
+# images.
 
 costs = {"cost_miss": 20, "cost_false_alarm": 1, "prevalence": 0.05}
 tuned = tune_threshold(detector, tuning, tuning_y, **costs)
@@ -44,8 +45,9 @@ print(tuned)
 # The curves
 # ----------
 #
-# For every threshold: the share of defects that is missed, that of good pieces that is flagged,
-# and what both cost per inspected piece.
+# The curves show for every threshold: the share of defects that is missed, the share of good
+# pieces that is flagged, and what both cost per inspected piece. (A piece is flagged if its score
+# is below the threshold.)
 
 figure, ax = plt.subplots(figsize=(8, 4), layout="constrained")
 ThresholdDisplay.from_estimator(detector, tuning, tuning_y, ax=ax, **costs)
@@ -73,7 +75,8 @@ print("tuned:    ", cost_of(cheapest, test, test_y))
 print(decide(cheapest, test[:1])[0])
 
 # %%
-# A miss is dear, but defects are rare on this line: false alarms are what costs most as fitted,
-# and the cheapest threshold has fewer of them. The cost on other images is higher than the one
-# measured on the images that chose the threshold, as it usually is; twenty defects leave its
-# interval wide. Why, and what to plan with, is told in :doc:`/thresholds`.
+# A miss is expensive, but defects are rare on this line. With the threshold of ``fit`` false
+# alarms cause most of the cost, and the cheapest threshold has fewer of them. The cost on other
+# images is higher than the one measured on the images that chose the threshold; this is usually
+# so. With twenty defects its interval is wide. :doc:`/thresholds` says why, and with which number
+# to plan.

@@ -3,15 +3,15 @@ A new line, a new threshold
 ===========================
 
 The detector was trained on one line, and a second line has a slightly different camera. Must I
-train again? Often a new threshold is enough. This example changes the camera, counts false
-alarms, and recalibrates on a few good parts of the new line.
+train again? Often a new threshold is enough. This example changes the camera, counts false alarms,
+and recalibrates on a few good parts of the new line.
 """
 
 # %%
 # Two lines
 # ---------
 #
-# The camera of the second line has more noise and is a little out of focus. We take this to be
+# The camera of the second line has more noise and is a little out of focus. We assume that this is
 # the only difference.
 
 import matplotlib.pyplot as plt
@@ -42,8 +42,8 @@ detector = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit
 # The old threshold on the new line
 # ---------------------------------
 #
-# Forty good parts of the new line are kept to calibrate on; the other 60 and the 40 defective
-# ones are counted. The threshold asks for 10% of good parts.
+# We keep forty good parts of the new line to calibrate on, and count on the other 60 and on the 40
+# defective ones. The threshold is set for 10% of good parts.
 
 calibration, new, new_y = second_line[:40], second_line[40:], y[40:]
 
@@ -60,7 +60,7 @@ print("as trained, flagged:  ", rates(detector))
 # Recalibrate
 # -----------
 #
-# ``recalibrate`` returns a copy that shares the model; its threshold is taken from the scores of
+# ``recalibrate`` returns a copy that shares the model. It takes its threshold from the scores of
 # the good parts of today.
 
 second = recalibrate(detector, images=calibration)
@@ -76,6 +76,6 @@ for ax, each, name in zip(axes, (detector, second), ("as trained", "recalibrated
 
 # %%
 # The new camera makes every part look a little unusual, so that the old threshold flags most good
-# ones; but the AUROC says that defects still score lower than nearly all good parts. So a new
-# threshold from forty good parts repairs it. Where defects are no longer told apart, no threshold
-# does: train anew. More ways to move a threshold are in :doc:`/thresholds`.
+# ones. But the AUROC says that defects still score lower than nearly all good parts. So a new
+# threshold from forty good parts repairs it. If defects no longer score lower than good parts, no
+# threshold helps: train anew. More ways to move a threshold are in :doc:`/thresholds`.

@@ -2,17 +2,17 @@
 Small defects on large images
 =============================
 
-A camera takes a wide picture, and a defect in it is a few pixels small: is it still there when
-the image is shrunk to what an embedder takes? This example compares a detector that shrinks the
-image with one that cuts it into tiles.
+A camera takes a wide picture, and a defect in it is only a few pixels large: is it still visible
+after the image was shrunk to the size that an embedder takes? This example compares a detector
+that shrinks the image with one that cuts it into tiles.
 """
 
 # %%
 # A wide picture
 # --------------
 #
-# Slabs of 160 x 640 pixels: eight good ones to train on, and six good ones and six with a small
-# spot to try.
+# The images are slabs of 160 x 640 pixels: eight good ones to train on, and six good ones and six
+# with a small spot to test on.
 
 import matplotlib.pyplot as plt
 from sklearn.pipeline import make_pipeline
@@ -30,10 +30,10 @@ print("pixels of the defects:", [int(mask.sum()) for mask in masks[y < 0]])
 # Shrunk or tiled
 # ---------------
 #
-# The embedder brings every image to a square of 96 pixels; a spot that was seven pixels wide is
-# then about one. ``Tiled`` has the same embedder look at squares of 96 pixels of the full image,
-# which overlap by a quarter, and joins their tokens to one grid. What comes after it takes that
-# grid as any other.
+# The embedder resizes every image to a square of 96 pixels. A spot that was seven pixels wide is
+# then about one pixel wide. ``Tiled`` lets the same embedder look at squares of 96 pixels of the
+# full image, which overlap by a quarter, and joins their tokens to one grid. The scorer uses that
+# grid like any other.
 
 shrunk = make_pipeline(FilterBankPatches(image_size=96), PatchGaussianScorer("shared")).fit(good)
 tiled = make_pipeline(Tiled(FilterBankPatches(), tile=96), PatchGaussianScorer("shared")).fit(good)
@@ -64,7 +64,7 @@ for ax in axes:
     ax.set_axis_off()
 
 # %%
-# On tiles the image scores tell the spotted slabs better from good ones, and the marked place is
-# about as large as the spot and what a token sees around it; on the shrunk image it is as wide as
-# the stretched patches are. The price is time and memory: the grid has so many more tokens. What
-# that takes, and how seams are joined, is told in :doc:`/tiling`.
+# With tiles, the image scores separate slabs with a spot from good ones much better. The marked
+# place is about as large as the spot together with the surroundings that a token sees; on the
+# shrunk image it is as wide as the stretched patches. The price is time and memory, because the
+# grid has many more tokens. :doc:`/tiling` says how much, and how the tiles are joined.

@@ -12,8 +12,8 @@ enough.
 # -----------------------
 #
 # Stains are large, spots are small. The pixel AUROC counts pixels, so that a spot hardly matters
-# beside a stain. The *per-region overlap* (PRO) counts defects: for each threshold it is the
-# share of a defect that is covered, averaged over the defects.
+# beside a stain. The *per-region overlap* (PRO) counts defects: for each threshold it is the share
+# of a defect that is covered, averaged over the defects.
 
 import matplotlib.pyplot as plt
 from sklearn.pipeline import make_pipeline
@@ -37,8 +37,8 @@ print("pixels of all stains and of all spots:", areas)
 # Two detectors, one of them with smoothed maps too
 # -------------------------------------------------
 #
-# ``sigma`` is how far heat maps are smoothed, in pixels; 4 is the default. Metrics are exact: no
-# score is binned.
+# ``sigma`` says how strongly heat maps are smoothed, in pixels; 4 is the default. Metrics are
+# exact: no score is binned.
 
 fine = make_pipeline(FilterBankPatches(image_size=128), PatchGaussianScorer("shared")).fit(good)
 deep = make_pipeline(TinyPatches(image_size=128), PatchGaussianScorer("shared")).fit(good)
@@ -56,8 +56,8 @@ for name, heat in maps.items():
 # The curve
 # ---------
 #
-# To the right the share of good pixels that are called anomalous; only its left part is of use,
-# so that the area under the curve, AUPRO, is taken up to 0.3.
+# The horizontal axis is the share of good pixels that are called anomalous. Only its left part is
+# useful in practice; therefore the area under the curve, AUPRO, is taken up to 0.3.
 
 figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
 for name, heat in maps.items():
@@ -79,7 +79,7 @@ for ax in axes:
     ax.set_axis_off()
 
 # %%
-# Smoothing further costs little in the pixel AUROC, and plainly more in the AUPRO up to 0.05, the
-# part of the curve that a person at the line lives with. Take the metric that asks your question,
-# and look at the maps. These displays are told in :doc:`/displays`, and measured values of models
-# in :doc:`/results`.
+# Stronger smoothing reduces the pixel AUROC only a little. It reduces the AUPRO up to 0.05
+# clearly; that is the part of the curve with few false alarms, which matters at the line. Choose
+# the metric that answers your question, and look at the maps. :doc:`/displays` describes these
+# displays, and :doc:`/results` has measured values of models.

@@ -2,9 +2,9 @@
 Only a part of the image counts
 ===============================
 
-The ground beside the part is dusty, and nobody cares: how do I tell the detector? By a region
-of interest. This example puts dust on the ground, and compares a detector that looks everywhere
-with one that looks at the part alone.
+The ground beside the part is dusty, and nobody cares about the dust: how do I tell the detector?
+Use a region of interest. This example puts dust on the ground, and compares a detector that looks
+everywhere with one that looks only at the part.
 """
 
 # %%
@@ -38,9 +38,9 @@ for image in new:
 # A polygon around the part
 # -------------------------
 #
-# ``RegionOfInterest`` stands between embedder and scorer, and takes polygons in shares of width
-# and height, or a mask. Patches outside are out of sight: they are not in the model, do not count
-# for the score, and are clear in heat maps.
+# ``RegionOfInterest`` stands between embedder and scorer. It takes polygons, whose coordinates are
+# shares of width and height, or a mask. Patches outside are ignored: they are not in the model, do
+# not count for the score, and are clear in heat maps.
 
 angles = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 circle = [(0.5 + 0.4 * np.cos(angle), 0.5 + 0.4 * np.sin(angle)) for angle in angles]
@@ -61,8 +61,8 @@ for name, between in steps.items():
 # The heat maps
 # -------------
 #
-# A good part and a defective one, for either detector. The outline in white on black is the known
-# defect.
+# The pictures show a good part and a defective one, for each of the two detectors. The white
+# outline with a black edge is the known defect.
 
 figure, axes = plt.subplots(2, 2, figsize=(7, 7.2), layout="constrained")
 shown = [0, len(new) - 1]
@@ -72,7 +72,7 @@ for line, (name, detector) in zip(axes, detectors.items(), strict=True):
         ax.set_title(f"{name}:\n{ax.get_title()}", fontsize=10)
 
 # %%
-# Looking everywhere, the detector calls the dust what it is, unusual, and flags good parts for
-# it. With the region it judges the part alone. A token sees some pixels beyond its patch, so that
-# what lies just outside may still be felt. For objects that move from image to image there is
-# ``PCAForeground``; both are told in :doc:`/foreground`.
+# The detector that looks everywhere calls the dust unusual, which is correct, and therefore flags
+# good parts. With the region, the detector judges only the part. A token sees some pixels beyond
+# its patch, so that things just outside of the region may still have some influence. For objects
+# that move from image to image there is ``PCAForeground``; :doc:`/foreground` describes both.

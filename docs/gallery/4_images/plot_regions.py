@@ -2,7 +2,7 @@
 Outlines of defects, for other tools
 ====================================
 
-A heat map is for the eye: how do I get boxes, areas and outlines that other programs can use?
+A heat map is made for the eye: how do I get boxes, areas and outlines that other programs can use?
 This example finds regions, draws them, and writes them in the format of COCO.
 """
 
@@ -11,7 +11,8 @@ This example finds regions, draws them, and writes them in the format of COCO.
 # -------
 #
 # ``anomaly_regions`` returns for each image the connected parts of its heat map that lie above a
-# threshold. The threshold is calibrated: of new good images one in ten shows any region.
+# threshold. (Heat maps are higher for more anomalous places.) The threshold is calibrated: one in
+# ten new good images shows any region.
 
 import json
 
@@ -40,8 +41,8 @@ for path, regions in zip(paths, found, strict=True):
 # Drawn on the images
 # -------------------
 #
-# The box and the outline of each region, and in white the known defect. Regions are larger than
-# defects: a patch looks at its surroundings, and maps are smoothed.
+# The pictures show the box and the outline of each region, and the known defect in white. Regions
+# are larger than defects, because a patch looks at its surroundings, and maps are smoothed.
 
 figure, axes = plt.subplots(2, 4, figsize=(9, 4.8), layout="constrained")
 for ax, path, regions, mask in zip(axes.flat, paths, found, masks, strict=True):
@@ -59,8 +60,7 @@ for ax, path, regions, mask in zip(axes.flat, paths, found, masks, strict=True):
 # Another share, and small specks
 # -------------------------------
 #
-# The threshold can be that of another share of good images, and regions of few pixels can be left
-# out.
+# You can choose a threshold for another share of good images, and leave out regions of few pixels.
 
 size = (128, 128)
 for share in (0.05, 0.1, 0.3):
@@ -83,6 +83,6 @@ print({key: len(value) for key, value in coco.items() if isinstance(value, list)
 print("keys of an annotation:", *coco["annotations"][0])
 
 # %%
-# Each defect came out as a region, larger than the defect itself. A lower threshold makes more
-# regions on good parts too: which share is right depends on what looking at one costs. How other
-# tools open the file is told in :doc:`/explaining`.
+# The detector found each defect as a region that is larger than the defect itself. A lower
+# threshold makes more regions, also on good parts. Which share is right depends on what it costs
+# to look at a region. :doc:`/explaining` says how other tools open the file.

@@ -2,8 +2,8 @@
 A model that grows and forgets
 ==============================
 
-Good parts come in every day: must I train from the start each time? And what if a bad part has
-slipped into the training images? This example adds images to a fitted model, takes one out
+New good parts arrive every day: must I train from the start each time? And what if a bad part was
+among the training images by mistake? This example adds images to a fitted model, takes one out
 again, and merges two models.
 """
 
@@ -11,8 +11,8 @@ again, and merges two models.
 # A small start
 # -------------
 #
-# A detector is fitted to 5 good parts. Each day 10 more come in. ``update_model`` returns a new
-# model, the old one stays as it was; only the new images are embedded.
+# A detector is fitted to 5 good parts. Each day 10 more are added. ``update_model`` returns a new
+# model; the old one stays as it was. Only the new images are embedded.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,7 +59,7 @@ for ax in (left, right):
 # Is it what a fit would give?
 # ----------------------------
 #
-# For a bank of all patches it is, threshold included.
+# For a bank of all patches it is, including the threshold.
 
 fitted = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(good)
 expected = fitted.score_samples(new)
@@ -71,9 +71,9 @@ print(f"difference of the thresholds:  {abs(fitted[-1].offset_ - days[-1][-1].of
 # Forgetting
 # ----------
 #
-# A defective part slipped in, and the model now takes its defect for normal. We see it in another
-# photograph of the same part, which differs in noise alone. The part is recognised by its tokens
-# and taken out.
+# A defective part was added by mistake, and the model now takes its defect for normal. We see this
+# in another photograph of the same part, which differs only in noise. ``forget_images`` recognises
+# the part by its tokens and removes it.
 
 bad = data.images[75:76]
 noise = np.random.default_rng(0).normal(0, 2, bad.shape)
@@ -88,7 +88,7 @@ for name, each in (("before", days[-1]), ("with it", spoiled), ("forgotten", cle
 # Two machines, one model
 # -----------------------
 #
-# Shards of the images can be fitted on different machines, and merged.
+# Different machines can fit shards of the images, and the results can be merged.
 
 shards = [fit_shard(model, good, number, 2) for number in range(2)]
 merged = merge_models(shards)
@@ -96,7 +96,7 @@ difference = np.abs(expected - merged.score_samples(new)).max()
 print(f"two shards merged, largest difference of a score: {difference:.1g}")
 
 # %%
-# The ranking was good from the start; what needs images is the threshold, which comes nearer to
-# what was asked for as they come in. A grown and a merged model are what a fit to all images
-# gives, here without embedding the old ones again. Other scorers have limits, told in
-# :doc:`/growing`; many machines are the topic of :doc:`/many-machines`.
+# The ranking was good from the start. The threshold needs more images: it comes nearer to the
+# share that was asked for as images are added. A grown model and a merged model equal a fit to all
+# images, without embedding the old images again. Other scorers have limits, which :doc:`/growing`
+# describes; :doc:`/many-machines` is about many machines.

@@ -2,7 +2,7 @@
 One graph for the line
 ======================
 
-The computer on the line has neither Python's scientific stack nor this package: how does the
+The computer on the line has neither Python's scientific packages nor this package: how does the
 detector get there? As one ONNX graph, from the pixels to the verdict. This example exports a
 detector, reads the graph back, and compares.
 """
@@ -11,9 +11,9 @@ detector, reads the graph back, and compares.
 # Export
 # ------
 #
-# Resizing, embedder, scorer, threshold, heat map and p-value are all in the file. Before it is
-# written, the graph is compared with the pipeline on altered copies of the images that are given.
-# It needs the extra ``onnx``: ``pip install "skanomaly[onnx]"``.
+# The file contains everything: resizing, embedder, scorer, threshold, heat map and p-value. Before
+# it is written, the graph is compared with the pipeline, on altered copies of the images that you
+# give. Exporting needs the extra ``onnx``: ``pip install "skanomaly[onnx]"``.
 
 from pathlib import Path
 
@@ -42,8 +42,8 @@ print("verified:", report["verified"])
 # Read it back
 # ------------
 #
-# ``DeployedDetector`` runs the graph as a detector of this package, so that the very file that
-# goes to the line can be measured with everything that takes a detector.
+# ``DeployedDetector`` runs the graph as a detector of this package. So you can measure the very
+# file that goes to the line with every function that takes a detector.
 
 deployed = DeployedDetector("metal.onnx")
 print("pipeline:", detector.predict(new))
@@ -68,7 +68,8 @@ print(f"largest difference of a heat map, as a share of its peak: {difference:.1
 # Without this package
 # --------------------
 #
-# On the line ONNX Runtime alone is enough: an image of uint8 goes in, and these come out.
+# On the line ONNX Runtime alone is enough. The input is an image of uint8, and these are the
+# outputs.
 
 session = onnxruntime.InferenceSession("metal.onnx", providers=["CPUExecutionProvider"])
 outputs = session.run(None, {"image": new[-1:]})
@@ -76,6 +77,6 @@ for output, value in zip(session.get_outputs(), outputs, strict=True):
     print(f"{output.name:13s} {value.dtype!s:8s} {value.shape}")
 
 # %%
-# Graph and pipeline decide alike, and differ by what float32 rounds. Which steps have a form as a
-# graph is told in :doc:`/deployment`, and programs in Python, C++ and C# that run the file are in
-# :doc:`/deployment-running`.
+# Graph and pipeline give the same decisions, and their numbers differ only by the rounding of
+# float32. :doc:`/deployment` says which steps can be exported, and :doc:`/deployment-running` has
+# programs in Python, C++ and C# that run the file.

@@ -3,16 +3,16 @@ Keep a model, and hand over a report
 ====================================
 
 How do I take a model to another computer, and show what it found to people who have no Python?
-By two files: the model without pickle, and a report of one page. This example writes and reads
-both.
+With two files: a model file, which is not a pickle, and a report of one page. This example writes
+and reads both.
 """
 
 # %%
 # Save and load
 # -------------
 #
-# The file is no pickle: loading it runs no code from it. What comes out has the same scores, to
-# the last bit.
+# The file is not a pickle: loading it runs no code from it. The loaded model gives the same
+# scores, to the last bit.
 
 import re
 from pathlib import Path
@@ -50,8 +50,8 @@ print(f"{Path('metal.skan').stat().st_size / 1e6:.1f} MB, the same scores: {same
 # What is in it
 # -------------
 #
-# The manifest can be read without making anything of the model: where the threshold comes from,
-# which images the model has seen, which versions made it.
+# The manifest can be read without loading the model. It says where the threshold comes from, which
+# images the model has seen, and which versions made it.
 
 manifest = model_manifest("metal.skan")
 print("estimator:", manifest["estimator"]["text"])
@@ -62,8 +62,9 @@ print("threshold:", manifest["calibration"]["threshold"])
 # The report
 # ----------
 #
-# One HTML file that needs neither network nor server: the images under their heat maps, the most
-# unusual first, the threshold on a slider, and why each image was flagged.
+# The report is one HTML file that needs neither network nor server. It shows the images under
+# their heat maps, the most unusual first, the threshold on a slider, and why each image was
+# flagged.
 
 scored = scored_images(loaded, new)
 write_report(scored, "report.html")
@@ -73,13 +74,13 @@ print(
 )
 
 # %%
-# The report of labelled images shows performance and costs too. On paper, or in a mail, a picture
-# will do: these are the images with the lowest scores.
+# For labelled images the report shows performance and costs, too. On paper, or in a mail, a
+# picture is enough: these are the images with the lowest scores, that is, the most anomalous ones.
 
 lowest = np.argsort(loaded.score_samples(new))[:4]
 display = AnomalyMapDisplay.from_estimator(loaded, [new[i] for i in lowest])
 display.figure_.savefig("lowest.png")
 
 # %%
-# A model file and a page are all that has to travel. What is in the file, and whom to trust, is
-# told in :doc:`/models`; what the page shows, in :doc:`/report`.
+# You only have to send a model file and a page. :doc:`/models` says what is in the file, and whom
+# to trust; :doc:`/report` says what the page shows.

@@ -2,8 +2,8 @@
 More images than memory holds
 =============================
 
-How do I train on thousands of photographs, and judge those of a camera that never stops? Images
-are read a few at a time, in both. This example streams files into a model, and frames out of a
+How do I train on thousands of photographs, and judge those of a camera that never stops? In both
+cases, images are read a few at a time. This example streams files into a model, and frames from a
 generator into decisions.
 """
 
@@ -11,7 +11,8 @@ generator into decisions.
 # Files
 # -----
 #
-# Good images lie in a folder, as they would on a line. (Sixty small ones, to be quick.)
+# Good images lie in a folder, as they would on a line. (There are only sixty small ones, so that
+# the example is quick.)
 
 from pathlib import Path
 
@@ -34,8 +35,8 @@ paths = sorted(folder.glob("*.png"))
 # Training
 # --------
 #
-# ``fit_stream`` embeds some images at a time, and keeps of them what the model needs: here a
-# *coreset*, a tenth of the patches, chosen so that no patch is far from one that was kept.
+# ``fit_stream`` embeds a few images at a time, and keeps only what the model needs. Here this is a
+# *coreset*: a tenth of the patches, chosen so that no patch is far from one that was kept.
 
 detector = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer(coreset=0.1))
 fit_stream(detector, paths)
@@ -45,10 +46,10 @@ print(f"{len(paths)} images of 64 patches, kept: {len(detector[-1].bank_)} patch
 # A camera
 # --------
 #
-# Frames come from a generator. From the 40th on a fault of the machine leaves its mark on every
-# fourth part; and one frame is broken. ``iter_scores`` yields a decision for each, in order, and
-# never holds more than a few of them. ``on_error="record"`` puts a ``Failure`` in the place of a
-# frame that cannot be read, and goes on.
+# Frames come from a generator. From frame 40 on, a fault of the machine leaves its mark on every
+# fourth part, and one frame is broken. ``iter_scores`` yields a decision for each frame, in order,
+# and never holds more than a few frames. With ``on_error="record"`` it yields a ``Failure`` in
+# place of a frame that cannot be read, and goes on.
 
 stream = make_surfaces(80, 20, surface="tile", image_size=64, random_state=5)
 
@@ -89,6 +90,7 @@ ax.set_ylabel("score")
 ax.legend(loc="lower left")
 
 # %%
-# Faulty frames stand out, the broken one is told and skipped, and now and then a good frame is
-# flagged: the threshold asks for one in ten. What of a stream can be resumed after a stop, and
-# what training from one costs, is told in :doc:`/streaming-fit`.
+# Faulty frames have clearly lower scores, and the broken frame is reported and skipped. From time
+# to time a good frame is flagged: the threshold is set for one in ten. :doc:`/streaming-fit` says
+# what training from a stream costs, and :doc:`/many-machines` how to judge files so that the work
+# can be resumed after a stop.
