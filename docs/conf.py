@@ -51,7 +51,7 @@ sphinx_gallery_conf = {
     "reference_url": {"skanomaly": None},
     "backreferences_dir": "api/generated/examples",
     "download_all_examples": False,
-    "ignore_repr_types": r"Display'|Legend'",  # what is printed of a picture is no result
+    "ignore_repr_types": r"Display'|matplotlib\.",  # what is printed of a picture is no result
     "show_memory": False,
     "write_computation_times": False,  # in a table that fetches its scripts
 }
