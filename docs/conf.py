@@ -38,6 +38,7 @@ myst_heading_anchors = 4
 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections say what they are
+toc_object_entries_show_parents = "hide"  # the sidebar is too narrow for Class.method()
 # References to what has no page here. Nothing is fetched, so that the build needs no network.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(sklearn|skanomaly\.core)\..*")]
@@ -50,6 +51,7 @@ sphinx_gallery_conf = {
     "reference_url": {"skanomaly": None},
     "backreferences_dir": "api/generated/examples",
     "download_all_examples": False,
+    "ignore_repr_types": r"Display'|matplotlib\.",  # what is printed of a picture is no result
     "show_memory": False,
     "write_computation_times": False,  # in a table that fetches its scripts
 }
@@ -59,6 +61,7 @@ html_title = f"skanomaly {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_sidebars = {"tutorial": [], "glossary": []}  # no page is below these
 html_theme_options = {
     "github_url": SOURCE,
     "external_links": [{"name": "What is new", "url": f"{SOURCE}/blob/main/CHANGELOG.md"}],
