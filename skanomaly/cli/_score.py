@@ -187,8 +187,9 @@ def score(
                 records.add(record)
                 counts["failed" if record["error"] else record["decision"]] += 1
                 bar.update()
+        n = counts.total()
         print(
-            f"{counts.total()} images: {counts['anomalous']} anomalous, {counts['normal']} normal"
+            f"{n} image{'s' * (n != 1)}: {counts['anomalous']} anomalous, {counts['normal']} normal"
             + (f", {counts['failed']} failed" if counts["failed"] else ""),
             file=sys.stderr,
         )

@@ -107,6 +107,8 @@ def test_a_record_is_what_the_model_says(model, pipe, parts):
         assert len(record["model"]) == 12
     n = sum(flagged)
     assert result.stderr == f"15 images: {n} anomalous, {15 - n} normal\n"
+    result = run(model, paths[0])
+    assert result.stderr in ("1 image: 1 anomalous, 0 normal\n", "1 image: 0 anomalous, 1 normal\n")
 
 
 def test_csv_says_the_same(model, parts, tmp_path):
