@@ -88,7 +88,8 @@ def export_model(
         When `path` is a file of others, or cannot be written.
     ImportError
         When the extra ``onnx`` or ``openvino`` is missing; both formats need ``onnx``.
-        ``pip install "skanomaly[onnx]"`` installs the first.
+        ``pip install "skanomaly[onnx]"`` installs the first; the page "Installing" of the
+        documentation lists all extras.
 
     Warns
     -----
