@@ -6,7 +6,8 @@ neither. Both are exported to ONNX, anomalib's by its own engine and without its
 and run by ONNX Runtime on one thread, maps included, one image a call, from its uint8 pixels:
 anomalib's graph takes float32 in [0, 1]. Before anything is timed, the scores of both are compared
 with those of the pipeline. Time is that of the processor.
-``--others`` times graphs of other pipelines against the pipelines.
+``--others`` times graphs of other pipelines against the pipelines, and shows what each file takes:
+megabytes, the seconds of its export, and those of opening it in a session.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from skanomaly import (
     TimmPatches,
     TinyPatches,
     anomaly_maps,
+    create_model,
     export_model,
 )
 from skanomaly.datasets import make_surfaces
@@ -69,7 +71,13 @@ def others(args):
             TinyPatches(image_size=args.side), PatchKNNScorer(coreset=args.coreset)
         ),
         "tiny network, local": make_pipeline(TinyPatches(image_size=args.side), LocalKNNScorer()),
+        "filterbank+tiny": create_model("filterbank+tiny", image_size=args.side),
     }
+
+
+def share_or_number(text):
+    """Of the patches that a coreset keeps: 0.1 is a share, 2000 a number."""
+    return int(text) if text.isdigit() else float(text)
 
 
 def session_of(path):
@@ -149,7 +157,7 @@ def main():
     parser.add_argument("--backbone", default="resnet18", help="a residual network of timm")
     parser.add_argument("--side", type=int, default=256, help="of images and input, in pixels")
     parser.add_argument("--good", type=int, default=24, help="training images")
-    parser.add_argument("--coreset", type=float, default=0.1)
+    parser.add_argument("--coreset", type=share_or_number, default=0.1)
     parser.add_argument("--images", type=int, default=4, help="images that are timed")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--others", action="store_true", help="without anomalib, other pipelines")
@@ -206,7 +214,12 @@ def measure_others(args, folder, good, new):
     rows, seconds = [], {}
     for number, (name, pipe) in enumerate(others(args).items()):
         pipe.fit(good)
-        run = graph_of(pipe, folder / f"{number}.onnx", good)
+        path = folder / f"{number}.onnx"
+        start = time.process_time()
+        run = graph_of(pipe, path, good)
+        written = time.process_time() - start
+        opening = interleave({"": lambda path=path: session_of(path)}, clock=time.process_time)[""]
+        written -= opening["median"]  # `graph_of` opens it too
         compared = deviation(run, pipe, new)
         assert compared < 1e-4, compared
         timed = interleave(
@@ -218,7 +231,11 @@ def measure_others(args, folder, good, new):
             clock=time.process_time,
         )
         reference = "the pipeline", timed["pipeline"]
-        rows.append(row(name, timed["graph"], len(new), reference, compared))
+        rows.append(
+            row(name, timed["graph"], len(new), reference, compared)
+            | {"MB": path.stat().st_size / 1e6, "export, s": written}
+            | {"session, s": opening["median"]}
+        )
         seconds[name] = timed
     return f"Graphs and pipelines, images of {args.side} px", rows, seconds
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import sys
 import threading
 import urllib.error
@@ -15,7 +16,7 @@ from types import ModuleType
 import joblib
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from skanomaly import FilterBankPatches, PatchKNNScorer, create_model, export_model, save_model
@@ -183,12 +184,89 @@ def test_running_what_was_exported(names, tmp_path, monkeypatch, capsys):
     export_model(pipe, "parts.onnx", images=names["good"])
     bad = next(path for path in names["new"] if pipe.predict([path])[0] == -1)
     load_image(bad).tofile("frame.rgb")
+    save_model(pipe, "parts.skan")
+    Path("compare").mkdir()
+    for path in names["new"]:
+        shutil.copy(path, "compare")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.open(bad).save("part.jpg", exif=turned)
     scope = {}
     for code in blocks("deployment-running.md"):
         exec(code, scope)
     np.testing.assert_allclose(scope["verdict"]["score"], pipe.score_samples([bad]), rtol=1e-4)
+    np.testing.assert_array_equal(np.asarray(Image.open("frame.ppm")), load_image("part.jpg"))
     told = capsys.readouterr().out
     assert told.startswith("score -") and "most unusual at row" in told and "64 64 {" in told
+    from_file = float(re.search("part.jpg: score ([^,]+),", told)[1])
+    np.testing.assert_allclose(from_file, pipe.score_samples(["part.jpg"]), rtol=1e-4)
+    compared = [line for line in told.splitlines() if "apart, " in line]
+    assert len(compared) == 8 and all(line.endswith("same decision") for line in compared)
+    assert all(float(re.search("([^ ]+) apart", line)[1]) < 1e-4 for line in compared)
+
+
+def test_files_are_read_as_the_package_does(tmp_path):
+    """By the function of the page about exported models, which works without the package."""
+    code = next(code for code in blocks("deployment-running.md") if "def read(" in code)
+    scope = {"np": np}
+    exec(code.partition("\nscore, ")[0], scope)
+    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    colours[0, 0, 3], colours[0, 1, 3] = 0, 255
+    seen = Image.fromarray(colours[:, :, :3])
+    for orientation in range(1, 9):
+        turned = Image.Exif()
+        turned[ExifTags.Base.Orientation] = orientation
+        seen.save(tmp_path / f"turned-{orientation}.jpg", exif=turned)
+        Image.fromarray(colours).save(tmp_path / f"both-{orientation}.png", exif=turned)
+    seen.convert("L").save(tmp_path / "grey.png")
+    seen.convert("1").save(tmp_path / "bits.png")
+    seen.convert("P").save(tmp_path / "palette.gif", transparency=3)
+    seen.save(tmp_path / "key.png", transparency=tuple(map(int, colours[2, 2, :3])))
+    Image.fromarray(colours).convert("LA").save(tmp_path / "grey-and-alpha.png")
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 21
+    for file in files:
+        np.testing.assert_array_equal(scope["read"](file), load_image(file), file.name)
+    assert (scope["read"](tmp_path / "both-1.png")[0, 0] == 255).all()
+    Image.fromarray(np.zeros((5, 7), dtype=np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        scope["read"](tmp_path / "deep.png")
+
+
+def test_errors_of_the_runtime_are_as_the_pages_say(names, tmp_path):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(names["good"])
+    export_model(pipe, tmp_path / "parts.onnx", images=names["good"])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "parts.onnx", providers=["CPUExecutionProvider"]
+    )
+    pages = ["deployment-running.md", "troubleshooting.md"]
+    text = [(DOCS / page).read_text(encoding="utf-8") for page in pages]
+    image = load_image(names["new"][0])[None]
+    for given, beginning, end in (
+        (image[:, :50], "Got invalid dimensions for input: image", "index: 1 Got: 50 Expected: 64"),
+        (image[0], "Invalid rank for input: image", ""),
+        (
+            image / np.float32(255),
+            "Unexpected input data type. Actual: (tensor(float)) , expected: (tensor(uint8))",
+            "",
+        ),
+    ):
+        with pytest.raises(Exception, match=re.escape(beginning)) as caught:
+            session.run(None, {"image": given})
+        assert end in str(caught.value)
+        assert f'"{beginning}' in text[0] and (f'"{beginning}' in text[1] or "rank" in beginning)
+
+
+def test_extras_are_listed():
+    page = (DOCS / "installing.md").read_text(encoding="utf-8")
+    project = (DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")
+    extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    named = re.findall(r"^([a-z]+) = \[", extras, re.MULTILINE)
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(named)
+    first, *_, last = re.findall(r"Python :: (3\.\d+)", project)
+    assert f"Python\n{first} to {last}" in page
 
 
 def test_local(names):

@@ -1,8 +1,9 @@
 // What an exported model says of one image: verdict MODEL.onnx IMAGE.ppm
 //
-// Compile with the headers of ONNX Runtime's C and C++ API, and link its library:
+// Compile with the headers of ONNX Runtime's C and C++ API, and link its library. With a release of
+// ONNX Runtime that was unpacked to the folder $ORT, that is
 //
-//     g++ -std=c++17 verdict.cpp -I/usr/include/onnxruntime -lonnxruntime -o verdict
+//     g++ -std=c++17 verdict.cpp -I$ORT/include -L$ORT/lib -Wl,-rpath,$ORT/lib -lonnxruntime -o verdict
 //
 // A PPM file (P6) is a line of text and the bytes of the pixels; a camera hands out the latter.
 
@@ -10,6 +11,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
@@ -60,7 +62,8 @@ int run(const std::string& model, const std::string& path) {
 
   Ort::Env environment(ORT_LOGGING_LEVEL_WARNING, "verdict");
   Ort::SessionOptions options;
-  Ort::Session session(environment, model.c_str(), options);
+  // Not `model.c_str()`: on Windows a session takes a path of wide characters, as a path has them.
+  Ort::Session session(environment, std::filesystem::path(model).c_str(), options);
 
   const std::vector<std::int64_t> shape{1, image.height, image.width, 3};
   const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);

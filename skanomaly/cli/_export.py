@@ -106,14 +106,15 @@ def _check_target(output: Path, overwrite: bool) -> Any:
 
 def _as_text(summary: dict[str, Any]) -> str:
     height, width, found = summary["height"], summary["width"], summary["verified"]
-    of_size = "any size" if height == "any" else f"{width} x {height} pixels"
+    of_size = "any size" if height == "any" else f"height {height}, width {width}"
     n = found["n_images"]
     lines = [
         f"graph     {summary['file']}, {summary['bytes'] / 1e6:.1f} MB, for "
         f"{_RUNTIMES[summary['format']]}",
         f"input     image: any number of images of {of_size}, RGB of 8 bits",
-        f"verified  on altered copies of {n} image{'s' * (n != 1)}: the same decisions; scores "
-        f"within {found['score_deviation']:.1g},",
-        f"          maps within {found['map_deviation']:.1g} of their range",
+        f"verified  on altered copies of {n} image{'s' * (n != 1)}: the same decisions, "
+        f"{found['n_anomalous']} of {n} anomalous;",
+        f"          scores within {found['score_deviation']:.1g}, maps within "
+        f"{found['map_deviation']:.1g} of their range",
     ]
     return "\n".join(map(printable, lines))

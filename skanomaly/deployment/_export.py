@@ -15,6 +15,7 @@ from skanomaly._images import check_images, load_image
 from skanomaly._images.names import path_of
 from skanomaly._pipelines import offset_of, split_detector
 from skanomaly._typing import Images, PathLike
+from skanomaly._warn import warn_user
 from skanomaly.deployment._detectors import check_detector, detector_graph
 from skanomaly.deployment._files import FORMAT, KEY, NAME, SUFFIXES, check_target, write_files
 from skanomaly.deployment._graph import OPSET, Graph
@@ -70,9 +71,9 @@ def export_model(
     Returns
     -------
     dict of str to object
-        `file`, `bytes`, `height` and `width`, which may be ``"any"``, and `verified`: `n_images`,
-        `n_anomalous`, how many copies both call anomalous, and the largest `score_deviation` and
-        `map_deviation`.
+        `file`, `bytes`, the size of the file (for OpenVINO of both files together), `height` and
+        `width`, which may be ``"any"``, and `verified`: `n_images`, `n_anomalous`, how many copies
+        both call anomalous, and the largest `score_deviation` and `map_deviation`.
 
     Raises
     ------
@@ -87,6 +88,14 @@ def export_model(
         When `path` is a file of others, or cannot be written.
     ImportError
         When the extra ``onnx`` or ``openvino`` is missing; both formats need ``onnx``.
+        ``pip install "skanomaly[onnx]"`` installs the first; the page "Installing" of the
+        documentation lists all extras.
+
+    Warns
+    -----
+    UserWarning
+        When none or all of the copies are anomalous, so that decisions were compared on one side of
+        the threshold only.
 
     Notes
     -----
@@ -152,10 +161,12 @@ def export_model(
         contents = [model.SerializeToString()]
     else:
         contents = openvino_files(converted, manifest)
-    write_files(place, contents)
+    n_bytes = write_files(place, contents)
+    if verified.one_sided:
+        warn_user(verified.one_sided)
     return {
         "file": str(place),
-        "bytes": sum(map(len, contents)),
+        "bytes": n_bytes,
         **_sides(size),
         "verified": verified.to_dict(),
     }

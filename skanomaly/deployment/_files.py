@@ -143,7 +143,7 @@ def check_target(path: Path, inputs: Sequence[Path] = ()) -> None:
     Guard(inputs).check(files_of(path), is_exported)
 
 
-def write_files(path: Path, contents: Sequence[bytes]) -> None:
+def write_files(path: Path, contents: Sequence[bytes]) -> int:
     """Write the files of a model; each is whole, or as it was.
 
     Parameters
@@ -152,9 +152,16 @@ def write_files(path: Path, contents: Sequence[bytes]) -> None:
         Checked by :func:`check_target`.
     contents : sequence of bytes
         Of the files of :func:`files_of`, without digests.
+
+    Returns
+    -------
+    int
+        How many bytes were written, to all files together.
     """
-    for file, content in zip(files_of(path), sealed(contents, path.suffix), strict=True):
+    whole = sealed(contents, path.suffix)
+    for file, content in zip(files_of(path), whole, strict=True):
         with written_beside(file) as opened:
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
+    return sum(map(len, whole))

@@ -45,6 +45,21 @@ class Verified:
         """Plain values."""
         return asdict(self)
 
+    @property
+    def one_sided(self) -> str:
+        """What to tell where all copies lie on one side of the threshold; empty where not."""
+        if 0 < self.n_anomalous < self.n_images:
+            return ""
+        if self.n_anomalous:
+            found, missing = "All", "good parts that are not training images"
+        else:
+            found, missing = "None", "known defects"
+        return (
+            f"{found} of the {self.n_images} altered copies were called anomalous, so that the "
+            "decisions of graph and pipeline were compared on one side of the threshold only: "
+            f"compare the two on some images of {missing} as well, with DeployedDetector"
+        )
+
 
 def altered(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
     """A copy of an image that is new to a model which was trained on the image.

@@ -1,6 +1,7 @@
 """`skanomaly export`: a model file as one graph."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from skanomaly import (
     FilterBankPatches,
     PatchKNNScorer,
     RetrievalKNNScorer,
+    recalibrate,
     save_model,
 )
 from skanomaly.cli import app
@@ -49,12 +51,26 @@ def test_a_graph(here, fitted):
     result = run("parts.skan", "good", "-o", "parts.onnx")
     assert result.exit_code == 0, result.output
     assert "graph     parts.onnx, " in result.stdout and "for ONNX Runtime" in result.stdout
-    assert "any number of images of 64 x 64 pixels" in result.stdout
-    assert "on altered copies of 8 images: the same decisions" in result.stdout
+    assert "any number of images of height 64, width 64, RGB" in result.stdout
+    told = re.search(r"copies of 8 images: the same decisions, (\d) of 8 anomalous;", result.stdout)
+    about = DeployedDetector("parts.onnx").manifest_["verified"]
+    assert int(told[1]) == about["n_anomalous"]
     new = SURFACES.images[8:]
     found = DeployedDetector("parts.onnx")
     np.testing.assert_allclose(found.score_samples(new), fitted.score_samples(new), rtol=1e-5)
     np.testing.assert_array_equal(found.predict(new), fitted.predict(new))
+
+
+@pytest.mark.filterwarnings("default:.* altered copies were called anomalous")
+def test_sides_are_told_by_their_names_and_decisions_of_one_side_too(here, fitted):
+    save_model(recalibrate(fitted, threshold=1.0), "strict.skan")
+    for path in (here / "good").iterdir():
+        Image.fromarray(np.asarray(Image.open(path))[:40]).save(path)
+    result = run("strict.skan", "good", "-o", "parts.onnx")
+    assert result.exit_code == 0, result.output
+    assert "warning: All of the 8 altered copies" in result.stderr
+    assert "any number of images of height 40, width 64, RGB" in result.stdout
+    assert "the same decisions, 8 of 8 anomalous;" in result.stdout
 
 
 def test_any_size_a_list_and_json(here):

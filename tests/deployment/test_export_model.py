@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 
 import numpy as np
 import onnxruntime
@@ -100,7 +101,7 @@ def test_says_of_new_images_what_the_pipeline_says(name, tmp_path):
     found = export_model(pipe, tmp_path / "parts.onnx", images=GOOD)
     assert found["verified"]["n_images"] == len(GOOD)
     assert found["verified"]["score_deviation"] < 1e-5
-    assert found["bytes"] == (tmp_path / "parts.onnx").stat().st_size - 86
+    assert found["bytes"] == (tmp_path / "parts.onnx").stat().st_size
     check_same(pipe, DeployedDetector(tmp_path / "parts.onnx"), NEW)
 
 
@@ -224,6 +225,29 @@ def test_graph_that_says_something_else_is_not_written(
     with pytest.raises(ValueError, match=message):
         export_model(simple, tmp_path / "parts.onnx", images=GOOD)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("threshold", "n_anomalous", "words"),
+    [
+        (-1e9, 0, "None of the 10 altered copies.* images of known defects"),
+        (1e9, 10, "All of the 10 altered copies.* images of good parts"),
+    ],
+)
+def test_decisions_of_one_side_are_told(simple, tmp_path, threshold, n_anomalous, words):
+    moved = recalibrate(simple, threshold=threshold)
+    with pytest.warns(UserWarning, match=words):
+        found = export_model(moved, tmp_path / "parts.onnx", images=GOOD)
+    assert found["verified"]["n_anomalous"] == n_anomalous
+
+
+def test_decisions_of_both_sides_are_told_without_a_warning(simple, tmp_path):
+    copies = [altered(image, i) for i, image in enumerate(GOOD)]
+    moved = recalibrate(simple, threshold=float(np.median(simple.score_samples(copies))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = export_model(moved, tmp_path / "parts.onnx", images=GOOD)
+    assert found["verified"]["n_anomalous"] == 5
 
 
 @pytest.mark.parametrize(
@@ -463,6 +487,8 @@ def test_openvino(simple, tmp_path):
     pytest.importorskip("openvino")
     path = tmp_path / "parts.xml"
     found = export_model(simple, path, images=GOOD, format="openvino")
+    written = [path, path.with_suffix(".bin")]
+    assert found["bytes"] == sum(file.stat().st_size for file in written)
     assert found["verified"]["score_deviation"] < 1e-5
     detector = DeployedDetector(path)
     check_same(simple, detector, NEW)
