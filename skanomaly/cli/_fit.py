@@ -37,7 +37,7 @@ from skanomaly.cli._options import (
     plain_errors,
     printable,
 )
-from skanomaly.cli._settings import check_caches, make_model, with_region
+from skanomaly.cli._settings import check_caches, make_model, options_to_load, with_region
 from skanomaly.cli._streamed import Stream
 from skanomaly.cli._summary import check_summary, give_summary
 from skanomaly.cli._typed import WrongUsage
@@ -187,11 +187,9 @@ def fit(
             "seconds": fit_seconds,
         }
         give_summary(summary, lambda: print(_as_text(summary), flush=True), json_file)
-        named = [f" --trust {name}" for name in skanomaly.model_manifest(output)["trusted"]]
+        named = "".join(f" {_quoted(word)}" for word in options_to_load(output, plugin))
         print(
-            printable(
-                f"Next: skanomaly score {_quoted(output)} path/to/new/images{''.join(named)}"
-            ),
+            printable(f"Next: skanomaly score {_quoted(output)} path/to/new/images{named}"),
             file=sys.stderr,
         )
 
