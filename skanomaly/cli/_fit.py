@@ -129,6 +129,7 @@ def fit(
         from skanomaly.cli._streamed import fit_good
         from skanomaly.cli._training_set import training_set
         from skanomaly.cli._update import check_update, fit_more
+        from skanomaly.scorers._groups import images_named
         from skanomaly.streaming._fit import check_streams
 
         if update is not None:
@@ -170,7 +171,8 @@ def fit(
         n_groups = None if good.groups is None else len(set(good.groups))
         _check_enough(detector, len(good.paths), n_groups)
         start = time.perf_counter()
-        fitted = fit_good(detector, good, stream)
+        with images_named(good.paths):
+            fitted = fit_good(detector, good, stream)
         fit_seconds = time.perf_counter() - start
         skanomaly.save_model(
             fitted, output, include_weights=include_weights, image_paths=not no_image_paths
