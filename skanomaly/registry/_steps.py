@@ -179,7 +179,8 @@ def set_params(name: str, steps: list[tuple[str, Any]], params: Mapping[str, Any
                 known = sorted(kept - {""})
                 raise UnknownStepError(
                     f"{name} has no parameter {key!r}, because it has no step {step!r}; its "
-                    f"step{' is' if len(known) == 1 else 's are'} {', '.join(known)}",
+                    f"step{' is' if len(known) == 1 else 's are'} {', '.join(known)}"
+                    f"{similar(key, alike).rstrip('.')}",
                     key,
                 )
             raise UnknownParameterError(
