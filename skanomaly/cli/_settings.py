@@ -245,7 +245,9 @@ def _unknown(model, error):
         return error
     have = "has" if n_takers == 1 else "have"
     if has_no_step:
-        return f"{error}; {takers} {have} {error.parameter}"
+        return (
+            f"{error}{' ' if str(error).endswith('?') else '; '}{takers} {have} {error.parameter}"
+        )
     return f"{model} has no parameter {error.parameter!r}; {takers} {have} it"
 
 
