@@ -38,9 +38,12 @@ class PatchTokens:
 
     Examples
     --------
+    Scorers are given one that `fit` has made; here by hand, of five images of 2 x 3 patches:
+
     >>> import numpy as np
-    >>> from skanomaly._tokens import check_tokens
-    >>> tokens = check_tokens(np.zeros((5, 2, 3, 7)))  # five images of 2 x 3 patches
+    >>> from skanomaly.base import PatchTokens
+    >>> values, valid = np.zeros((30, 7)), np.ones(30, dtype=bool)
+    >>> tokens = PatchTokens(values, valid, offsets=np.arange(0, 36, 6), grids=[(2, 3)] * 5)
     >>> tokens.n_images, tokens.dim, tokens.values.shape
     (5, 7, (30, 7))
     >>> tokens.values[tokens.rows(1)].shape

@@ -28,5 +28,6 @@ def check_scores_new_images(estimator: Any, name: str = "") -> None:
             raise TypeError(
                 f"{name}{': ' * bool(name)}{kind} scores the images that it is fitted to, "
                 "unlabelled, by each other, and no new ones: call fit_predict of a Pipeline with "
-                "it on them in Python, see docs/unlabelled.md; or take another scorer"
+                "it on them in Python, see the page 'Unlabelled images' of the documentation; or "
+                "take another scorer"
             )

@@ -19,6 +19,9 @@ arguments, stay as they are within a major version. Everything else with an unde
     of its tokens have names, ``_component_names()`` lists them, for explanations.
 :class:`PatchTokens`
     What a scorer is given: the tokens of several images, one a row, whatever their form was.
+:class:`PatchExplanation`
+    What a scorer says of one patch, where it implements ``_explain_row``: its nearest patches, each
+    a :class:`NeighborPatch`, or what the components of its token add, each a :class:`Component`.
 
 An estimator that is made of nothing of these works as well, as long as it does what
 :mod:`skanomaly.estimator_checks` checks.
@@ -32,8 +35,17 @@ skanomaly.registry.register_scorer : A scorer by its name.
 from __future__ import annotations
 
 from skanomaly._patch_tokens import PatchTokens
+from skanomaly.core.explanations import Component, NeighborPatch, PatchExplanation
 from skanomaly.embedders._base import BasePatchEmbedder
 from skanomaly.scorers._base import BasePatchScorer
 from skanomaly.scorers._cross_fitted import CrossFittedScorer
 
-__all__ = ["BasePatchEmbedder", "BasePatchScorer", "CrossFittedScorer", "PatchTokens"]
+__all__ = [
+    "BasePatchEmbedder",
+    "BasePatchScorer",
+    "Component",
+    "CrossFittedScorer",
+    "NeighborPatch",
+    "PatchExplanation",
+    "PatchTokens",
+]

@@ -1,25 +1,41 @@
 """The page on scorers, embedders and readers of one's own: its code does all that ours do."""
 
 import importlib.util
+import json
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator as sklearn_check_estimator
 
-from skanomaly import anomaly_maps, create_model, evaluate_split
+from skanomaly import (
+    FilterBankPatches,
+    anomaly_maps,
+    create_model,
+    evaluate_split,
+    explain,
+    export_model,
+    fit_stream,
+    forget_images,
+    merge_models,
+    model_manifest,
+    update_model,
+)
 from skanomaly.datasets import find_problems, make_surfaces, read_dataset
 from skanomaly.datasets._surfaces import write_surfaces
 from skanomaly.estimator_checks import EMBEDDER_CHECKS, SCORER_CHECKS
+from skanomaly.persistence import ModelTrustWarning
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "development" / "extending.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-SCORER, CHECKS, NAMED, EMBEDDER, READER = BLOCKS
+SCORER, EXPLAINED, CHECKS, NAMED, KEPT, EMBEDDER, READER = BLOCKS
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +75,7 @@ def surfaces():
 
 
 def test_the_example_is_short():
-    assert len(SCORER.splitlines()) <= 45 and len(EMBEDDER.splitlines()) <= 50
+    assert len(SCORER.splitlines()) <= 50 and len(EMBEDDER.splitlines()) <= 50
     assert "skanomaly._" not in "".join(BLOCKS)
 
 
@@ -85,6 +101,81 @@ def test_checks_of_the_page(scorer):
     exec(CHECKS, scope)
     (mark,) = scope["test_our_checks"].pytestmark
     assert mark.name == "parametrize" and len(mark.args[1]) == 2 * len(SCORER_CHECKS)
+
+
+def test_what_the_filter_of_the_page_lets_through(scorer):
+    """That of scikit-learn's checks alone, where warnings are errors."""
+    scope = {"PCAResidualScorer": type(scorer)}
+    exec(CHECKS, scope)
+    (ignored,) = (
+        mark.args[0]
+        for mark in scope["test_checks_of_scikit_learn"].pytestmark
+        if mark.name == "filterwarnings"
+    )
+    action, message = ignored.split(":")
+    tokens = np.random.default_rng(0).normal(size=(20, 4, 4, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="y holds"):
+            scorer.fit(tokens, [0, 1] * 10)
+        warnings.filterwarnings(action, message)
+        scorer.fit(tokens, [0, 1] * 10)
+
+
+@pytest.mark.parametrize("variance", [0, 1.0, 1.5, "much", True])
+def test_values_that_a_parameter_does_not_take(scorer, variance):
+    tokens = np.random.default_rng(0).normal(size=(20, 4, 4, 6))
+    with pytest.raises(ValueError, match="'variance' parameter .* must be a float in the range"):
+        type(scorer)(variance).fit(tokens)
+
+
+def test_explanation(theirs, scorer, embedder, surfaces):
+    """The parts add up to the squared score, and components have the embedder's names."""
+    scope = {"PCAResidualScorer": type(scorer), "np": np}
+    exec(EXPLAINED, scope)
+    pipe = make_pipeline(embedder, scope["ExplainedScorer"]()).fit(surfaces.images[:16])
+    found = explain(pipe, surfaces.images[-1])
+    parts = [part.contribution for part in found.components]
+    assert found.kind == "components" and parts == sorted(parts, reverse=True)
+    assert sum(parts) == pytest.approx(found.score**2, rel=1e-5)
+    assert json.loads(json.dumps(found.to_dict()))["components"][0]["contribution"] == parts[0]
+
+    refused = make_pipeline(embedder, scorer).fit(surfaces.images[:16])
+    with pytest.raises(TypeError, match="no explain_patch, .* by writing _explain_row"):
+        explain(refused, surfaces.images[-1])
+
+
+def test_kept(scorer, surfaces, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = make_pipeline(FilterBankPatches(image_size=64), scorer)
+    scope = {"model": model, "good": surfaces.images[:16]}
+    with pytest.warns(ModelTrustWarning, match="their_scorer.PCAResidualScorer"):
+        exec(KEPT, scope)
+    names = model_manifest("own.skan")["trusted"]
+    assert names == ["their_scorer.PCAResidualScorer", "their_scorer.Subspace"]
+    np.testing.assert_array_equal(
+        scope["loaded"].score_samples(surfaces.images), model.score_samples(surfaces.images)
+    )
+
+
+def test_what_it_cannot_do(scorer, surfaces, tmp_path):
+    model = make_pipeline(FilterBankPatches(image_size=64), scorer).fit(surfaces.images[:16])
+    more = surfaces.images[16:18]
+    for refused in (
+        lambda: update_model(model, more),
+        lambda: forget_images(model, surfaces.images[:1]),
+        lambda: merge_models([model, model]),
+        lambda: fit_stream(clone(model), surfaces.images[:16]),
+    ):
+        with pytest.raises(TypeError, match="PCAResidualScorer cannot"):
+            refused()
+
+
+def test_it_has_no_graph(scorer, surfaces, tmp_path):
+    pytest.importorskip("onnx")
+    model = make_pipeline(FilterBankPatches(image_size=64), scorer).fit(surfaces.images[:16])
+    with pytest.raises(ValueError, match="PCAResidualScorer"):
+        export_model(model, tmp_path / "own.onnx", images=surfaces.images[:4])
 
 
 def test_the_score_is_the_distance_to_the_subspace(scorer):

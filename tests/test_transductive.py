@@ -20,7 +20,7 @@ from skanomaly.cli import app
 from skanomaly.datasets import make_surfaces, read_dataset
 from skanomaly.datasets._surfaces import write_surfaces
 
-MESSAGE = r"MutualScorer scores the images that it is fitted to.*fit_predict.*docs/unlabelled\.md"
+MESSAGE = r"MutualScorer scores the images that it is fitted to.*fit_predict.*'Unlabelled images'"
 
 
 def pipe(scorer=None):
@@ -66,7 +66,7 @@ def test_the_command_line_refuses_before_the_work(data, tmp_path, no_work, comma
         result = CliRunner().invoke(app, list(map(str, [*words, *options])))
         assert result.exit_code == 1, result.output
         told = " ".join(result.stderr.split())
-        assert "MutualScorer scores the images" in told and "docs/unlabelled.md" in told
+        assert "MutualScorer scores the images" in told and "the page 'Unlabelled images'" in told
         assert not model.exists()
 
 

@@ -102,8 +102,8 @@ def _too_old(path: Path, version: str, lightning: str | None = None) -> str:
         "2 are read here, and it converts no older ones. Train the model again with anomalib 2.7. "
         f"To keep this one, go to where anomalib {version} is installed: export it with outputs "
         "named pred_score and anomaly_map, or pass an inferencer of that anomalib to "
-        "AnomalibDetector(inferencer=...); docs/anomalib.md shows both under 'Models of anomalib "
-        "0.x and 1.x'"
+        "AnomalibDetector(inferencer=...); the page 'Models of anomalib' of the documentation "
+        "shows both under 'Models of anomalib 0.x and 1.x'"
     )
 
 

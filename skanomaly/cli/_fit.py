@@ -37,7 +37,7 @@ from skanomaly.cli._options import (
     plain_errors,
     printable,
 )
-from skanomaly.cli._settings import check_caches, make_model, with_region
+from skanomaly.cli._settings import check_caches, make_model, options_to_load, with_region
 from skanomaly.cli._streamed import Stream
 from skanomaly.cli._summary import check_summary, give_summary
 from skanomaly.cli._typed import WrongUsage
@@ -129,6 +129,7 @@ def fit(
         from skanomaly.cli._streamed import fit_good
         from skanomaly.cli._training_set import training_set
         from skanomaly.cli._update import check_update, fit_more
+        from skanomaly.scorers._groups import images_named
         from skanomaly.streaming._fit import check_streams
 
         if update is not None:
@@ -170,7 +171,8 @@ def fit(
         n_groups = None if good.groups is None else len(set(good.groups))
         _check_enough(detector, len(good.paths), n_groups)
         start = time.perf_counter()
-        fitted = fit_good(detector, good, stream)
+        with images_named(good.paths):
+            fitted = fit_good(detector, good, stream)
         fit_seconds = time.perf_counter() - start
         skanomaly.save_model(
             fitted, output, include_weights=include_weights, image_paths=not no_image_paths
@@ -187,11 +189,9 @@ def fit(
             "seconds": fit_seconds,
         }
         give_summary(summary, lambda: print(_as_text(summary), flush=True), json_file)
-        named = [f" --trust {name}" for name in skanomaly.model_manifest(output)["trusted"]]
+        named = "".join(f" {_quoted(word)}" for word in options_to_load(output, plugin))
         print(
-            printable(
-                f"Next: skanomaly score {_quoted(output)} path/to/new/images{''.join(named)}"
-            ),
+            printable(f"Next: skanomaly score {_quoted(output)} path/to/new/images{named}"),
             file=sys.stderr,
         )
 

@@ -15,7 +15,7 @@ from skanomaly._cache import token_cache
 from skanomaly._transductive import check_scores_new_images
 from skanomaly.cli._options import import_plugins
 from skanomaly.cli._typed import WrongUsage
-from skanomaly.registry._steps import UnknownParameterError
+from skanomaly.registry._steps import UnknownParameterError, UnknownStepError
 from skanomaly.registry._table import SCORERS
 
 _MOST_NAMED = 6
@@ -112,9 +112,7 @@ def make_model(
     try:
         model = skanomaly.create_model(name, scorer=scorer, **params)
     except UnknownParameterError as exc:
-        takers = _takers(exc.parameter)
-        text = f"{name} has no parameter {exc.parameter!r}; {takers} have it" if takers else exc
-        raise ValueError(f"{typed[exc.parameter]}: {text}") from exc
+        raise ValueError(f"{typed[exc.parameter]}: {_unknown(name, exc)}") from exc
     check_scores_new_images(model)
     if sys.stderr.isatty() and not any(key.rpartition("__")[2] == "verbose" for key in params):
         _show_progress(model)
@@ -181,14 +179,31 @@ def load_kept(path: Path, plugins: list[str] | None, trust: list[str] | None) ->
     -------
     estimator
     """
-    names = list(trust or ())
-    for module in import_plugins(plugins):
-        home = module.__name__
-        for value in vars(module).values():
-            of = getattr(value, "__module__", None)
-            if isinstance(value, (type, FunctionType)) and f"{of}.".startswith(f"{home}."):
-                names.append(f"{of}.{value.__name__}")
+    names = [*(trust or ()), *_defined_by(import_plugins(plugins))]
     return skanomaly.load_model(path, trusted=names)
+
+
+def options_to_load(path: Path, plugins: list[str] | None) -> list[str]:
+    """The options by which a command loads the model that was just kept in a file.
+
+    Parameters
+    ----------
+    path : Path
+        Of the model.
+    plugins : list of str or None
+        Values of ``--plugin`` of the command that made it.
+
+    Returns
+    -------
+    list of str
+        ``--plugin`` and ``--trust``, each with its value behind it.
+    """
+    known = _defined_by(import_plugins(plugins))
+    options = [word for source in plugins or () for word in ("--plugin", source)]
+    for name in skanomaly.model_manifest(path)["trusted"]:
+        if name not in known:
+            options += ["--trust", name]
+    return options
 
 
 def check_caches(model: Any) -> None:
@@ -209,23 +224,61 @@ def check_caches(model: Any) -> None:
             token_cache(folder, 1)
 
 
-def _takers(parameter):
-    """The scorers and models that have a parameter, for a message."""
-    plain = parameter.rpartition("__")[2]
-    found = []
+def _defined_by(modules):
+    """Names of the types and functions that plug-ins define."""
+    names = []
+    for module in modules:
+        for value in vars(module).values():
+            of = getattr(value, "__module__", None)
+            if isinstance(value, (type, FunctionType)) and f"{of}.".startswith(
+                f"{module.__name__}."
+            ):
+                names.append(f"{of}.{value.__name__}")
+    return names
+
+
+def _unknown(model, error):
+    """What to say of a parameter that a model does not have."""
+    has_no_step = isinstance(error, UnknownStepError)
+    takers, n_takers = _takers(error.parameter, with_step=has_no_step)
+    if not takers:
+        return error
+    have = "has" if n_takers == 1 else "have"
+    if has_no_step:
+        return (
+            f"{error}{' ' if str(error).endswith('?') else '; '}{takers} {have} {error.parameter}"
+        )
+    return f"{model} has no parameter {error.parameter!r}; {takers} {have} it"
+
+
+def _takers(parameter, with_step):
+    """The scorers and models that have a parameter, for a message, and how many they are.
+
+    `with_step`: those alone that have it in a step of that name.
+    """
+
+    def asked(key):
+        return key if with_step else key.rpartition("__")[2]
+
+    found, n_found = [], 0
     for option, names, known in (
-        ("--scorer", skanomaly.registry.list_scorers(), lambda name: SCORERS[name]().get_params()),
+        (
+            "--scorer",
+            skanomaly.registry.list_scorers(),
+            lambda name: [f"{name}__{key}" for key in SCORERS[name]().get_params()],
+        ),
         ("--model", skanomaly.list_models(), lambda name: skanomaly.model_info(name).parameters),
     ):
         having = []
         for name in names:
             with suppress(Exception):  # what others registered may fail: not what was asked for
-                if plain in (key.rpartition("__")[2] for key in known(name)):
+                if asked(parameter) in map(asked, known(name)):
                     having.append(name)
+        n_found += len(having)
         if having:
             more = ", ..." if len(having) > _MOST_NAMED else ""
             found.append(f"{option} {', '.join(having[:_MOST_NAMED])}{more}")
-    return " and ".join(found)
+    return " and ".join(found), n_found
 
 
 def _parse_value(text):

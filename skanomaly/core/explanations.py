@@ -19,7 +19,7 @@ Kind = Literal["neighbors", "components", "prompts", "members"]
 class NeighborPatch:
     """A patch of the training images that is near the explained one.
 
-    Attributes
+    Parameters
     ----------
     image_number : int
         Number of its image in the X of `fit`.
@@ -31,6 +31,13 @@ class NeighborPatch:
         ``(grid_h, grid_w)`` of that view.
     distance : float
         From the explained patch.
+
+    Examples
+    --------
+    >>> from skanomaly.base import NeighborPatch
+    >>> near = NeighborPatch(3, view=0, row=1, column=2, grid=(4, 4), distance=0.5)
+    >>> near.image_number, near.distance
+    (3, 0.5)
     """
 
     image_number: int
@@ -47,17 +54,24 @@ class Component:
 
     To the squared Mahalanobis distance from a Gaussian, or the squared distance from a subspace.
 
-    Attributes
+    Parameters
     ----------
     number : int
         Of the component of the token, or of the principal axis.
     name : str
-        What it is.
+        What it is. ``"component 3"``, with the `number` of the component, is shown as the name that
+        the embedder has for it, where it has one.
     deviation : float
         From the mean of normal patches, or from their subspace, in standard deviations of these.
     contribution : float
         To the squared distance; of all components they sum to it. Negative where the component
         deviates as others would have one expect.
+
+    Examples
+    --------
+    >>> from skanomaly.base import Component
+    >>> Component(3, "component 3", deviation=-2.0, contribution=4.0).contribution
+    4.0
     """
 
     number: int
@@ -111,21 +125,31 @@ class Member:
 class PatchExplanation:
     """What a scorer says of one patch, by its method `explain_patch`.
 
-    Attributes
+    A scorer of your own returns one from ``_explain_row(tokens, row, n_neighbors)``, of the kind
+    ``"neighbors"`` or ``"components"``.
+
+    Parameters
     ----------
     kind : {"neighbors", "components", "prompts", "members"}
         Which of the following there is.
-    neighbors : tuple of NeighborPatch
+    neighbors : tuple of NeighborPatch, default=()
         The nearest first.
-    components : tuple of Component
+    components : tuple of Component, default=()
         That of the highest contribution first.
-    prompts : tuple of Prompt
-        The nearest first.
-    members : tuple of Member
-        That of the highest contribution first, of a maximum that of the highest scaled score; what
-        the first one says is in the others of these, where it explains its scores.
-    note : str
+    prompts : tuple of Prompt, default=()
+        Of scorers that compare to texts: the nearest first.
+    members : tuple of Member, default=()
+        Of unions: that of the highest contribution first, of a maximum that of the highest scaled
+        score; what the first one says is in the others of these, where it explains its scores.
+    note : str, default=""
         What has to be known to read it; empty if nothing.
+
+    Examples
+    --------
+    >>> from skanomaly.base import Component, PatchExplanation
+    >>> colour = Component(3, "component 3", deviation=-2.0, contribution=4.0)
+    >>> PatchExplanation("components", components=(colour,)).kind
+    'components'
     """
 
     kind: Kind

@@ -96,7 +96,7 @@ class ImageUnion(ImageDetector, UnionEstimator):
     All that is learned, scales and threshold, is learned from held-out scores, and a training image
     that is scored again gets its own, for each of the detectors recognises it. The two numbers of a
     scale are those of the held-out scores of all images, so that the `train_scores_` of an image
-    owe to it what its own held-out patches move them; docs/calibration.md says how much that is.
+    owe to it what its own held-out patches move them; :doc:`/calibration` says how much that is.
     The threshold and
     p-values take images that all of the detectors have held out; where they have calibrated on
     different ones, some of the images are scored once more in `fit`.

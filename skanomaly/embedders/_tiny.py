@@ -33,7 +33,7 @@ class TinyPatches(BasePatchEmbedder):
     """Deep patch tokens of a small network whose weights are part of this package.
 
     Needs nothing but NumPy, and no download. The network was trained for this package to see what
-    larger ones see: docs/models/tiny.md says from what, how, and where it fails.
+    larger ones see; :doc:`/models/tiny` says from what, how, and where it fails.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ def forget_images(estimator: _Estimator, images: Images) -> _Estimator:
     -------
     estimator
         A copy whose model and threshold are those of a fit without these images, as far as
-        docs/growing.md says.
+        :doc:`/growing` says.
 
     Raises
     ------

@@ -36,7 +36,7 @@ def merge_models(models: Sequence[_Estimator]) -> _Estimator:
     -------
     estimator
         A copy of the first one whose model and threshold are those of a fit to the images of all
-        models, one after the other, as far as docs/growing.md says. Of coresets it is the greedy
+        models, one after the other, as far as :doc:`/growing` says. Of coresets it is the greedy
         coreset of these: `coverage_radius_` of its scorer is a bound of the distance of any
         training patch of theirs to its bank.
 

@@ -47,7 +47,7 @@ def check_changes(estimator: Any) -> None:
     if not isinstance(scorer, ChangingScorer):
         raise TypeError(
             f"{type(scorer).__name__} cannot take in images after fit, or forget them, as scorers "
-            "with partial_fit can, such as PatchKNNScorer: fit it again"
+            "of this package with partial_fit can, such as PatchKNNScorer: fit it again"
         )
     try:
         scorer._check_can_change()

@@ -55,7 +55,7 @@ def update_model(
     -------
     estimator
         A copy whose model and threshold are those of a fit to the images of `estimator` followed by
-        these, as far as docs/growing.md says. Steps between the embedder and the scorer that learn
+        these, as far as :doc:`/growing` says. Steps between the embedder and the scorer that learn
         from tokens stay as they were fitted.
 
     Raises

@@ -103,7 +103,8 @@ def check_explains(estimator: Any) -> None:
     scorer = split_detector(estimator).scorer
     if not explains(scorer):
         raise TypeError(
-            f"{type(scorer).__name__} does not explain its scores: it has no explain_patch. Where "
+            f"{type(scorer).__name__} does not explain its scores: it has no explain_patch, which "
+            "scorers that derive from a class of skanomaly.base get by writing _explain_row. Where "
             "it finds anomalies is what anomaly_regions(estimator, images) say"
         )
     check_is_fitted(estimator)

@@ -129,7 +129,10 @@ def load_model(
             for value in values_of(estimator):
                 check_value(value)
         except ImportError as exc:
-            raise ImportError(f"{file.path} needs a module that is not here: {exc}") from exc
+            raise ImportError(
+                f"{file.path} needs a module that is not here: {exc}. Install it or put its folder "
+                "on PYTHONPATH; on the command line, name its file with --plugin FILE"
+            ) from exc
         except Exception as exc:
             raise file.refused(exc) from exc
         try:

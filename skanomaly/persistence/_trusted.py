@@ -195,7 +195,8 @@ def untrusted_error(path: object, names: Sequence[str]) -> TypeError:
         f"{path} holds types that are not trusted: {', '.join(names)}.{reasons} Whoever made the "
         "file chose these names, and to load it is to use what they stand for here. If you know "
         f"them, load it with trusted=[{listed}]; on the command line with --plugin FILE, the file "
-        "or module of Python that defines them, or --trust NAME for each"
+        "or module of Python that defines them, or with --trust NAME for each, where their module "
+        "can be imported"
     )
 
 

@@ -69,8 +69,8 @@ _models = {
         steps=(("emb", "TinyPatches", {}), ("local", "LocalKNNScorer", {})),
         licence="BSD-3-Clause (in this package)",
         image_size=256,
-        notes="No paper: docs/models/tiny.md says how the network was trained. Deep tokens where "
-        "nothing can be downloaded and torch is not there.",
+        notes="No paper: the page 'The network of TinyPatches' of the documentation says how it "
+        "was trained. Deep tokens where nothing can be downloaded and torch is not there.",
     ),
     "vision_anomalydino": Entry(
         summary="Nearest DINOv2 patches of normal images, which are turned (AnomalyDINO)",

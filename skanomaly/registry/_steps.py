@@ -28,6 +28,10 @@ class UnknownParameterError(ValueError):
         self.parameter = parameter
 
 
+class UnknownStepError(UnknownParameterError):
+    """A parameter of a step that a model does not have."""
+
+
 def make_steps(steps: Iterable[tuple]) -> list[tuple[str, Any]]:
     """Pairs of a name and an estimator, from the steps of an entry of the table."""
     made: list[tuple[str, Any]] = []
@@ -170,6 +174,15 @@ def set_params(name: str, steps: list[tuple[str, Any]], params: Mapping[str, Any
     for key, value in sorted(params.items(), key=lambda item: item[0].count("__")):
         if key not in places:
             alike = [place for place in places if ("__" in place) == ("__" in key)]
+            step, kept = key.rpartition("__")[0], {place.rpartition("__")[0] for place in places}
+            if step not in kept:
+                known = sorted(kept - {""})
+                raise UnknownStepError(
+                    f"{name} has no parameter {key!r}, because it has no step {step!r}; its "
+                    f"step{' is' if len(known) == 1 else 's are'} {', '.join(known)}"
+                    f"{similar(key, alike).rstrip('.')}",
+                    key,
+                )
             raise UnknownParameterError(
                 f"{name} has no parameter {key!r}{similar(key, alike)}", key
             )

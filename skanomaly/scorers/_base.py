@@ -74,7 +74,8 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         A threshold that needs no training image, in place of the `contamination` quantile; None.
     ``_explain_row(tokens, row, n_neighbors)``
         Why the patch in row `row` of a single image has its score, for :func:`skanomaly.explain`: a
-        :class:`skanomaly.core.explanations.PatchExplanation`. Not there: scores are not explained.
+        :class:`skanomaly.base.PatchExplanation`. By it a scorer has the method `explain_patch`;
+        scorers without it do not explain their scores.
 
     Examples
     --------

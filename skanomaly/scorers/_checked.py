@@ -79,8 +79,8 @@ class CheckedScorer(MappedEstimator):
 
         Returns
         -------
-        PatchExplanation
-            Of :mod:`skanomaly.core.explanations`.
+        skanomaly.base.PatchExplanation
+            What ``_explain_row`` returns, which has to be there.
 
         Raises
         ------

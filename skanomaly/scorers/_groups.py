@@ -11,6 +11,7 @@ from skanomaly._warn import warn_user
 from skanomaly.core.copies import copies_by_features
 
 _TOLD_ELSEWHERE = ContextVar("_TOLD_ELSEWHERE", default=False)
+_NAMES: ContextVar[Sequence[object] | None] = ContextVar("_NAMES", default=None)
 _NAMED = 5  # pairs in the warning
 
 
@@ -22,6 +23,22 @@ def copies_told_elsewhere() -> Iterator[None]:
         yield
     finally:
         _TOLD_ELSEWHERE.reset(token)
+
+
+@contextmanager
+def images_named(names: Sequence[object]) -> Iterator[None]:
+    """In it, a warning of copies names images by these, and not by their numbers.
+
+    Parameters
+    ----------
+    names : sequence
+        Of the images that are passed to the one fit in it, such as their paths.
+    """
+    token = _NAMES.set(names)
+    try:
+        yield
+    finally:
+        _NAMES.reset(token)
 
 
 def warn_of_copies(
@@ -47,8 +64,9 @@ def warn_of_copies(
     """
     if _TOLD_ELSEWHERE.get():
         return
+    names = _NAMES.get()
     pairs = [
-        f"{images[i]} and {images[j]}"
+        " and ".join(str(images[k] if names is None else names[images[k]]) for k in (i, j))
         for i, j in copies_by_features(features)
         if groups[i] != groups[j] and j >= first
     ]

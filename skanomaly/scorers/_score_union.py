@@ -72,7 +72,7 @@ class ScoreUnion(GrowingUnion, UnionEstimator):
 
     All that is learned, scales and threshold, is learned from held-out scores. The two numbers of a
     scale are those of the held-out scores of all images, so that the `train_scores_` of an image
-    owe to it what its own held-out patches move them; docs/calibration.md says how much that is.
+    owe to it what its own held-out patches move them; :doc:`/calibration` says how much that is.
 
     ``ScoreUnion([("prompt", PromptScorer(windows=(2, 3))), ("knn", PatchKNNScorer())])`` is a
     few-shot detector after WinCLIP+ [1]_. The paper searches the neighbours of patches and windows

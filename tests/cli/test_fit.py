@@ -297,6 +297,16 @@ def test_names_of_every_kind(tmp_path, images):
         assert error.count(b"\n") <= 2 and b"Traceback" not in error
 
 
+@pytest.mark.filterwarnings("default:training images .* copies or nearly so")
+@pytest.mark.parametrize("stream", ["--no-stream", "--stream"])
+def test_copies_are_named_by_their_files(tmp_path, good, images, stream):
+    write(good, [images[3]], ["again"])
+    result = run("fit", good, *SMALL, stream, "-o", tmp_path / "a.skan")
+    assert result.exit_code == 0, result.output
+    files = f"{good / '3.png'} and {good / 'again.png'}"
+    assert f"training images {files} are copies or nearly so" in result.stderr
+
+
 def test_a_reader_that_goes_away(tmp_path, good):
     with start("fit", good, *SMALL, "-o", tmp_path / "x.skan") as process:
         process.stdout.close()

@@ -592,9 +592,13 @@ def test_options_are_named_as_they_were_typed(mvtec, options, expected):
     assert result.exit_code == (1 if "--set" in options else 2) and expected in message
     assert "resize" not in result.stderr
     if "--set" in options:
-        scorers = "--scorer knn, retrieval and --model"
-        takers = "vision_patchcore" if "layers" in options[1] else scorers
-        assert takers in result.stderr and "have it" in result.stderr
+        name = options[1].partition("=")[0]
+        takers = {
+            "n_neighbors": "--scorer knn, retrieval and --model",
+            "knn__n_neighbors": "--scorer knn and --model",
+            "emb__layers": "vision_patchcore",
+        }[name]
+        assert takers in message and f"have {name if '__' in name else 'it'}" in message
 
 
 @pytest.mark.parametrize("options", [(), ("--json", "-"), ("--json", "-", "--shots", "2", "3")])

@@ -67,6 +67,34 @@ def test_settings_reach_their_steps():
     assert model["emb"].image_size == 64 and {key: params[key] for key in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "scorer__topk=0.02",
+            "--set scorer__topk: tiny has no parameter 'scorer__topk', because it has no step "
+            "'scorer'; its steps are emb, knn",
+        ),
+        (
+            "patchwise__n_patches=2",
+            "--set patchwise__n_patches: tiny has no parameter 'patchwise__n_patches', because it "
+            "has no step 'patchwise'; its steps are emb, knn; --scorer patchwise has "
+            "patchwise__n_patches",
+        ),
+        (
+            "knn__n_patches=2",
+            "--set knn__n_patches: tiny has no parameter 'knn__n_patches'; --scorer patchwise "
+            "has it",
+        ),
+    ],
+)
+def test_a_parameter_of_no_step(setting, message):
+    """Those who misspell a step learn which there are, not which scorers have the parameter."""
+    with pytest.raises(ValueError) as error:
+        make_model("tiny", scorer="knn", settings=[setting])
+    assert str(error.value) == message
+
+
 def test_a_value_that_is_given_twice():
     with pytest.raises(ValueError, match="--contamination and --set contamination say the same"):
         make_model("filterbank", contamination=0.3, settings=["contamination=0.2"])

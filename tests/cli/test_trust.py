@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -61,6 +62,16 @@ def test_a_scorer_of_a_plugin_from_fit_to_report(folder):
     fitted = run("fit", "good", *model, *plugin, cwd=folder)
     assert fitted.returncode == 0, fitted.stderr
     assert fitted.stderr.count("has to be named") == 1 and "mine.Brightness" in fitted.stderr
+    # What it says to type next works as it stands, but for the images.
+    (line,) = (line for line in fitted.stderr.splitlines() if line.startswith("Next: "))
+    assert line == "Next: skanomaly score a.skan path/to/new/images --plugin mine.py"
+    typed = shlex.split(line.removeprefix("Next: skanomaly "))
+    done = run(*(word.replace("path/to/new/images", "good") for word in typed), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    trusted = ("--trust=mine.Brightness", "--trust=mine.Table")
+    elsewhere = run("score", folder / "a.skan", folder / "good", *trusted, cwd=folder / "good")
+    assert elsewhere.returncode == 1 and "No module named 'mine'" in elsewhere.stderr
+    assert "--plugin FILE" in elsewhere.stderr
     commands = {
         "score": ("a.skan", "good"),
         "explain": ("a.skan", "good/1.png"),
