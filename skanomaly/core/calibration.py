@@ -10,7 +10,7 @@ import numpy as np
 from skanomaly._typing import ArrayLike, FloatArray, IntArray
 
 # Scores below which none says what is far from the others, and the share of them that is few.
-_FEWEST_TO_TELL, _FEW = 8, 0.2
+_FEWEST_TO_TELL, _FEW = 10, 0.2
 
 
 def contamination_offset(train_scores: ArrayLike, contamination: float) -> float:
@@ -89,7 +89,7 @@ def resting_on(train_scores: ArrayLike, threshold: float) -> int:
     -------
     int
         How many scores are not above the threshold, if the others lie far above it; 0 for a
-        threshold that lies among the scores or near to them, and with fewer than 8 scores, which
+        threshold that lies among the scores or near to them, and with fewer than 10 scores, which
         do not tell what is far.
 
     Notes
@@ -115,8 +115,8 @@ def resting_on(train_scores: ArrayLike, threshold: float) -> int:
     # Robust spreads, which a single outlier cannot enlarge. The second one is the length of the
     # lower tail itself: where it is long by nature, as of logarithmic or exponential scores, a gap
     # in it is no surprise. The fewer the scores, the less their spread is known: hence 10 / n.
-    # With 8 to 100 scores and shares of 2% to 20% this is 0.1% at most of normal samples, 1% of
-    # Laplace, 2.5% of exponential, 1.5% of log-normal ones with sigma 0.5, 7% with sigma 1.
+    # With 10 to 100 scores and shares of 5% and 10% this is 0.1% at most of normal samples, 0.8%
+    # of Laplace, 1.7% of exponential, 1.2% of log-normal ones with sigma 0.5, 6.1% with sigma 1.
     spread = max(upper - lower, median - scores[low])
     return low if scores[low] - threshold > 2.5 * (1 + 10 / n) * spread > 0 else 0
 
