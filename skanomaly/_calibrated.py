@@ -17,6 +17,7 @@ from skanomaly.core.calibration import (
     conformal_p_values,
     contamination_offset,
     patch_score_limits,
+    resting_on,
 )
 
 # A share of normal images that a threshold may flag.
@@ -121,12 +122,15 @@ class CalibratedEstimator(Estimator):
     ) -> None:
         """Say where the threshold is from, in plain values; `images` are those that chose it."""
         scores, groups = self.__dict__.get("train_scores_", ()), self._train_groups
+        # A threshold that is a number rests on no image.
+        low = 0 if contamination is None else resting_on(scores, self.offset_)
         digests = [*(self._calibrated_on or ()), *images]
         self.calibration_ = {
             "kind": kind,
             "contamination": contamination,
             "n_images": len(scores),
             "n_groups": None if groups is None else len(np.unique(groups)),
+            "n_resting_on": low,
             **({"image_digests": digests} if digests else {}),
             **more,
         }

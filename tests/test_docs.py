@@ -381,10 +381,34 @@ def test_displays(tmp_path, monkeypatch):
 
 def test_report(mvtec, monkeypatch):
     monkeypatch.chdir(mvtec)
+    images = make_surfaces(8, surface="fabric", image_size=64, random_state=0).images
+    for i, image in enumerate(images):
+        path = mvtec / ("parts/good" if i < 5 else "incoming") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
     scope = {}
     for code in blocks("report.md"):
         exec(code, scope)
     assert "bottle" in (mvtec / "report.html").read_text(encoding="utf-8")
+    assert len(scope["scores"]) == 3
+    assert (mvtec / "new.html").exists() and (mvtec / "labelled.html").exists()
+
+
+def test_mean_colours(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images = make_surfaces(4, surface="tile", image_size=64, random_state=0).images
+    folders = [Path("path/to/training/images"), Path("path/to/good/of/today")]
+    for folder, some in zip(folders, (images[:2], images[2:] // 2), strict=True):
+        folder.mkdir(parents=True)
+        for i, image in enumerate(some):
+            Image.fromarray(image).save(folder / f"{i}.png")
+    (code,) = blocks("troubleshooting.md")
+    exec(code, {})
+    expected = [images[:2].mean(axis=(0, 1, 2)), (images[2:] // 2).mean(axis=(0, 1, 2))]
+    told = [
+        f"{f} red, green, blue: {mean.round(1)}" for f, mean in zip(folders, expected, strict=True)
+    ]
+    assert capsys.readouterr().out.splitlines() == told
 
 
 def test_knn(names):
@@ -526,6 +550,7 @@ def test_each_page_with_code_is_run():
         "thresholds.md",
         "tiling.md",
         "training-images.md",
+        "troubleshooting.md",
         "unlabelled.md",
         "knn.md",
         "local.md",

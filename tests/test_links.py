@@ -81,3 +81,26 @@ def test_what_leads_nowhere_is_found():
         "../../else.md: no such file",
         "images/house.svg: no such file",
     ]
+
+
+def lost_numbers(text):
+    """Lines inside a paragraph that begin as an item of a numbered list does."""
+    for paragraph in re.split(r"\n\s*\n", prose(text)):
+        lines = paragraph.strip("\n").splitlines()
+        in_list = False
+        for before, line in zip(["", *lines], lines, strict=False):
+            item = re.match(r" *\d+[.)] ", line) is not None
+            if item and before and not in_list and not before.startswith("#"):
+                yield line
+            # What is indented belongs to an item before it.
+            in_list = in_list or item or re.match(r" | *[-*+] ", line) is not None
+
+
+@pytest.mark.parametrize("page", markdown_pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_a_paragraph_becomes_a_list(page):
+    assert not list(lost_numbers(page.read_text(encoding="utf-8")))
+
+
+def test_lost_numbers_are_found():
+    text = "P-values lie between 0 and\n1. If many\nare small\n\n1. a\n   list\n2. of two\n"
+    assert list(lost_numbers(text)) == ["1. If many"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ from skanomaly.cli._options import (
     plain_errors,
     printable,
 )
+from skanomaly.cli._resting import note_of, rests_on
 from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
 from skanomaly.cli._typed import cost, finite, fraction, share
@@ -174,10 +176,15 @@ def calibrate(
             labels = [1] * len(good) + [-1] * len(bad)
             tuned = tune_threshold(before, [*good, *bad], labels, **costs)
             after = tuned.apply(before)
-        elif images:
-            after = recalibrate(before, images=good, contamination=contamination)
         else:
-            after = recalibrate(before, contamination=contamination, threshold=threshold)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "the threshold rests on")  # the result says so
+                after = recalibrate(
+                    before,
+                    contamination=contamination,
+                    threshold=threshold,
+                    images=good if images else None,
+                )
         # Weights that came with the model go on with it.
         brought = any(weights["included"] for weights in model_manifest(model).get("weights", []))
         if threshold is not None:
@@ -191,6 +198,7 @@ def calibrate(
             "before": _described(before),
             "after": _described(after),
             **_flagged(before, after, bool(images) and tuned is None and _are_new(before, good)),
+            "rests_on": rests_on(after, good if images else None),
             "tuned": None if tuned is None else tuned.to_dict(),
         }
         give_summary(summary, lambda: print(_as_text(summary, tuned), flush=True), json_file)
@@ -312,6 +320,7 @@ def _as_text(summary: dict[str, Any], tuned: TunedThreshold | None) -> str:
             f"expect {low:.1%} to {high:.1%}"
         )
         lines += least_share(expected, after["contamination"])
+    lines += note_of(summary["rests_on"], "calibrate" if after.get("kind") == "images" else "train")
     lines.append(f"model file {summary['file']}")
     return "\n".join(map(printable, lines))
 

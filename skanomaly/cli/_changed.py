@@ -10,6 +10,7 @@ import typer
 import skanomaly
 from skanomaly.cli._model_files import promise_of
 from skanomaly.cli._options import OUTPUT, home, printable
+from skanomaly.cli._resting import note_of, rests_on
 
 NewModel = Annotated[
     Path,
@@ -42,7 +43,8 @@ def described(model: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        `n_images`, `n_groups`, and as from :func:`~skanomaly.cli._model_files.promise_of`.
+        `n_images`, `n_groups`, and as from :func:`~skanomaly.cli._model_files.promise_of`;
+        `rests_on`, from :func:`~skanomaly.cli._resting.rests_on`.
     """
     from skanomaly.growth._parts import leaf_of
 
@@ -53,6 +55,7 @@ def described(model: Any) -> dict[str, Any]:
         "n_images": n_images,
         "n_groups": n_groups,
         **promise_of(model, n_groups or n_images),
+        "rests_on": rests_on(model),
     }
 
 
@@ -78,6 +81,7 @@ def as_text(summary: dict[str, Any], what: str) -> str:
             f"promise    {summary['expected_share']:.1%} of new good images will be flagged; "
             f"expect {low:.1%} to {high:.1%}"
         )
+    lines += note_of(summary["rests_on"], "train")
     lines.append(f"model file {summary['file']}")
     return "\n".join(map(printable, lines))
 

@@ -37,6 +37,7 @@ from skanomaly.cli._options import (
     plain_errors,
     printable,
 )
+from skanomaly.cli._resting import note_of, rests_on
 from skanomaly.cli._settings import check_caches, make_model, options_to_load, with_region
 from skanomaly.cli._streamed import Stream
 from skanomaly.cli._summary import check_summary, give_summary
@@ -186,6 +187,7 @@ def fit(
             "n_images": len(good.paths),
             "n_groups": n_groups,
             **promise_of(fitted, n_groups or len(good.paths)),
+            "rests_on": rests_on(fitted),
             "seconds": fit_seconds,
         }
         give_summary(summary, lambda: print(_as_text(summary), flush=True), json_file)
@@ -234,6 +236,7 @@ def _as_text(summary):
             f"expect {low:.1%} to {high:.1%}"
         )
         lines += least_share(share, summary["contamination"])
+    lines += note_of(summary["rests_on"], "train")
     lines.append(f"model file {summary['file']} ({_size(size)})")
     return "\n".join(map(printable, lines))
 

@@ -199,7 +199,7 @@ def read_dataset(
     Returns
     -------
     split : DatasetSplit
-        Its training and test images.
+        With `train` and `test`, its training and test images, each an :class:`ImageSet`.
 
     Raises
     ------

@@ -22,6 +22,7 @@ from skanomaly._pipelines import (
 from skanomaly._typing import Groups, Images
 from skanomaly._warn import warn_user
 from skanomaly.core.calibration import contamination_offset, images_for_share
+from skanomaly.decisions._resting import warn_of_rest
 from skanomaly.decisions._tuned_on import listed
 from skanomaly.inspection._training_images import trained_on
 
@@ -79,8 +80,9 @@ def recalibrate(
     Warns
     -----
     UserWarning
-        Where some of `images` are training images, and where there are fewer than ``1 /
-        contamination - 1`` scores, or groups, so that no threshold holds so small a share.
+        Where some of `images` are training images; where there are fewer than ``1 /
+        contamination - 1`` scores, or groups, so that no threshold holds so small a share; and
+        where the threshold rests on few images that score far below all others.
 
     Notes
     -----
@@ -124,6 +126,7 @@ def recalibrate(
     else:
         scorer = _with_images(split, images, contamination, groups, trained_on(estimator))
     _warn_of_few(scorer)
+    warn_of_rest(scorer)
     made: _Estimator = _with_scorer(estimator, split.scorer, scorer, contamination)
     return made
 

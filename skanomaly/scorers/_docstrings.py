@@ -52,7 +52,8 @@ SCORER_DOCS = {
             training images' held-out scores; "images", that of other good images; "threshold" or
             "cost", a number that was given or tuned; "auto", one that needs no image.
             `contamination`: the share, or None. `n_images`, `n_groups`: how many are calibrated
-            on. See :func:`skanomaly.recalibrate`.
+            on. `n_resting_on`: if not 0, so many images score far below all others, and the
+            threshold lies in the gap above them. See :func:`skanomaly.recalibrate`.
         """,
     "patch_limits_": """
         patch_limits_ : tuple of float

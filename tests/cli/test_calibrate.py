@@ -93,6 +93,26 @@ def test_good_images_of_today_in_place_and_as_json(here, fitted):
     assert told["expected_share"] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("n_odd", [1, 2])
+def test_images_that_the_threshold_rests_on_are_named(here, fitted, n_odd):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    for i in range(n_odd):
+        Image.fromarray(noise[i]).save(here / "today" / f"{10 + i}.png")
+    share = ("--contamination", 0.1 if n_odd == 1 else 0.15)
+    result = run("parts.skan", "today", *share, "-o", "out.skan", "--json", "told.json")
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.stderr  # the result says it
+    rest = json.loads((here / "told.json").read_text())["rests_on"]
+    names = [os.path.basename(name) for name in rest["images"]]
+    assert sorted(names) == ["10.png", "11.png"][:n_odd]
+    scores = np.sort(fitted.score_samples(sorted((here / "today").iterdir())))
+    np.testing.assert_allclose([*rest["scores"], rest["next_score"]], scores[: n_odd + 1])
+    assert f"note       {names[0]} scores {scores[0]:.6g}, " in result.stdout
+    assert f"leave {'it' if n_odd == 1 else 'them'} out, and calibrate again" in result.stdout
+    result = run("parts.skan", "today", "--contamination", 0.3, "-o", "more.skan", "--json", "-")
+    assert json.loads(result.stdout)["rests_on"] is None
+
+
 def test_a_list_on_standard_input(here):
     listed = "\n".join(str(path) for path in sorted((here / "today").iterdir()))
     result = run("parts.skan", "-", "-o", "out.skan", stdin=listed)

@@ -74,8 +74,9 @@ def test_a_kept_model_judges_as_one_in_memory(good, images, tmp_path):
     summary = json.loads(result.stdout)
     assert set(summary) == {
         *("command", "skanomaly", "model", "file", "bytes", "n_images", "n_groups", "threshold"),
-        *("contamination", "expected_share", "expected_share_interval", "seconds"),
+        *("contamination", "expected_share", "expected_share_interval", "rests_on", "seconds"),
     }
+    assert summary["rests_on"] is None
     assert summary["n_images"] == 8 and summary["n_groups"] is None
     assert summary["bytes"] == model.stat().st_size and summary["file"] == str(model)
     direct = skanomaly.create_model("vision_tiny", scorer="knn", image_size=32, contamination=0.2)
@@ -99,6 +100,31 @@ def test_what_the_threshold_promises(good, tmp_path):
         np.testing.assert_allclose(summary["expected_share_interval"], expected, rtol=0.1)
         assert f"{share:.1%} of new good images" in result.stdout
         assert ("no threshold flags less" in result.stdout) == (nominal < share)
+
+
+def test_an_image_that_the_threshold_rests_on_is_named(good, images, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, images[0].shape, dtype=np.uint8)
+    write(good, [images[8], noise, images[9]], names=["a", "noise", "z"])
+    model = tmp_path / "parts.skan"
+    result = run("fit", good, *SMALL, "-o", model, "--json", tmp_path / "summary")
+    assert result.exit_code == 0, result.output
+    rest = json.loads((tmp_path / "summary").read_text())["rests_on"]
+    assert rest["images"] == [str(good / "noise.png")]
+    scores = sorted(skanomaly.load_model(model)[-1].train_scores_)
+    assert (rest["scores"], rest["next_score"]) == ([scores[0]], scores[1])
+    assert f"note       noise.png scores {scores[0]:.6g}, all other images" in result.stdout
+    assert "leave it out, and train again." in result.stdout
+    # Later commands know the image by the model, unless it was to forget paths.
+    args = ("calibrate", model, "--contamination", 0.09, "--in-place", "--json", "-")
+    told = json.loads(run(*args).stdout)
+    assert told["rests_on"] == rest and told["after"]["n_resting_on"] == 1
+    more = write(tmp_path / "more", [255 - images[0]])
+    result = run("fit", "--update", model, more, "-o", tmp_path / "new.skan")
+    assert result.exit_code == 0, result.output
+    nameless = ("--no-image-paths", "-o", tmp_path / "nameless.skan")
+    run("fit", good, *SMALL, *nameless)
+    result = run("calibrate", nameless[-1], "--contamination", 0.09, "--in-place")
+    assert "note       an image scores" in result.stdout
 
 
 @pytest.mark.parametrize(

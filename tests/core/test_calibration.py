@@ -9,6 +9,7 @@ from skanomaly.core.calibration import (
     calibration_folds,
     conformal_p_values,
     contamination_offset,
+    resting_on,
 )
 
 quick = settings(max_examples=50, deadline=None, derandomize=True)
@@ -147,3 +148,76 @@ def test_folds_hold_whole_groups(groups, n_folds):
     assert len(held) == min(n_groups, n_folds)
     assert sum(map(len, held)) == n_groups
     assert max(map(len, held)) - min(map(len, held)) <= 1
+
+
+def quantile_by_hand(ordered, share):
+    """Of sorted numbers, interpolated as NumPy does it."""
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def resting_by_hand(scores, threshold):
+    low = [score for score in scores if score <= threshold]
+    others = sorted(score for score in scores if score > threshold)
+    n = len(scores)
+    if n < 10 or not low or len(low) > n / 5:
+        return 0
+    quartiles = quantile_by_hand(others, 0.75) - quantile_by_hand(others, 0.25)
+    tail = quantile_by_hand(others, 0.5) - others[0]
+    spread = max(quartiles, tail)
+    far = spread > 0 and others[0] - threshold > 2.5 * (1 + 10 / n) * spread
+    return len(low) if far else 0
+
+
+@given(
+    usual=st.lists(st.integers(-8, 0), min_size=1, max_size=40),
+    low=st.lists(st.integers(-900, -20), max_size=4),
+    contamination=st.sampled_from([0.02, 0.05, 0.1, 0.2]),
+)
+@quick
+def test_thresholds_that_rest_on_few_scores(usual, low, contamination):
+    scores = [*usual, *low]
+    threshold = contamination_offset(scores, contamination)
+    assert resting_on(scores, threshold) == resting_by_hand(scores, threshold)
+
+
+# Held-out scores of real photographs, each with one unusual part, and their share.
+ONE_FAR = [
+    ([-2.79, *[-0.88] * 2, -0.86, -0.85, -0.83, -0.8, *[-0.77] * 3, *[-0.7] * 6, -0.68, -0.67]
+     + [*[-0.64] * 3, -0.63, *[-0.62] * 4, -0.6, -0.59, -0.17, -0.11], 0.05),
+    ([-4.18, -1.89, -1.75, -1.74, -1.72, -1.72, -1.67, -1.66, -1.65, -1.6], 0.1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scores, contamination", ONE_FAR)
+def test_a_threshold_in_a_gap_rests_on_the_image_below(scores, contamination):
+    assert resting_on(scores, contamination_offset(scores, contamination)) == 1
+    assert resting_on(scores[1:], contamination_offset(scores[1:], contamination)) == 0
+    # Where more may be flagged, the threshold lies among the others.
+    assert resting_on(scores, contamination_offset(scores, 0.3)) == 0
+
+
+def test_equal_scores_tell_nothing_of_what_is_far():
+    assert resting_on([-5.0] + [0.0] * 20, -5.0) == 0
+    assert resting_on([-5.0] * 20, -5.0) == 0
+
+
+@pytest.mark.parametrize("n", [10, 20, 31, 50, 100])
+@pytest.mark.parametrize("contamination", [0.05, 0.1])
+def test_samples_without_an_outlier_are_hardly_ever_said_to_have_one(n, contamination):
+    """Long tails too: there the lowest score is far from the others by nature."""
+    rng = np.random.default_rng(0)
+    n_trials = 400
+    samples = {
+        "normal": (rng.standard_normal((n_trials, n)), 0.01),
+        "Laplace": (rng.laplace(size=(n_trials, n)), 0.03),
+        "exponential": (-rng.exponential(size=(n_trials, n)), 0.05),
+        "log-normal": (-rng.lognormal(sigma=0.5, size=(n_trials, n)), 0.04),
+        "long log-normal": (-rng.lognormal(sigma=1, size=(n_trials, n)), 0.1),
+    }
+    for name, (trials, most) in samples.items():
+        thresholds = [contamination_offset(scores, contamination) for scores in trials]
+        found = [resting_on(*pair) > 0 for pair in zip(trials, thresholds, strict=True)]
+        assert np.mean(found) <= most, name

@@ -98,6 +98,7 @@ def test_a_new_share_is_that_of_another_fit_to_the_bit(scorer, groups, share):
         "contamination": share,
         "n_images": 20,
         "n_groups": None if groups is None else 10,
+        "n_resting_on": 0,
     }
     for name in ("predict", "decision_function", "score_samples", "p_values", "score_patches"):
         for data in (X, new):
@@ -346,6 +347,7 @@ def test_a_number_is_the_threshold(scorer):
         "contamination": None,
         "n_images": 20,
         "n_groups": None,
+        "n_resting_on": 0,
     }
     assert contamination_of(moved) is None and contamination_of(fitted) is not None
     back = recalibrate(moved, contamination=0.2)
@@ -613,3 +615,23 @@ def test_a_scorer_whose_offset_decides_nothing_is_refused():
     fitted = OneClassSVM().fit(np.random.default_rng(0).normal(size=(20, 3)))
     with pytest.raises(TypeError, match="OneClassSVM has no score_patches"):
         recalibrate(fitted, threshold=-1)
+
+
+def test_a_threshold_that_rests_on_one_image_is_said_to():
+    """One image of noise among good ones: the threshold lies in the gap above it."""
+    images = make_surfaces(30, image_size=64, random_state=0).images
+    pipe = make_pipeline(FilterBankPatches(image_size=64), PatchKNNScorer()).fit(images[:15])
+    today = images[15:].copy()
+    recalibrate(pipe, images=today)
+    today[4] = np.random.default_rng(0).integers(0, 256, today[4].shape)
+    with pytest.warns(UserWarning, match=r"rests on 1 image \(number 4 in") as said:
+        moved = recalibrate(pipe, images=today, contamination=0.1)
+    assert len(said) == 1
+    scores = sorted(pipe.score_samples(today))
+    assert scores[0] < moved[-1].offset_ < scores[1]
+    assert moved[-1].calibration_["n_resting_on"] == 1
+    more = recalibrate(moved, contamination=0.3)
+    assert more[-1].calibration_["n_resting_on"] == 0
+    assert recalibrate(moved, threshold=-3.0)[-1].calibration_["n_resting_on"] == 0
+    # So too of a fit, whose threshold is not warned of.
+    assert clone(pipe).fit(today)[-1].calibration_["n_resting_on"] == 1

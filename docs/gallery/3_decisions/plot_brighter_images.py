@@ -94,5 +94,7 @@ ax.legend()
 # If the light differs much from that of training, nearly every good part is flagged; how soon this
 # happens depends on the embedder. Varied images in training keep the share of false alarms low.
 # The price is not measured here: the more a model takes for normal, the more easily it misses a
-# defect. If the light has changed permanently, calibrate anew, as in
-# :ref:`sphx_glr_auto_examples_3_decisions_plot_new_line.py`.
+# defect. :doc:`/on-the-line` says in "The light has changed" what to do, in which order: put the
+# light back; otherwise calibrate on good parts of today, as in
+# :ref:`sphx_glr_auto_examples_3_decisions_plot_new_line.py`, and check that known defects are still
+# found; if they are not, train with images of today.

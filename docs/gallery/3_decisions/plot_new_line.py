@@ -77,5 +77,7 @@ for ax, each, name in zip(axes, (detector, second), ("as trained", "recalibrated
 # %%
 # The new camera makes every part look a little unusual, so that the old threshold flags most good
 # ones. But the AUROC says that defects still score lower than nearly all good parts. So a new
-# threshold from forty good parts repairs it. If defects no longer score lower than good parts, no
-# threshold helps: train anew. More ways to move a threshold are in :doc:`/thresholds`.
+# threshold from forty good parts repairs it. Always check this with known defects: if the lowest
+# scores of good parts overlap those of defects, defects pass, and no threshold helps. Train with
+# images of the new line then. :doc:`/on-the-line` has all steps, in "The light has changed". More
+# ways to move a threshold are in :doc:`/thresholds`.
