@@ -150,8 +150,8 @@ def projected_k_center(
     directions = projection.components_.T.astype(tokens.dtype)
     # A common offset would drown the distances in the rounding of the products.
     blocks = [slice(first, first + 4096) for first in range(0, len(tokens), 4096)]
-    reference = sum(tokens[rows].sum(axis=0, dtype=np.float64) for rows in blocks) / len(tokens)
-    reference = reference.astype(tokens.dtype)
+    total = sum(tokens[rows].sum(axis=0, dtype=np.float64) for rows in blocks)
+    reference = np.asarray(total / len(tokens), dtype=tokens.dtype)
     projected = np.empty((len(tokens), n_components), dtype=tokens.dtype)
     for rows in blocks:
         projected[rows] = product(tokens[rows] - reference, directions)

@@ -145,5 +145,5 @@ def component_units(
     # The sign of an eigenvector is free. No distance depends on it, but it is kept in model files:
     # the largest entry of each is positive.
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=0)[None], axis=0)
-    components = rounded_for_products(components * np.sign(largest), dim, axis=0)
-    return Units(unit_length, total / count, np.ones(dim), components)
+    rounded = rounded_for_products(components * np.sign(largest), dim, axis=0)
+    return Units(unit_length, total / count, np.ones(dim), rounded)
