@@ -28,6 +28,7 @@ from skanomaly import (
     model_manifest,
     update_model,
 )
+from skanomaly.base import Component, PatchExplanation
 from skanomaly.datasets import find_problems, make_surfaces, read_dataset
 from skanomaly.datasets._surfaces import write_surfaces
 from skanomaly.estimator_checks import EMBEDDER_CHECKS, SCORER_CHECKS
@@ -139,6 +140,20 @@ def test_explanation(theirs, scorer, embedder, surfaces):
     assert found.kind == "components" and parts == sorted(parts, reverse=True)
     assert sum(parts) == pytest.approx(found.score**2, rel=1e-5)
     assert json.loads(json.dumps(found.to_dict()))["components"][0]["contribution"] == parts[0]
+
+    class Careless(scope["ExplainedScorer"]):
+        def _explain_row(self, tokens, row, n_neighbors):
+            number, share = np.int64(0), np.float32(1.5)
+            return PatchExplanation(
+                "components", components=(Component(number, "0", share, share),)
+            )
+
+    careless = make_pipeline(embedder, Careless()).fit(surfaces.images[:16])
+    plain = json.loads(json.dumps(explain(careless, surfaces.images[-1]).to_dict()))
+    assert plain["components"][0]["number"] == 0 and plain["components"][0]["deviation"] == 1.5
+    Careless._explain_row = lambda *args: None
+    with pytest.raises(TypeError, match="Careless._explain_row has .*PatchExplanation, not None"):
+        explain(careless, surfaces.images[-1])
 
     refused = make_pipeline(embedder, scorer).fit(surfaces.images[:16])
     with pytest.raises(TypeError, match="no explain_patch, .* by writing _explain_row"):

@@ -261,7 +261,7 @@ def _described(estimator: Any) -> dict[str, Any]:
     from skanomaly.inspection._limits import threshold_of
 
     scorer = split_pipeline(estimator).scorer
-    calibration = dict(getattr(scorer, "calibration_", {}))
+    calibration = {"n_resting_on": None, **getattr(scorer, "calibration_", {})}  # of older files
     calibration.pop("image_digests", None)
     return {"threshold": threshold_of(scorer), **calibration}
 

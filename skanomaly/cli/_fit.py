@@ -172,7 +172,7 @@ def fit(
         n_groups = None if good.groups is None else len(set(good.groups))
         _check_enough(detector, len(good.paths), n_groups)
         start = time.perf_counter()
-        with images_named(good.paths):
+        with images_named([printable(str(path)) for path in good.paths]):
             fitted = fit_good(detector, good, stream)
         fit_seconds = time.perf_counter() - start
         skanomaly.save_model(

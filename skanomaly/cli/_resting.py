@@ -41,7 +41,10 @@ def rests_on(fitted: Any, paths: Sequence[Path] | None = None) -> dict[str, Any]
     elif getattr(scorer, "_calibrated_on", None) is None and split.train_images is not None:
         names = split.train_images.paths
         of_scores = getattr(scorer, "_calibration_numbers", None)
-        numbers = numbers if of_scores is None else [int(of_scores[i]) for i in numbers]
+        if of_scores is not None:
+            numbers = [int(of_scores[i]) for i in numbers]
+        elif len(names) != len(scorer.train_scores_):
+            names = ()  # which score is of which image is not known
     return {
         "images": [_name(names[i]) if i < len(names) else None for i in numbers],
         "scores": rest.scores,
@@ -67,7 +70,7 @@ def note_of(rest: Mapping[str, Any] | None, again: str) -> list[str]:
         return []
     n = len(rest["scores"])
     told = [
-        f"{'an image' if name is None else Path(name).name} scores {score:.6g}"
+        f"{'an image' if name is None else name} scores {score:.6g}"
         for name, score in list(zip(rest["images"], rest["scores"], strict=True))[:_NAMED]
     ]
     told += [f"{n - _NAMED} more up to {rest['scores'][-1]:.6g}"] if n > _NAMED else []
@@ -78,8 +81,8 @@ def note_of(rest: Mapping[str, Any] | None, again: str) -> list[str]:
     )
     return [
         f"note       {', '.join(told)}, all other images {rest['next_score']:.6g} or higher.",
-        f"           The threshold lies in this gap, and rests on {this}: defects that score",
-        f"           between pass. Look at {this}. If {part},",
+        f"           The threshold is below these others, and rests on {this}: defects that",
+        f"           score between pass. Look at {this}. If {part},",
         f"           leave {it} out, and {again} again. Score known defects, to see whether they",
         "           are still found.",
     ]

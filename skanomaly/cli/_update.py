@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
 import skanomaly
 from skanomaly._output import Guard
+from skanomaly._pipelines import split_pipeline
 from skanomaly.cli._changed import as_text, brings_weights, described, plural
 from skanomaly.cli._model_files import check_new_model
+from skanomaly.cli._options import printable
 from skanomaly.cli._settings import load_kept
 from skanomaly.cli._summary import check_summary, give_summary
 from skanomaly.cli._training_set import training_set
 from skanomaly.cli._typed import WrongUsage
 from skanomaly.growth import update_model
 from skanomaly.growth._parts import check_changes, leaf_of
+from skanomaly.scorers._groups import images_named
 
 # Options of `fit` that say how a model is made.
 _OF_NEW_MODELS = {
@@ -96,7 +100,8 @@ def fit_more(
     check_summary(json_file, guard, [output])
     old = described(before)
     start = time.perf_counter()
-    after = update_model(before, more.paths, groups=more.groups)
+    with images_named([*_names_in(before), *(printable(str(path)) for path in more.paths)]):
+        after = update_model(before, more.paths, groups=more.groups)
     seconds = time.perf_counter() - start
     brought = include_weights or brings_weights(model)
     skanomaly.save_model(after, output, include_weights=brought, image_paths=image_paths)
@@ -116,3 +121,13 @@ def fit_more(
         f"{seconds:.1f} s"
     )
     give_summary(summary, lambda: print(as_text(summary, what), flush=True), json_file)
+
+
+def _names_in(model: Any) -> list[str]:
+    """Of the images that a model was trained on, as far as it knows their files."""
+    known = split_pipeline(model).train_images
+    paths = () if known is None else known.paths
+    return [
+        f"{number} of the model" if path is None else printable(str(path))
+        for number, path in enumerate(paths)
+    ]

@@ -54,8 +54,9 @@ class Verified:
             found, missing = "All", "good parts that are not training images"
         else:
             found, missing = "None", "known defects"
+        copies = "altered copies were" if self.n_images > 1 else "altered copy was"
         return (
-            f"{found} of the {self.n_images} altered copies were called anomalous, so that the "
+            f"{found} of the {self.n_images} {copies} called anomalous, so that the "
             "decisions of graph and pipeline were compared on one side of the threshold only: "
             f"compare the two on some images of {missing} as well, with DeployedDetector"
         )

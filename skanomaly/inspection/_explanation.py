@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from skanomaly._typing import ImageLike
 from skanomaly.core.explanations import Component, Kind, Member, Prompt
 from skanomaly.inspection._regions import Region
@@ -257,5 +259,12 @@ def _place(box):
 
 
 def _plain(values):
-    """Tuples as lists."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+    """Tuples as lists, and NumPy's numbers as Python's: scorers of others may give either."""
+    return {
+        key: [_number(entry) for entry in v] if isinstance(v, tuple) else _number(v)
+        for key, v in values.items()
+    }
+
+
+def _number(value):
+    return value.item() if isinstance(value, np.generic) else value

@@ -19,6 +19,7 @@ import numpy as np
 
 _OURS = {
     "anomalib._detector": ["AnomalibDetector"],
+    "core.explanations": ["Component", "NeighborPatch", "PatchExplanation"],
     "core.fingerprints": ["ImageFingerprints"],
     "core.gaussian": ["PatchGaussian"],
     "core.gaussian_moments": ["GaussianMoments"],

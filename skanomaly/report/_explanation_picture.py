@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,9 @@ def explanation_picture(
         (_whole(photograph, frames), "image, with the patch in its region"),
         (_close_up(photograph, explanation.box), "patch"),
     ]
-    for near in explanation.neighbors:
-        where = "image " + str(near.image_number)
-        if near.path is not None:
-            where = os.path.basename(near.path)
+    names = _short_names([near.path for near in explanation.neighbors])
+    for near, named in zip(explanation.neighbors, names, strict=True):
+        where = named or f"image {near.image_number}"
         label = f"{where}: distance {near.distance:.4g}"
         if near.path is None or near.box is None:
             tiles.append((_blank(near.problem or "the image was given as no file"), label))
@@ -86,12 +86,21 @@ def explanation_picture(
 
 
 def _without_folders(explanation: Explanation) -> Explanation:
-    """With names of files alone: a picture is passed on, and the folders are of one computer."""
-    named = tuple(
-        near if near.path is None else replace(near, path=os.path.basename(near.path))
-        for near in explanation.neighbors
-    )
-    return replace(explanation, neighbors=named)
+    """With short names: a picture is passed on, and folders are those of one computer."""
+    names = _short_names([near.path for near in explanation.neighbors])
+    named = zip(explanation.neighbors, names, strict=True)
+    neighbors = tuple(replace(near, path=name) for near, name in named)
+    return replace(explanation, neighbors=neighbors)
+
+
+def _short_names(paths: Sequence[str | None]) -> list[str | None]:
+    """The names of files, each with as many folders as tell them from each other."""
+    parts = [None if path is None else Path(path).parts for path in paths]
+    different = {path for path in parts if path is not None}
+    n_parts = 1
+    while len({path[-n_parts:] for path in different}) < len(different):
+        n_parts += 1
+    return [None if path is None else str(Path(*path[-n_parts:])) for path in parts]
 
 
 def _photograph(image: Any) -> Image.Image:

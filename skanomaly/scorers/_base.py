@@ -204,7 +204,8 @@ class BasePatchScorer(OutlierMixin, CheckedScorer, ABC):
         if problem is not None:
             warn_user(f"{SINGLE} {'image' if tokens.n_images == 1 else 'group'}: {problem}")
         if self._fixed_offset is None:
-            warn_of_copies(self._features_of(tokens), tokens.group_of_image, normal)
+            features = self._features_of(tokens)
+            warn_of_copies(features, tokens.group_of_image, normal, self._n_given)
         return self
 
     @document(SCORER_DOCS)

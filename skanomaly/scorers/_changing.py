@@ -213,7 +213,7 @@ class ChangingScorer(BasePatchScorer):
         """What a fit to the known images would warn of, of copies as far as `first` has a part."""
         self._warn_of_one()
         groups = known.layout.group_of_image
-        warn_of_copies(self._image_features, groups, known.numbers, first)
+        warn_of_copies(self._image_features, groups, known.numbers, known.n_given, first)
 
     def _warn_of_one(self) -> None:
         layout = self._layout

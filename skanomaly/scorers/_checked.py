@@ -86,6 +86,8 @@ class CheckedScorer(MappedEstimator):
         ------
         ValueError
             When there is no such patch, or it is masked.
+        TypeError
+            When ``_explain_row`` returns something else.
         """
         check_integer(n_neighbors, "n_neighbors", 1)
         tokens = self._check_tokens(X, reset=False)
@@ -100,7 +102,13 @@ class CheckedScorer(MappedEstimator):
         number = row * width + column
         if not tokens.valid[number]:
             raise ValueError(f"patch ({row}, {column}) is masked, and has no score to explain")
-        return self._explain_row(tokens, number, n_neighbors)
+        found = self._explain_row(tokens, number, n_neighbors)
+        if not isinstance(found, PatchExplanation):
+            raise TypeError(
+                f"{type(self).__name__}._explain_row has to return a "
+                f"skanomaly.base.PatchExplanation, not {type(found).__name__}"
+            )
+        return found
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -32,7 +32,8 @@ def images_named(names: Sequence[object]) -> Iterator[None]:
     Parameters
     ----------
     names : sequence
-        Of the images that are passed to the one fit in it, such as their paths.
+        Of the images of a fit in it, such as their paths. Fits to another number of images keep
+        to numbers: a search fits to some of them, and a scorer may fit others to parts of them.
     """
     token = _NAMES.set(names)
     try:
@@ -42,7 +43,11 @@ def images_named(names: Sequence[object]) -> Iterator[None]:
 
 
 def warn_of_copies(
-    features: Sequence[FloatArray], groups: IntArray, images: IntArray, first: int = 0
+    features: Sequence[FloatArray],
+    groups: IntArray,
+    images: IntArray,
+    n_given: int,
+    first: int = 0,
 ) -> None:
     """Warn where training images are copies of others that are not of their group.
 
@@ -54,6 +59,8 @@ def warn_of_copies(
         The group of each.
     images : ndarray of shape (n_images,), int
         Their numbers among the images that the user passed.
+    n_given : int
+        How many images the user passed.
     first : int, default=0
         Images before this one were looked at before: pairs of them are left out.
 
@@ -65,8 +72,9 @@ def warn_of_copies(
     if _TOLD_ELSEWHERE.get():
         return
     names = _NAMES.get()
+    known: Sequence[object] = range(n_given) if names is None or len(names) != n_given else names
     pairs = [
-        " and ".join(str(images[k] if names is None else names[images[k]]) for k in (i, j))
+        " and ".join(str(known[images[k]]) for k in (i, j))
         for i, j in copies_by_features(features)
         if groups[i] != groups[j] and j >= first
     ]

@@ -242,7 +242,8 @@ class MutualScorer(OutlierMixin, CheckedScorer):
         self._calibrate(check_scores(-of_image, None, type(self).__name__), tokens.groups)
         self._keep_patches(grids_of(tokens, scores))
         images = np.arange(tokens.n_images)
-        warn_of_copies(image_features(tokens.select_view(0)), tokens.group_of_image, images)
+        features = image_features(tokens.select_view(0))
+        warn_of_copies(features, tokens.group_of_image, images, len(images))
         return self
 
     def _mutual_scores(self, tokens: PatchTokens, parts: list[slice]) -> FloatArray:

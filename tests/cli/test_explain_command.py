@@ -22,6 +22,7 @@ from skanomaly import (
 from skanomaly._output import is_own_picture
 from skanomaly.cli import app
 from skanomaly.datasets import make_surfaces
+from skanomaly.report import _explanation_picture
 
 SIDE = 64
 
@@ -148,3 +149,10 @@ def test_the_picture_names_no_folder(parts, tmp_path):
         assert run(tmp_path / "model.skan", parts[1], "-o", target).exit_code == 0
         pictures.append(np.asarray(Image.open(target)))
     np.testing.assert_array_equal(*pictures)
+
+
+def test_the_picture_tells_files_of_one_name_apart():
+    paths = [os.path.join("a", *rest) for rest in (("1", "t.png"), ("2", "t.png"), ("1", "t.png"))]
+    shown = _explanation_picture._short_names([*paths, None])
+    assert shown == [path.removeprefix(f"a{os.sep}") for path in paths] + [None]
+    assert _explanation_picture._short_names(paths[:1]) == ["t.png"]

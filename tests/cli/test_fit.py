@@ -112,7 +112,9 @@ def test_an_image_that_the_threshold_rests_on_is_named(good, images, tmp_path):
     assert rest["images"] == [str(good / "noise.png")]
     scores = sorted(skanomaly.load_model(model)[-1].train_scores_)
     assert (rest["scores"], rest["next_score"]) == ([scores[0]], scores[1])
-    assert f"note       noise.png scores {scores[0]:.6g}, all other images" in result.stdout
+    assert (
+        f"note       {good / 'noise.png'} scores {scores[0]:.6g}, all other images" in result.stdout
+    )
     assert "leave it out, and train again." in result.stdout
     # Later commands know the image by the model, unless it was to forget paths.
     args = ("calibrate", model, "--contamination", 0.09, "--in-place", "--json", "-")
@@ -326,11 +328,24 @@ def test_names_of_every_kind(tmp_path, images):
 @pytest.mark.filterwarnings("default:training images .* copies or nearly so")
 @pytest.mark.parametrize("stream", ["--no-stream", "--stream"])
 def test_copies_are_named_by_their_files(tmp_path, good, images, stream):
-    write(good, [images[3]], ["again"])
+    write(good, [images[3]], ["again\nand again"])
     result = run("fit", good, *SMALL, stream, "-o", tmp_path / "a.skan")
     assert result.exit_code == 0, result.output
-    files = f"{good / '3.png'} and {good / 'again.png'}"
+    files = f"{good / '3.png'} and {good}{os.sep}again\\nand again.png"
     assert f"training images {files} are copies or nearly so" in result.stderr
+
+
+@pytest.mark.filterwarnings("default:training images .* copies or nearly so")
+def test_copies_of_what_a_model_knows_are_named_by_their_files(tmp_path, good, images):
+    model, more = tmp_path / "a.skan", write(tmp_path / "more", [images[3]], ["again"])
+    assert run("fit", good, *SMALL, "-o", model).exit_code == 0
+    result = run("fit", more, "--update", model, "-o", tmp_path / "b.skan")
+    assert result.exit_code == 0, result.output
+    files = f"{good / '3.png'} and {more / 'again.png'}"
+    assert f"training images {files} are copies or nearly so" in result.stderr
+    assert run("fit", good, *SMALL, "-o", model, "--no-image-paths", "--overwrite").exit_code == 0
+    result = run("fit", more, "--update", model, "-o", tmp_path / "c.skan")
+    assert f"training images 3 of the model and {more / 'again.png'} are copies" in result.stderr
 
 
 def test_a_reader_that_goes_away(tmp_path, good):

@@ -159,16 +159,20 @@ def quantile_by_hand(ordered, share):
 
 
 def resting_by_hand(scores, threshold):
-    low = [score for score in scores if score <= threshold]
-    others = sorted(score for score in scores if score > threshold)
-    n = len(scores)
-    if n < 10 or not low or len(low) > n / 5:
+    scores, n = sorted(scores), len(scores)
+    low = sum(score <= threshold for score in scores)
+    if n < 10 or not low:
         return 0
-    quartiles = quantile_by_hand(others, 0.75) - quantile_by_hand(others, 0.25)
-    tail = quantile_by_hand(others, 0.5) - others[0]
-    spread = max(quartiles, tail)
-    far = spread > 0 and others[0] - threshold > 2.5 * (1 + 10 / n) * spread
-    return len(low) if far else 0
+    for below in range(low, n):
+        if below > n / 5:
+            return 0
+        others = scores[below:]
+        quartiles = quantile_by_hand(others, 0.75) - quantile_by_hand(others, 0.25)
+        spread = max(quartiles, quantile_by_hand(others, 0.5) - others[0])
+        gap = others[0] - max(threshold, scores[below - 1])
+        if spread > 0 and gap > 2.5 * (1 + 10 / n) * spread:
+            return below
+    return 0
 
 
 @given(
@@ -197,6 +201,15 @@ def test_a_threshold_in_a_gap_rests_on_the_image_below(scores, contamination):
     assert resting_on(scores[1:], contamination_offset(scores[1:], contamination)) == 0
     # Where more may be flagged, the threshold lies among the others.
     assert resting_on(scores, contamination_offset(scores, 0.3)) == 0
+
+
+def test_a_threshold_between_two_outliers_rests_on_both():
+    usual = -np.linspace(0.6, 1.5, 29)
+    for second in (-3.8, -4.19):
+        scores = [-4.2, second, *usual]
+        for contamination in (0.02, 0.05):
+            assert resting_on(scores, contamination_offset(scores, contamination)) == 2
+    assert resting_on([-np.inf, *usual], -5.0) == 0
 
 
 def test_equal_scores_tell_nothing_of_what_is_far():

@@ -445,3 +445,16 @@ def test_a_warning_that_is_an_error_leaves_no_half_of_a_fit():
         with pytest.raises(UserWarning):
             scorer.fit(X)
     assert scorer.score_samples(X[:3]).shape == (3,)
+
+
+def test_names_are_those_of_all_images_or_none():
+    """A search, or a scorer in another one, fits to some of the images that were named."""
+    tokens = np.random.default_rng(0).normal(size=(9, 4, 4, 6))
+    tokens[7] = tokens[2]
+    with _groups.images_named([f"{letter}.png" for letter in "abcdefghi"]):
+        with pytest.warns(UserWarning, match="training images c.png and h.png are copies"):
+            PatchKNNScorer().fit(tokens)
+        with pytest.warns(UserWarning, match="training images 1 and 6 are copies"):
+            PatchKNNScorer().fit(tokens[1:])
+    with pytest.warns(UserWarning, match="training images 2 and 7 are copies"):
+        PatchKNNScorer().fit(tokens)

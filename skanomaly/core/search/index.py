@@ -87,6 +87,7 @@ class PatchIndex:
         self.metric, self.tuning, self._algorithm = metric, tuning, algorithm
         self._bank, self._order, self._parts = bank, None, None
         self._search: dict[str, Any] | None = None
+        self._keeps_wide = False  # whether searches of some size are fastest by "wide"
         self._places: IntArray | None = None
         large = len(bank) >= tuning.small_bank
         if algorithm == "auto" and large and _has_cuda():
@@ -219,9 +220,9 @@ class PatchIndex:
             kind=(self.metric, str(self.dtype), "grouped" if grouped else "all", *names),
         )
         searches = {name: functools.partial(run, name) for name in names}
-        in_use = self._search is not None and "wide" in self._search  # by searches of other sizes
         name = fastest(situation, searches, rows)
-        if name != "wide" and not in_use and self._search and self._search.pop("wide", None):
+        self._keeps_wide = self._keeps_wide or name == "wide"
+        if not self._keeps_wide and self._search and self._search.pop("wide", None):
             if self._parts is not None:
                 self._prepared("certified").release_wide()
         return name
@@ -305,7 +306,8 @@ class PatchIndex:
         searches = self._search
         if searches is None:
             searches = self._search = {}
-        if name not in searches:
+        search = searches.get(name)
+        if search is None:
             if name == "certified":
                 search = CertifiedSearch(self._bank, self._parts, self.metric, self.tuning)
             elif name == "wide" and self._parts is not None:
@@ -315,8 +317,8 @@ class PatchIndex:
             else:
                 device = name.removeprefix("torch:")
                 search = DeviceSearch(self._bank, self.metric, device, self.tuning)
-            searches.setdefault(name, search)
-        return searches[name]
+            search = searches.setdefault(name, search)
+        return search  # another thread may have taken it out meanwhile
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made again from the bank at the first search."""

@@ -207,6 +207,16 @@ def test_what_lost_gives_its_memory_back(monkeypatch):
     assert found._search["certified"]._wide is None
 
 
+def test_what_a_measurement_left_behind_is_given_back(monkeypatch):
+    """As of one that was interrupted, or of two threads that measured at once."""
+    pytest.importorskip("torch")
+    queries, bank = (prepare_bank(x, "cosine") for x in shaped("plain", 20, 600, 16, np.float32))
+    found = auto(bank, "cosine", "certified", monkeypatch)
+    found._prepared("wide")
+    found.search(queries)
+    assert set(found._search) == {"certified"}
+
+
 def test_what_wins_for_some_queries_stays_for_them(monkeypatch):
     """Where few queries are searched for in one way and many in another, neither is made anew."""
     pytest.importorskip("torch")
