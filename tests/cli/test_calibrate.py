@@ -107,7 +107,7 @@ def test_images_that_the_threshold_rests_on_are_named(here, fitted, n_odd):
     assert sorted(names) == ["10.png", "11.png"][:n_odd]
     scores = np.sort(fitted.score_samples(sorted((here / "today").iterdir())))
     np.testing.assert_allclose([*rest["scores"], rest["next_score"]], scores[: n_odd + 1])
-    assert f"note       {names[0]} scores {scores[0]:.6g}, " in result.stdout
+    assert f"note       {rest['images'][0]} scores {scores[0]:.6g}, " in result.stdout
     assert f"leave {'it' if n_odd == 1 else 'them'} out, and calibrate again" in result.stdout
     result = run("parts.skan", "today", "--contamination", 0.3, "-o", "more.skan", "--json", "-")
     assert json.loads(result.stdout)["rests_on"] is None
