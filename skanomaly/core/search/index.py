@@ -66,6 +66,7 @@ class PatchIndex:
     """
 
     chosen: str | None = None
+    _keeps_wide = False  # whether searches of some size are fastest by "wide" on this machine
 
     def __init__(
         self,
@@ -87,7 +88,6 @@ class PatchIndex:
         self.metric, self.tuning, self._algorithm = metric, tuning, algorithm
         self._bank, self._order, self._parts = bank, None, None
         self._search: dict[str, Any] | None = None
-        self._keeps_wide = False  # whether searches of some size are fastest by "wide"
         self._places: IntArray | None = None
         large = len(bank) >= tuning.small_bank
         if algorithm == "auto" and large and _has_cuda():
@@ -323,7 +323,8 @@ class PatchIndex:
     def __getstate__(self) -> dict[str, Any]:
         """Without what is made again from the bank at the first search."""
         state = {**self.__dict__, "_search": None, "_places": None}
-        state.pop("chosen", None)
+        for name in ("chosen", "_keeps_wide"):  # of this machine: a file does not depend on it
+            state.pop(name, None)
         return state
 
 

@@ -228,12 +228,14 @@ def test_what_wins_for_some_queries_stays_for_them(monkeypatch):
 
     monkeypatch.setattr(index, "fastest", by_number)
     found = PatchIndex(bank, tuning=Tuning(small_bank=1))
+    new = pickle.dumps(found)
     found.search(queries[:5])
     kept = found._search["wide"]
     found.search(queries)
     assert found.chosen == "certified"
     found.search(queries[:5])
     assert found.chosen == "wide" and found._search["wide"] is kept
+    assert pickle.dumps(found) == new  # a file does not tell which machine searched
 
 
 SCRIPT = """
