@@ -53,7 +53,7 @@ SCORER_DOCS = {
             "cost", a number that was given or tuned; "auto", one that needs no image.
             `contamination`: the share, or None. `n_images`, `n_groups`: how many are calibrated
             on. `n_resting_on`: if not 0, so many images score far below all others, and the
-            threshold lies in the gap above them. See :func:`skanomaly.recalibrate`.
+            threshold depends on them alone. See :func:`skanomaly.recalibrate`.
         """,
     "patch_limits_": """
         patch_limits_ : tuple of float
